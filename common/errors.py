@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way in which fedward refuses, as one tree.
+
+A leaf exists where a caller, or a tired person, would do something different. Each leaf carries a stable code: it is what logs,
+audit entries and `--json` show, and what the documentation is indexed by. A message names the thing, what was found and what was
+expected; `fix` says what to do next. No message holds a patient's data, a key, a share or a raw pixel value.
+
+    FedwardError
+    |-- PlanError                 E_PLAN                 a plan file that cannot be agreed to
+    |   |-- PlanSyntax            E_PLAN_SYNTAX          not TOML
+    |   |-- PlanUnknownKey        E_PLAN_UNKNOWN_KEY     a key that means nothing here
+    |   |-- PlanValue             E_PLAN_VALUE           a value of the wrong type or outside its range
+    |   `-- PlanConflict          E_PLAN_CONFLICT        values that exclude each other
+    |-- DataError                 E_DATA                 the data cannot be used as asked
+    |   |-- DataNotFound          E_DATA_NOT_FOUND       no such folder or file
+    |   |-- DataUnreadable        E_DATA_UNREADABLE      a file that does not decode
+    |   |-- NoPatientId           E_NO_PATIENT_ID        the unit of privacy is missing
+    |   |-- LabelsMismatch        E_LABELS               labels that match nothing, or one class only
+    |   `-- TooFewPatients        E_TOO_FEW_PATIENTS     fewer than the plan's batch or split needs
+    |-- PrivacyError              E_PRIVACY              the promise cannot be kept
+    |   |-- EpsilonImpossible     E_EPSILON_IMPOSSIBLE   no noise reaches the plan's epsilon
+    |   |-- BudgetExceeded        E_PRIVACY_BUDGET       training would pass the budget
+    |   `-- LedgerTampered        E_LEDGER_TAMPERED      the record of what was spent does not add up
+    |-- UpdateError               E_UPDATE               a delta that must not be used
+    |   |-- ModelLayout           E_MODEL_LAYOUT         another model's shapes, or a layer that leaks
+    |   |-- ModelHash             E_MODEL_HASH           weights that are not the announced ones
+    |   |-- UpdateNonFinite       E_UPDATE_NONFINITE     NaN or infinity
+    |   `-- UpdateNorm            E_UPDATE_NORM          longer than the agreed bound
+    |-- ProtocolError             E_PROTOCOL             a message that may not be answered
+    |   |-- MessageFormat         E_MSG_FORMAT           not one of ours
+    |   |-- MessageTooLarge       E_MSG_TOO_LARGE        beyond the size the plan implies
+    |   |-- PlanMismatch          E_PLAN_MISMATCH        another plan than the one approved here
+    |   |-- Replay                E_REPLAY               a round that is over
+    |   `-- Equivocation          E_EQUIVOCATION         two different requests for one step
+    |-- RoundError                E_ROUND                a round that did not complete
+    |   |-- CohortTooSmall        E_COHORT_TOO_SMALL     fewer answers than the plan's minimum
+    |   `-- TrainFailed           E_TRAIN_FAILED         local training raised
+    |-- StorageError              E_STORAGE              the run folder
+    |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
+    |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
+    |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
+    `-- EngineError               E_ENGINE               a simulation worker that died
+"""
+
+from typing import ClassVar
+
+
+class FedwardError(Exception):
+    """The root. `str(error)` is for people; `error.code` is for machines."""
+
+    code: ClassVar[str] = "E_FEDWARD"
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}".rstrip()
+
+    def as_dict(self) -> dict[str, str]:
+        """What `--json` prints: code, message and fix."""
+        return {"code": self.code, "message": self.message, "fix": self.fix}
+
+
+class PlanError(FedwardError):
+    code = "E_PLAN"
+
+
+class PlanSyntax(PlanError):
+    code = "E_PLAN_SYNTAX"
+
+
+class PlanUnknownKey(PlanError):
+    code = "E_PLAN_UNKNOWN_KEY"
+
+
+class PlanValue(PlanError):
+    code = "E_PLAN_VALUE"
+
+
+class PlanConflict(PlanError):
+    code = "E_PLAN_CONFLICT"
+
+
+class DataError(FedwardError):
+    code = "E_DATA"
+
+
+class DataNotFound(DataError):
+    code = "E_DATA_NOT_FOUND"
+
+
+class DataUnreadable(DataError):
+    code = "E_DATA_UNREADABLE"
+
+
+class NoPatientId(DataError):
+    code = "E_NO_PATIENT_ID"
+
+
+class LabelsMismatch(DataError):
+    code = "E_LABELS"
+
+
+class TooFewPatients(DataError):
+    code = "E_TOO_FEW_PATIENTS"
+
+
+class PrivacyError(FedwardError):
+    code = "E_PRIVACY"
+
+
+class EpsilonImpossible(PrivacyError):
+    code = "E_EPSILON_IMPOSSIBLE"
+
+
+class BudgetExceeded(PrivacyError):
+    code = "E_PRIVACY_BUDGET"
+
+
+class LedgerTampered(PrivacyError):
+    code = "E_LEDGER_TAMPERED"
+
+
+class UpdateError(FedwardError):
+    code = "E_UPDATE"
+
+
+class ModelLayout(UpdateError):
+    code = "E_MODEL_LAYOUT"
+
+
+class ModelHash(UpdateError):
+    code = "E_MODEL_HASH"
+
+
+class UpdateNonFinite(UpdateError):
+    code = "E_UPDATE_NONFINITE"
+
+
+class UpdateNorm(UpdateError):
+    code = "E_UPDATE_NORM"
+
+
+class ProtocolError(FedwardError):
+    code = "E_PROTOCOL"
+
+
+class MessageFormat(ProtocolError):
+    code = "E_MSG_FORMAT"
+
+
+class MessageTooLarge(ProtocolError):
+    code = "E_MSG_TOO_LARGE"
+
+
+class PlanMismatch(ProtocolError):
+    code = "E_PLAN_MISMATCH"
+
+
+class Replay(ProtocolError):
+    code = "E_REPLAY"
+
+
+class Equivocation(ProtocolError):
+    code = "E_EQUIVOCATION"
+
+
+class RoundError(FedwardError):
+    code = "E_ROUND"
+
+
+class CohortTooSmall(RoundError):
+    code = "E_COHORT_TOO_SMALL"
+
+
+class TrainFailed(RoundError):
+    code = "E_TRAIN_FAILED"
+
+
+class StorageError(FedwardError):
+    code = "E_STORAGE"
+
+
+class CheckpointCorrupt(StorageError):
+    code = "E_CHECKPOINT_CORRUPT"
+
+
+class RunFolderTaken(StorageError):
+    code = "E_RUN_FOLDER"
+
+
+class DiskFull(StorageError):
+    code = "E_DISK_FULL"
+
+
+class EngineError(FedwardError):
+    code = "E_ENGINE"

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: what is trained, on which input, under which privacy budget and aggregation rules.
+
+One TOML file, agreed by every hospital before anyone trains. `spec` holds the frozen types, `parse` turns a file into them and refuses
+with line and fix, `consistency` refuses what is well-typed but impossible. The digest of the canonical bytes stands in every artefact.
+"""
+
+from common.plan.parse import digest_of, load, parse
+from common.plan.spec import (
+    AggregationSpec,
+    CnnSpec,
+    Identity,
+    InputSpec,
+    ModelSpec,
+    Plan,
+    PrivacySpec,
+    ResNetSpec,
+    TaskSpec,
+    TrainingSpec,
+    Window,
+)
+
+__all__ = [
+    "AggregationSpec",
+    "CnnSpec",
+    "Identity",
+    "InputSpec",
+    "ModelSpec",
+    "Plan",
+    "PrivacySpec",
+    "ResNetSpec",
+    "TaskSpec",
+    "TrainingSpec",
+    "Window",
+    "digest_of",
+    "load",
+    "parse",
+]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From TOML text to a `Plan`, or to an error that names line, value and fix.
+
+The whole file is checked before anything is raised: the first problem gives the exception its class, the others are listed beneath.
+TOML has no positions once parsed, so a line is found again by its section header and key; an inline table is reported at its key.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from common import canonical
+from common.errors import DataNotFound, PlanConflict, PlanError, PlanSyntax, PlanUnknownKey, PlanValue
+from common.plan import spec
+from common.plan.consistency import broken_rules
+from common.plan.spec import Plan
+
+T = TypeVar("T")
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_SECTION_TYPES: dict[str, tuple[type, ...]] = {
+    "plan": (spec.Identity,),
+    "input": (spec.InputSpec,),
+    "window": (spec.Window,),
+    "task": (spec.TaskSpec,),
+    "model": (spec.CnnSpec, spec.ResNetSpec),
+    "training": (spec.TrainingSpec,),
+    "privacy": (spec.PrivacySpec,),
+    "aggregation": (spec.AggregationSpec,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    kind: type[PlanError]
+    line: int | None
+    text: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line else self.text
+
+
+def load(path: Path) -> Plan:
+    """Read a plan file. Raises: DataNotFound, or what `parse` raises."""
+    if not path.is_file():
+        raise DataNotFound(f"plan file '{path}' does not exist.", fix="Give the path of a .toml file, or make one: fedward plan new.")
+    return parse(path.read_text(encoding="utf-8"), name=str(path))
+
+
+def parse(text: str, *, name: str = "plan.toml") -> Plan:
+    """Turn a plan's text into a `Plan`.
+
+    Raises: PlanSyntax, PlanUnknownKey, PlanValue, PlanConflict; each message begins with `name` and the line.
+    """
+    table = read_table(text, name=name)
+    return validate(_PLAN, table, text=text, name=name)
+
+
+def read_table(text: str, *, name: str) -> dict[str, Any]:
+    """TOML text as a table. Raises: PlanSyntax with the parser's line and column."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanSyntax(f"{name}: not valid TOML: {error}.", fix="Check quotes, brackets and equals signs on that line.") from error
+
+
+def validate(adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name: str) -> T:
+    """Check a table against a type, strictly; a `Plan` is also checked for contradictions."""
+    try:
+        # JSON mode: a TOML array becomes a tuple, and still nothing else is converted.
+        value = adapter.validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        _refuse([_from_pydantic(detail, text) for detail in error.errors()], name)
+    if isinstance(value, Plan):
+        _refuse([_conflict(rule.where, rule.wrong, rule.fix, text) for rule in broken_rules(value)], name)
+    return value
+
+
+def digest_of(plan: Plan) -> str:
+    """SHA-256 over the canonical bytes, 64 hex digits: this plan's name in every artefact."""
+    return canonical.digest(b"fedward plan 1", canonical.encode(plan)).hex()
+
+
+def line_of(text: str, location: Sequence[int | str]) -> int | None:
+    """The 1-based line of a key such as ("training", "rounds"); of its section if the key is absent; else None."""
+    section, found = "", None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            section = header[1].strip()
+            if section == str(location[0]) or section == ".".join(map(str, location)):
+                found = number
+        elif key := re.match(r"\s*([\w.\"-]+)\s*=", line):
+            path = [*filter(None, section.split(".")), *key[1].replace('"', "").split(".")]
+            if path == [str(part) for part in location[: len(path)]]:
+                return number
+    return found
+
+
+def _refuse(problems: list[_Problem], name: str) -> None:
+    if not problems:
+        return
+    # An unknown key is usually the cause of the missing one: say it first.
+    first, *others = sorted(problems, key=lambda problem: problem.kind is not PlanUnknownKey)
+    further = "".join(f"\n  also {other}. {other.fix}" for other in others)
+    raise first.kind(f"{name}, {first}.", fix=first.fix + further) from None
+
+
+def _conflict(where: tuple[str, str], wrong: str, fix: str, text: str) -> _Problem:
+    return _Problem(PlanConflict, line_of(text, where), f"[{where[0]}] {where[1]}: {wrong}", fix)
+
+
+def _from_pydantic(detail: ErrorDetails, text: str) -> _Problem:
+    # A union member's tag ("cnn") stands in the location but not in the file.
+    where = [part for part in detail["loc"] if part not in ("cnn", "resnet")]
+    if detail["type"].startswith("union_tag"):
+        where.append("family")
+    keys = [str(part) for part in where if isinstance(part, str)]
+    dotted = f"[{keys[0]}] {'.'.join(keys[1:])}".strip() if keys else "the plan"
+    line = line_of(text, where) if where else None
+    match detail["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return _Problem(PlanUnknownKey, line, f"{dotted} is not a key that fedward knows", _suggest(keys))
+        case "missing" | "missing_argument" | "missing_keyword_only_argument" | "union_tag_not_found":
+            return _Problem(PlanValue, line, f"{dotted} is missing", "Add it; `fedward plan new` prints a complete plan.")
+    found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
+    return _Problem(PlanValue, line, f"{dotted}: {_lower(detail['msg'])}{found}", "Correct the value on this line.")
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _suggest(keys: list[str]) -> str:
+    known = _known_keys(keys[-2]) if len(keys) > 1 else [*_SECTION_TYPES]
+    near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Remove it. Known here: {', '.join(sorted(known))}." if known else "Remove it."
+
+
+def _known_keys(section: str) -> list[str]:
+    types: Iterable[Any] = _SECTION_TYPES.get(section, ())
+    return sorted({field.name for kind in types for field in fields(kind)})

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a plan as frozen types.
+
+Every field is public knowledge: all hospitals see it, and it is in the digest. Whatever depends on patients (how many there are, how
+they are labelled) belongs to the site and is an argument elsewhere, never a field here. Constraints on one value stand in its
+annotation; constraints between values stand in `consistency.py`.
+
+Words: a *unit* is what the privacy guarantee protects. With `unit = "record"` it is one image, so a patient of m images has about
+m times the epsilon; that mode exists for comparison and is labelled so wherever it is shown.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ClassName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """[plan]: what this federation is for, in words that a review board reads."""
+
+    __pydantic_config__ = STRICT
+    name: Name
+    purpose: Annotated[str, Field(min_length=1, max_length=2000)]
+    version: Count = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A public intensity window in the modality's output units (CT: Hounsfield), PS3.3 C.11.2.1.2."""
+
+    __pydantic_config__ = STRICT
+    centre: float
+    width: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """[input]: what one image is once it enters the model: float32, (channels, height, width), (x - mean) / std of [0, 1].
+
+    Without a window, a DICOM file's own VOI window is used, and the full range of the stored type where it has none.
+    Mean and standard deviation are public constants, never measured on patients.
+    """
+
+    __pydantic_config__ = STRICT
+    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "OT", "any"]
+    height: Annotated[int, Field(ge=8, le=2048)]
+    width: Annotated[int, Field(ge=8, le=2048)]
+    channels: Literal[1, 3] = 1
+    window: Window | None = None
+    mean: float = 0.5
+    std: Positive = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """[task]: what a prediction means. Two classes make one logit (the second class is the positive one), n classes make n."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["classification"]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=1000)]
+    label_column: Annotated[str, Field(min_length=1)] = "label"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CnnSpec:
+    """[model] family = "cnn": convolutions with pooling, then two dense layers (see common/models/cnn.py)."""
+
+    __pydantic_config__ = STRICT
+    family: Literal["cnn"]
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=6)] = (32, 64, 64)
+    hidden: Count = 64
+    norm: Literal["group", "none"] = "group"
+    dropout: Fraction = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNetSpec:
+    """[model] family = "resnet": basic residual blocks with GroupNorm (see common/models/resnet.py)."""
+
+    __pydantic_config__ = STRICT
+    family: Literal["resnet"]
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (16, 32, 64)
+    blocks: Annotated[int, Field(ge=1, le=8)] = 1
+    dropout: Fraction = 0.0
+
+
+ModelSpec = Annotated[CnnSpec | ResNetSpec, Field(discriminator="family")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """[training]: `batch` counts units per step: exactly with privacy off, in expectation (Poisson sampling) with privacy on."""
+
+    __pydantic_config__ = STRICT
+    strategy: Literal["fedavg", "fedavgm"] = "fedavg"
+    rounds: Count
+    local_steps: Count | None = None
+    local_epochs: Count | None = None
+    batch: Count
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Positive
+    momentum: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    server_learning_rate: Positive = 1.0
+    server_momentum: Fraction = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacySpec:
+    """[privacy]: the promise. Noise is calibrated so that all rounds, and `spare_rounds` retrained after a crash, cost epsilon.
+
+    clip_norm bounds the L2 norm of one unit's gradient.
+    """
+
+    __pydantic_config__ = STRICT
+    unit: Literal["none", "record"]
+    epsilon: Positive | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    clip_norm: Positive | None = None
+    spare_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregationSpec:
+    """[aggregation]: how many sites make a round, how long it waits for them, and how far one update may reach (L2)."""
+
+    __pydantic_config__ = STRICT
+    minimum_cohort: Count = 3
+    sites_per_round: Count | None = None
+    update_norm: Positive = 10.0
+    deadline_s: Positive = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole plan. Equal plans have equal canonical bytes, and the other way round."""
+
+    __pydantic_config__ = STRICT
+    plan: Identity
+    input: InputSpec
+    task: TaskSpec
+    model: ModelSpec
+    training: TrainingSpec
+    privacy: PrivacySpec
+    aggregation: AggregationSpec
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def is_private(self) -> bool:
+        return self.privacy.unit != "none"

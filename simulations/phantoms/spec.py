@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much made data, and how hard: the public facts of one set of phantoms.
+
+Everything else about a set (who has a nodule, which scanner a hospital owns) follows from these numbers and the seed, so two people
+who name the same spec hold the same bytes.
+"""
+
+from dataclasses import dataclass
+
+from common.errors import PlanValue
+
+MIN_SIZE_PX = 32
+MAX_SIZE_PX = 512
+MIN_DIAMETER_MM = 10.0
+MAX_DIAMETER_MM = 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomSpec:
+    """The size of a made federation.
+
+    size_px: rows and columns of each slice. nodule_diameter_mm: the smallest and largest nodule; smaller is harder.
+    Raises: PlanValue, if a number is outside what the anatomy can show.
+    """
+
+    hospitals: int = 10
+    patients_per_hospital: int = 100
+    slices_per_patient: int = 3
+    size_px: int = 96
+    nodule_diameter_mm: tuple[float, float] = (16.0, 30.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within("hospitals", self.hospitals, 1, 999)
+        _within("patients_per_hospital", self.patients_per_hospital, 2, 99_999)
+        _within("slices_per_patient", self.slices_per_patient, 1, 9)
+        _within("size_px", self.size_px, MIN_SIZE_PX, MAX_SIZE_PX)
+        _within("seed", self.seed, 0, 2**63 - 1)
+        smallest, largest = self.nodule_diameter_mm
+        _within("nodule_diameter_mm[0]", smallest, MIN_DIAMETER_MM, largest)
+        _within("nodule_diameter_mm[1]", largest, smallest, MAX_DIAMETER_MM)
+
+    @property
+    def num_slices(self) -> int:
+        """All files of all hospitals."""
+        return self.hospitals * self.patients_per_hospital * self.slices_per_patient
+
+
+def _within(name: str, found: float, low: float, high: float) -> None:
+    if not low <= found <= high:
+        raise PlanValue(
+            f"phantoms.{name}: found {found}, expected {low} to {high}.", fix=f"Choose a value for {name} in this range."
+        )
