@@ -24,16 +24,45 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |-- UpdateError               E_UPDATE               a delta that must not be used
     |   |-- ModelLayout           E_MODEL_LAYOUT         another model's shapes, or a layer that leaks
     |   |-- ModelHash             E_MODEL_HASH           weights that are not the announced ones
+    |   |-- ModelNonFinite        E_MODEL_NONFINITE      a global model with NaN or infinity
+    |   |-- ModelJump             E_MODEL_JUMP           a global model further from the last one than rounds allow
+    |   |-- ModelChain            E_MODEL_CHAIN          a global model that follows from none seen here
     |   |-- UpdateNonFinite       E_UPDATE_NONFINITE     NaN or infinity
-    |   `-- UpdateNorm            E_UPDATE_NORM          longer than the agreed bound
+    |   |-- UpdateNorm            E_UPDATE_NORM          longer than the agreed bound
+    |   `-- AggregateNorm         E_AGG_NORM             a sum longer than its sites could make it
+    |-- RosterError               E_ROSTER               who takes part is not settled
+    |   |-- RosterFormat          E_ROSTER_FORMAT        not a roster in its canonical form
+    |   |-- RosterSignature       E_ROSTER_SIGNATURE     too few signatures by the consortium's root keys
+    |   |-- RosterChanged         E_ROSTER_CHANGED       another or an older roster than the one held here
+    |   `-- RosterExpired         E_ROSTER_EXPIRED       a roster, or a member, out of its validity
     |-- ProtocolError             E_PROTOCOL             a message that may not be answered
     |   |-- MessageFormat         E_MSG_FORMAT           not one of ours
     |   |-- MessageTooLarge       E_MSG_TOO_LARGE        beyond the size the plan implies
     |   |-- PlanMismatch          E_PLAN_MISMATCH        another plan than the one approved here
     |   |-- Replay                E_REPLAY               a round that is over
-    |   `-- Equivocation          E_EQUIVOCATION         two different requests for one step
+    |   |-- Equivocation          E_EQUIVOCATION         two different requests for one step
+    |   |-- UnknownVersion        E_VERSION              a protocol version that is not spoken here
+    |   |-- CoordinatorSignature  E_COORDINATOR_SIGNATURE  not signed by the roster's coordinator
+    |   |-- RoundTagMismatch      E_ROUND_TAG            a message of another round, attempt or model
+    |   |-- WrongStage            E_STATE                a step that is not due now
+    |   |-- RoundExpired          E_EXPIRED              an attempt that was given up or overtaken
+    |   |-- CohortOrder           E_COHORT_ORDER         a list of sites that is not strictly sorted
+    |   |-- UnknownPeer           E_UNKNOWN_PEER         a site that may not be in this cohort
+    |   |-- PeerSignature         E_PEER_SIGNATURE       not signed by the site it names
+    |   |-- DuplicateKey          E_DUP_KEY              one public key, two owners
+    |   |-- OwnKey                E_OWN_KEY              my own announcement was left out or altered
+    |   |-- ShareDecrypt          E_SHARE_DECRYPT        a sealed share that does not open
+    |   |-- ShareFormat           E_SHARE_FORMAT         a share that is no field element
+    |   |-- SurvivorSet           E_SURVIVOR_SET         survivors that are too few, not mine or without me
+    |   |-- ConfirmQuorum         E_CONFIRM_QUORUM       too few sites confirmed these survivors
+    |   |-- SplitView             E_SPLIT_VIEW           a peer confirmed other survivors
+    |   |-- AlreadyMasked         E_ALREADY_MASKED       this update has left masked; it may not leave twice
+    |   |-- AlreadyReleased       E_ALREADY_RELEASED     the shares of this attempt are out
+    |   `-- AbandonQuorum         E_ABANDON_QUORUM       too few sites gave the earlier attempt up
     |-- RoundError                E_ROUND                a round that did not complete
     |   |-- CohortTooSmall        E_COHORT_TOO_SMALL     fewer answers than the plan's minimum
+    |   |-- ShareReconstruct      E_SHARE_RECONSTRUCT    shares that give no committed secret
+    |   |-- SumCanary             E_SUM_CANARY           a sum whose known words are wrong
     |   `-- TrainFailed           E_TRAIN_FAILED         local training raised
     |-- StorageError              E_STORAGE              the run folder
     |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
@@ -135,12 +164,48 @@ class ModelHash(UpdateError):
     code = "E_MODEL_HASH"
 
 
+class ModelNonFinite(UpdateError):
+    code = "E_MODEL_NONFINITE"
+
+
+class ModelJump(UpdateError):
+    code = "E_MODEL_JUMP"
+
+
+class ModelChain(UpdateError):
+    code = "E_MODEL_CHAIN"
+
+
 class UpdateNonFinite(UpdateError):
     code = "E_UPDATE_NONFINITE"
 
 
 class UpdateNorm(UpdateError):
     code = "E_UPDATE_NORM"
+
+
+class AggregateNorm(UpdateError):
+    code = "E_AGG_NORM"
+
+
+class RosterError(FedwardError):
+    code = "E_ROSTER"
+
+
+class RosterFormat(RosterError):
+    code = "E_ROSTER_FORMAT"
+
+
+class RosterSignature(RosterError):
+    code = "E_ROSTER_SIGNATURE"
+
+
+class RosterChanged(RosterError):
+    code = "E_ROSTER_CHANGED"
+
+
+class RosterExpired(RosterError):
+    code = "E_ROSTER_EXPIRED"
 
 
 class ProtocolError(FedwardError):
@@ -167,12 +232,92 @@ class Equivocation(ProtocolError):
     code = "E_EQUIVOCATION"
 
 
+class UnknownVersion(ProtocolError):
+    code = "E_VERSION"
+
+
+class CoordinatorSignature(ProtocolError):
+    code = "E_COORDINATOR_SIGNATURE"
+
+
+class RoundTagMismatch(ProtocolError):
+    code = "E_ROUND_TAG"
+
+
+class WrongStage(ProtocolError):
+    code = "E_STATE"
+
+
+class RoundExpired(ProtocolError):
+    code = "E_EXPIRED"
+
+
+class CohortOrder(ProtocolError):
+    code = "E_COHORT_ORDER"
+
+
+class UnknownPeer(ProtocolError):
+    code = "E_UNKNOWN_PEER"
+
+
+class PeerSignature(ProtocolError):
+    code = "E_PEER_SIGNATURE"
+
+
+class DuplicateKey(ProtocolError):
+    code = "E_DUP_KEY"
+
+
+class OwnKey(ProtocolError):
+    code = "E_OWN_KEY"
+
+
+class ShareDecrypt(ProtocolError):
+    code = "E_SHARE_DECRYPT"
+
+
+class ShareFormat(ProtocolError):
+    code = "E_SHARE_FORMAT"
+
+
+class SurvivorSet(ProtocolError):
+    code = "E_SURVIVOR_SET"
+
+
+class ConfirmQuorum(ProtocolError):
+    code = "E_CONFIRM_QUORUM"
+
+
+class SplitView(ProtocolError):
+    code = "E_SPLIT_VIEW"
+
+
+class AlreadyMasked(ProtocolError):
+    code = "E_ALREADY_MASKED"
+
+
+class AlreadyReleased(ProtocolError):
+    code = "E_ALREADY_RELEASED"
+
+
+class AbandonQuorum(ProtocolError):
+    code = "E_ABANDON_QUORUM"
+
+
 class RoundError(FedwardError):
     code = "E_ROUND"
 
 
 class CohortTooSmall(RoundError):
     code = "E_COHORT_TOO_SMALL"
+
+
+class ShareReconstruct(RoundError):
+    code = "E_SHARE_RECONSTRUCT"
+
+
+class SumCanary(RoundError):
+    code = "E_SUM_CANARY"
 
 
 class TrainFailed(RoundError):
