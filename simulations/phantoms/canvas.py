@@ -81,14 +81,15 @@ class Canvas:
 
 def coverage(distance_mm: Grid, edge_mm: float) -> Grid:
     """From a distance to an outline (negative inside) to a share of the pixel, through an edge this wide."""
-    return np.clip(np.float32(0.5) - distance_mm / np.float32(edge_mm), np.float32(0), np.float32(1))
+    cover: Grid = np.clip(np.float32(0.5) - distance_mm / np.float32(edge_mm), np.float32(0), np.float32(1))
+    return cover
 
 
 def ellipse_distance(shape: Ellipse, x_mm: Grid, y_mm: Grid) -> Grid:
     """Distance to an ellipse along the ray from its centre, mm; exact for a circle, close enough for an organ."""
     u, v = _turned(x_mm - np.float32(shape.x), y_mm - np.float32(shape.y), shape.angle)
     rho = _power_norm(u / np.float32(shape.a), v / np.float32(shape.b), shape.power) + TINY
-    return np.hypot(u, v) * (1 - 1 / rho) if shape.a != shape.b else (rho - 1) * np.float32(shape.a)
+    return np.asarray(np.hypot(u, v) * (1 - 1 / rho), np.float32)
 
 
 def tube_distance(tube: Tube, x_mm: Grid, y_mm: Grid) -> Grid:
@@ -97,18 +98,17 @@ def tube_distance(tube: Tube, x_mm: Grid, y_mm: Grid) -> Grid:
     half = np.float32(max(tube.half_length, float(TINY)))
     nearest = np.clip(along, -half, half)
     radius = np.float32(tube.radius) * (1 - np.float32(1 - tube.tip) * (nearest + half) / (2 * half))
-    return np.hypot(along - nearest, across) - radius
+    distance: Grid = np.hypot(along - nearest, across) - radius
+    return distance
 
 
 def _turned(x: Grid, y: Grid, angle: float) -> tuple[Grid, Grid]:
-    if angle == 0.0:
-        return np.broadcast_arrays(x, y)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cosine + y * sine, y * cosine - x * sine
 
 
 def _power_norm(u: Grid, v: Grid, power: float) -> Grid:
     if power == 2.0:
-        return np.hypot(u, v)
+        return np.asarray(np.hypot(u, v), np.float32)
     exponent = np.float32(power)
-    return (np.abs(u) ** exponent + np.abs(v) ** exponent) ** (1 / exponent)
+    return np.asarray((np.abs(u) ** exponent + np.abs(v) ** exponent) ** (1 / exponent), np.float32)

@@ -75,15 +75,11 @@ def paint_twin(canvas: Canvas, lung_YX: Grid, mass: Mass, z_mm: float) -> None:
         if wanted_mm2 <= 0.0:
             break
         length = min(DECOY_LENGTH_MM, wanted_mm2 / (2 * decoy.radius))
-        tubes.append(
-            Tube(x=decoy.x, y=decoy.y, angle=decoy.angle, half_length=length / 2, radius=decoy.radius, tip=decoy.tip)
-        )
+        tubes.append(Tube(x=decoy.x, y=decoy.y, angle=decoy.angle, half_length=length / 2, radius=decoy.radius, tip=decoy.tip))
         wanted_mm2 -= length * 2 * decoy.radius
     canvas.paint_tubes(tubes, mass.hu, lung_YX)
 
 
 def _draw_decoy(rng: np.random.Generator, chest: Chest) -> Tube:
     x, y = point_in_lung(rng, chest, 0.7)
-    return Tube(
-        x=x, y=y, angle=float(rng.uniform(0.0, np.pi)), half_length=0.5, radius=float(rng.uniform(*DECOY_RADIUS_MM)), tip=1.0
-    )
+    return Tube(x=x, y=y, angle=float(rng.uniform(0.0, np.pi)), half_length=0.5, radius=float(rng.uniform(*DECOY_RADIUS_MM)), tip=1.0)

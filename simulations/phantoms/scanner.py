@@ -32,7 +32,7 @@ def encode(hu_YX: Grid, vendor: Vendor) -> NDArray[np.uint16] | NDArray[np.int16
     stored = np.clip(np.rint((hu_YX - vendor.intercept) / vendor.slope), low, high)
     if vendor.padding is not None:
         stored[_outside_circle(hu_YX.shape[0])] = vendor.padding
-    return stored.astype(np.int16 if vendor.signed else np.uint16)
+    return np.asarray(stored, np.int16) if vendor.signed else np.asarray(stored, np.uint16)
 
 
 def stored_range(vendor: Vendor) -> tuple[int, int]:

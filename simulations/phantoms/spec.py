@@ -48,6 +48,4 @@ class PhantomSpec:
 
 def _within(name: str, found: float, low: float, high: float) -> None:
     if not low <= found <= high:
-        raise PlanValue(
-            f"phantoms.{name}: found {found}, expected {low} to {high}.", fix=f"Choose a value for {name} in this range."
-        )
+        raise PlanValue(f"phantoms.{name}: found {found}, expected {low} to {high}.", fix=f"Choose a value for {name} in this range.")

@@ -64,7 +64,11 @@ def draw_chest(rng: np.random.Generator, hospital: Hospital, size_px: int) -> Ch
         fat_mm=fat_mm,
         lungs=lungs,
         heart=Ellipse(
-            x=heart_x, y=-18.0, a=float(rng.uniform(32.0, 50.0)), b=float(rng.uniform(30.0, 44.0)), angle=float(rng.uniform(0.2, 0.8))
+            x=heart_x,
+            y=-18.0,
+            a=float(rng.uniform(32.0, 50.0)),
+            b=float(rng.uniform(30.0, 44.0)),
+            angle=float(rng.uniform(0.2, 0.8)),
         ),
         lung_hu=float(rng.uniform(-880.0, -800.0)),
         gradient_hu=float(rng.uniform(0.2, 0.8)),
@@ -133,7 +137,12 @@ def _draw_vessels(rng: np.random.Generator, lung: Ellipse) -> list[Vessel]:
 def _at_height(vessel: Vessel, z_mm: float) -> Tube:
     tube, (dx, dy) = vessel.tube, vessel.drift
     return Tube(
-        x=tube.x + dx * z_mm, y=tube.y + dy * z_mm, angle=tube.angle, half_length=tube.half_length, radius=tube.radius, tip=tube.tip
+        x=tube.x + dx * z_mm,
+        y=tube.y + dy * z_mm,
+        angle=tube.angle,
+        half_length=tube.half_length,
+        radius=tube.radius,
+        tip=tube.tip,
     )
 
 
