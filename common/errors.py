@@ -16,6 +16,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- DataUnreadable        E_DATA_UNREADABLE      a file that does not decode
     |   |-- NoPatientId           E_NO_PATIENT_ID        the unit of privacy is missing
     |   |-- LabelsMismatch        E_LABELS               labels that match nothing, or one class only
+    |   |-- PatientStraddles      E_SPLIT                one patient on two sides of a split
     |   `-- TooFewPatients        E_TOO_FEW_PATIENTS     fewer than the plan's batch or split needs
     |-- PrivacyError              E_PRIVACY              the promise cannot be kept
     |   |-- EpsilonImpossible     E_EPSILON_IMPOSSIBLE   no noise reaches the plan's epsilon
@@ -67,6 +68,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |-- StorageError              E_STORAGE              the run folder
     |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
+    |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
     `-- EngineError               E_ENGINE               a simulation worker that died
 """
@@ -130,6 +132,10 @@ class NoPatientId(DataError):
 
 class LabelsMismatch(DataError):
     code = "E_LABELS"
+
+
+class PatientStraddles(DataError):
+    code = "E_SPLIT"
 
 
 class TooFewPatients(DataError):
@@ -334,6 +340,10 @@ class CheckpointCorrupt(StorageError):
 
 class RunFolderTaken(StorageError):
     code = "E_RUN_FOLDER"
+
+
+class SecretFile(StorageError):
+    code = "E_SECRET_FILE"
 
 
 class DiskFull(StorageError):

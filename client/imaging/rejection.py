@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a file was not used: one code for each reason, and no words about the file.
+
+A bad file costs a reason code, not the run. Codes and counts are all that is ever shown of it: neither its name nor what a parser said
+about it, because both may hold a patient's data.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The code is for machines and documentation; `REMEDY[reason]` is for people."""
+
+    LINK = "E_LINK"
+    OUTSIDE = "E_OUTSIDE"
+    NO_FILE = "E_NO_FILE"
+    NOT_REGULAR = "E_NOT_REGULAR"
+    NOT_DICOM = "E_NOT_DICOM"
+    NOT_A_PICTURE = "E_NOT_A_PICTURE"
+    DICOMDIR = "E_DICOMDIR"
+    NOT_AN_IMAGE = "E_NOT_AN_IMAGE"
+    HEADER = "E_HEADER"
+    MODALITY = "E_MODALITY"
+    NO_PATIENT_ID = "E_NO_PATIENT_ID"
+    NO_LABEL = "E_NO_LABEL"
+    DUPLICATE = "E_DUPLICATE"
+    NO_PIXELS = "E_NO_PIXELS"
+    TRANSFER_SYNTAX = "E_TRANSFER_SYNTAX"
+    MULTIFRAME = "E_MULTIFRAME"
+    PIXEL_FORMAT = "E_PIXEL_FORMAT"
+    PIXEL_LENGTH = "E_PIXEL_LENGTH"
+    RESCALE = "E_RESCALE"
+    WINDOW = "E_WINDOW"
+    CONSTANT = "E_CONSTANT"
+    UNDECODABLE = "E_UNDECODABLE"
+    TOO_LARGE = "E_TOO_LARGE"
+    TIMEOUT = "E_TIMEOUT"
+    CRASHED = "E_CRASHED"
+
+
+REMEDY: dict[Reason, str] = {
+    Reason.LINK: "A symbolic link: never followed. Copy the file into the folder instead.",
+    Reason.OUTSIDE: "The index names a path outside the folder.",
+    Reason.NO_FILE: "The index names a file or row that is not there, or that may not be read.",
+    Reason.NOT_REGULAR: "A pipe, a socket or a device: never opened.",
+    Reason.NOT_DICOM: "Not a DICOM file (PS3.10): no preamble and 'DICM'.",
+    Reason.NOT_A_PICTURE: "Neither PNG nor JPEG.",
+    Reason.DICOMDIR: "A DICOMDIR: never opened. The files it lists are found by themselves.",
+    Reason.NOT_AN_IMAGE: "A DICOM object that is no image (report, segmentation, dose, waveform).",
+    Reason.HEADER: "The header does not parse, or holds impossible values.",
+    Reason.MODALITY: "Another modality than the plan's [input] modality.",
+    Reason.NO_PATIENT_ID: "PatientID is missing, blank or a placeholder. Restore it, or export with a pseudonym per patient.",
+    Reason.NO_LABEL: "No label for this file.",
+    Reason.DUPLICATE: "The same image a second time.",
+    Reason.NO_PIXELS: "No pixel data.",
+    Reason.TRANSFER_SYNTAX: "A compression that is not read here. Export uncompressed, RLE, JPEG 2000 or 8-bit JPEG.",
+    Reason.MULTIFRAME: "More than one frame. This version reads one image per file.",
+    Reason.PIXEL_FORMAT: "Bit depth, samples or photometric interpretation that are missing, unknown or contradict each other.",
+    Reason.PIXEL_LENGTH: "Less pixel data than rows and columns say.",
+    Reason.RESCALE: "Rescale slope or intercept is no usable number.",
+    Reason.WINDOW: "The file's own window is unusable. A window in the plan's [input] avoids it.",
+    Reason.CONSTANT: "Every pixel has the same value inside the window.",
+    Reason.UNDECODABLE: "The pixel data does not decode.",
+    Reason.TOO_LARGE: "Larger than one image may be (memory or pixels).",
+    Reason.TIMEOUT: "Reading took longer than one file may take.",
+    Reason.CRASHED: "The reader died on this file.",
+}
+
+
+class Rejected(Exception):
+    """Raised inside a reader to give one file up. Carries the reason and nothing else."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
