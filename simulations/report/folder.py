@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a run folder to frozen types: the report's only door to the disk.
+
+A folder is read while a run goes on, after a kill -9, and years later with another version of fedward. So only `run.json` must be there;
+every other part that is absent or unreadable becomes a `Gap`, which the page prints, and a last line that was cut off in the middle is
+left out and said so. Keys the report does not know are ignored: what is not named in a type here cannot reach the page, which is how a
+patient's key in some later file stays out of it.
+
+Text is cleaned once, here: control characters, lone surrogates and the marks that reverse the direction of text are replaced, so no
+string in the folder can make a page that is malformed or that reads otherwise than it is written.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from common.errors import DataNotFound, DataUnreadable
+
+T = TypeVar("T")
+LENIENT = ConfigDict(extra="ignore", allow_inf_nan=True)
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+Scores = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRecord:
+    """The plan as the run kept it: its text is what was agreed, the digest what every artefact names."""
+
+    __pydantic_config__ = LENIENT
+    name: str
+    purpose: str = ""
+    digest: str = ""
+    toml: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """A group of images and patients, counted by class; of a site when it is named."""
+
+    __pydantic_config__ = LENIENT
+    site: str = ""
+    images: int
+    patients: int | None = None
+    classes: dict[str, int] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What the run says about privacy: the unit protected, and the budget that training kept to."""
+
+    __pydantic_config__ = LENIENT
+    unit: str = "none"
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """run.json."""
+
+    __pydantic_config__ = LENIENT
+    fedward: str = ""
+    plan: PlanRecord
+    session: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    seed: int | None = None
+    engine: str = ""
+    workers: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    sites: tuple[Cohort, ...] = ()
+    holdout: Cohort | None = None
+    unit_source: str = ""
+    privacy: Promise | None = None
+    command: tuple[str, ...] = ()
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """A site that was asked and did not answer, with the code of its reason."""
+
+    __pydantic_config__ = LENIENT
+    site: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One line of metrics.jsonl."""
+
+    __pydantic_config__ = LENIENT
+    number: Annotated[int, Field(validation_alias="round")]
+    seconds: float | None = None
+    sites: tuple[str, ...] = ()
+    missing: tuple[Absence, ...] = ()
+    auc: float | None = None
+    balanced_accuracy: float | None = None
+    epsilon: float | None = None
+    update_norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """comparison.json: the same hold-out, scored for each way of training."""
+
+    __pydantic_config__ = LENIENT
+    federated: Scores
+    pooled: Scores | None = None
+    local: dict[str, Scores] = Field(default_factory=dict)
+    not_private: Scores | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """predictions.json: one row of class probabilities and one label per patient of the hold-out, and no name of any."""
+
+    __pydantic_config__ = LENIENT
+    federated: tuple[tuple[float, ...], ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """One line of a site's ledger: a round that was paid for, and the sum so far."""
+
+    __pydantic_config__ = LENIENT
+    round: int
+    attempt: int = 1
+    epsilon_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A part of the folder that the page has to do without."""
+
+    part: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """All that a report is made of."""
+
+    run: Run
+    rounds: tuple[Round, ...]
+    comparison: Comparison | None
+    predictions: Predictions | None
+    ledgers: dict[str, tuple[Reservation, ...]]
+    gaps: tuple[Gap, ...]
+
+
+def read(folder: Path) -> RunFolder:
+    """Read what is there.
+
+    Raises: DataNotFound without a run.json, DataUnreadable if that one file does not say what was run.
+    """
+    gaps: list[Gap] = []
+    rounds = _lines(folder / "metrics.jsonl", TypeAdapter(Round), gaps)
+    comparison = _optional(folder / "comparison.json", TypeAdapter(Comparison), gaps)
+    predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), gaps)
+    ledgers = {_clean(path.stem): _lines(path, TypeAdapter(Reservation), gaps) for path in sorted((folder / "ledgers").glob("*.jsonl"))}
+    return RunFolder(
+        run=_run(folder),
+        rounds=tuple(sorted({line.number: line for line in rounds}.values(), key=lambda line: line.number)),
+        comparison=comparison,
+        predictions=_aligned(predictions, gaps),
+        ledgers=ledgers,
+        gaps=tuple(gaps),
+    )
+
+
+def _run(folder: Path) -> Run:
+    path = folder / "run.json"
+    if not path.is_file():
+        raise DataNotFound(f"'{folder}' holds no run.json, so it is no run folder.", fix="Give the folder that `fedward simulate --out` wrote.")
+    try:
+        return TypeAdapter(Run).validate_python(_parse(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        raise DataUnreadable(f"'{path}' does not say what was run: {_reason(error)}.", fix="Restore the file, or run again.") from error
+
+
+def _optional(path: Path, adapter: TypeAdapter[T], gaps: list[Gap]) -> T | None:
+    """A part that may be missing, as it is in a run that has not come so far."""
+    if not path.is_file():
+        gaps.append(Gap(part=path.name, why="not in the run folder"))
+        return None
+    try:
+        return adapter.validate_python(_parse(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        gaps.append(Gap(part=path.name, why=f"could not be read: {_reason(error)}"))
+        return None
+
+
+def _lines(path: Path, adapter: TypeAdapter[T], gaps: list[Gap]) -> tuple[T, ...]:
+    """A file of one JSON value a line. The first line that does not read ends it, since nothing after it can be trusted to be whole."""
+    if not path.is_file():
+        gaps.append(Gap(part=path.name, why="not in the run folder"))
+        return ()
+    found: list[T] = []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
+        try:
+            found.append(adapter.validate_python(_parse(line)))
+        except ValueError as error:
+            gaps.append(Gap(part=path.name, why=f"read up to line {number}, which is incomplete: {_reason(error)}"))
+            break
+    return tuple(found)
+
+
+def _aligned(predictions: Predictions | None, gaps: list[Gap]) -> Predictions | None:
+    """Rows and labels that do not belong to each other would draw a curve of nothing."""
+    if predictions is None:
+        return None
+    widths = {len(row) for row in predictions.federated}
+    if len(predictions.federated) == len(predictions.labels) and len(widths) == 1 and _in_range(predictions.labels, widths):
+        return predictions
+    why = f"{len(predictions.federated)} rows of probabilities and {len(predictions.labels)} labels do not fit together"
+    gaps.append(Gap(part="predictions.json", why=why))
+    return None
+
+
+def _in_range(labels: tuple[int, ...], widths: set[int]) -> bool:
+    return all(0 <= label < max(widths) for label in labels)
+
+
+def _parse(text: str) -> Any:
+    return _clean_all(json.loads(text))
+
+
+def _clean_all(value: Any) -> Any:
+    match value:
+        case str():
+            return _clean(value)
+        case list():
+            return [_clean_all(item) for item in value]
+        case dict():
+            return {_clean(key): _clean_all(item) for key, item in value.items()}
+    return value
+
+
+def _clean(text: str) -> str:
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def _reason(error: Exception) -> str:
+    """Where a file went wrong, without the value that stood there: it may be a patient's."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the whole"
+        return _clean(f"{place}: {first['msg']}")
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON at line {error.lineno}, column {error.colno}"
+    return type(error).__name__

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which figures a report has, and the words that go with each: a title, a caption, and a description for those who hear the page.
+
+A figure that would have nothing to show is not drawn; the template says what is missing instead. The description carries the numbers a
+reader would take from the drawing, not a list of its parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from common.plan import Plan
+from simulations.report import curves, evidence, figures, numbers, svg, wording
+from simulations.report.evidence import Results
+from simulations.report.folder import Round, RunFolder
+
+_ROWS_OF_PARTICIPATION = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A figure with the words under it."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+
+
+def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str, Drawn]:
+    """All figures that this folder can fill, by name."""
+    candidates = (
+        _convergence(found, plan),
+        _comparison(results),
+        _participation(found),
+        _roc(found, plan, results),
+        _calibration(found, plan),
+    )
+    return {drawn.name: drawn for drawn in candidates if drawn is not None}
+
+
+def _convergence(found: RunFolder, plan: Plan | None) -> Drawn | None:
+    scored = [line for line in found.rounds if line.auc is not None]
+    if not scored:
+        return None
+    budget = found.run.privacy.epsilon if found.run.privacy is not None else None
+    planned = plan.training.rounds if plan is not None else 0
+    crosses = " A cross at the foot marks a round that at least one site missed." if any(line.missing for line in found.rounds) else ""
+    drawing = figures.convergence(found.rounds, planned=planned, budget=budget)
+    return _drawn("convergence", drawing, "Course of training", f"The global model on the hold-out after each round.{crosses}", _course(scored))
+
+
+def _course(scored: Sequence[Round]) -> str:
+    first, last = scored[0], scored[-1]
+    best = max(scored, key=lambda line: line.auc or 0.0)
+    words = (
+        f"AUC {numbers.ratio(first.auc)} after round {first.number}, {numbers.ratio(last.auc)} after round {last.number}, "
+        f"highest {numbers.ratio(best.auc)} after round {best.number}. Balanced accuracy {numbers.ratio(last.balanced_accuracy)} at the end."
+    )
+    return words if last.epsilon is None else f"{words} Epsilon spent {numbers.epsilon(last.epsilon)} at the end."
+
+
+def _comparison(results: Results) -> Drawn | None:
+    if results.federated is None:
+        return None
+    rows = evidence.compare(results)
+    caption = (
+        "All models on the same hold-out, per patient. Dots are point values, bars 95 % intervals; the dashed line is the federated model."
+        if not rows[-1].spread
+        else "All models on the same hold-out, per patient. Bars are 95 % intervals; each upright mark is one site's own model."
+    )
+    described = "; ".join(f"{row.label}: AUC {wording.estimate(row.auc)}" for row in rows if not row.spread)
+    return _drawn("comparison", figures.comparison(rows), "Trained together, in one place, and alone", caption, described)
+
+
+def _participation(found: RunFolder) -> Drawn | None:
+    who = evidence.participation(found)
+    if not who.absent or len(who.sites) > _ROWS_OF_PARTICIPATION:
+        return None
+    absent = "; ".join(f"{miss.site} missed {numbers.runs(miss.rounds)}" for miss in evidence.missed(found.rounds))
+    caption = "A dot is an answer that went into the round, a cross an absence. An empty place means that the site was not asked."
+    return _drawn("participation", figures.participation(who), "Who took part in which round", caption, absent)
+
+
+def _roc(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
+    if found.predictions is None:
+        return None
+    lines = curves.roc(found.predictions, evidence.class_names(found, plan), results.federated)
+    if not lines:
+        return None
+    many = "each class against the rest, " if len(lines) > 1 else ""
+    described = "Receiver operating characteristic per patient: " + "; ".join(curves.describe(line) for line in lines)
+    return _drawn("roc", figures.roc(lines), "Receiver operating characteristic", f"Federated model, {many}per patient.", described)
+
+
+def _calibration(found: RunFolder, plan: Plan | None) -> Drawn | None:
+    if found.predictions is None:
+        return None
+    bins = curves.calibration(found.predictions)
+    names = evidence.class_names(found, plan)
+    label = f"predicted probability of {names[1]}" if len(names) == 2 else "predicted probability of the likeliest class"
+    described = "; ".join(f"predicted {numbers.decimals(b.foretold, 2)}, found {numbers.decimals(b.found, 2)} of {b.patients}" for b in bins)
+    caption = "Federated model, per patient, with 95 % intervals; a model whose probabilities can be taken at their word keeps to the diagonal."
+    return _drawn("calibration", figures.calibration(bins, label=label), "Calibration", caption, described)
+
+
+def _drawn(name: str, drawing: str, title: str, caption: str, description: str) -> Drawn:
+    markup = Markup(svg.inline(drawing, name=name, title=title, description=description))  # noqa: S704 - serialised, and so escaped, by svg
+    return Drawn(name=name, title=title, caption=caption, svg=markup)
