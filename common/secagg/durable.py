@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's record as bytes, and back: what its owner writes down after every step, before the reply leaves.
+
+Two byte strings, because they change at different speeds: the record is a few kilobytes and is written at every step; the update is as
+large as the model and is written once, when the site joins. Reading back checks a digest over the record, and the update against the
+commitment that was announced, so a torn or exchanged file is refused rather than masked.
+
+The record holds the attempt's secrets: its file must be readable by the site process alone, and is overwritten when the stage changes.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from common import canonical
+from common.errors import CheckpointCorrupt, MessageFormat
+from common.secagg import codec
+from common.secagg.memory import Memory
+from common.secagg.messages import Keys
+from common.secagg.quantise import Grid, QuantisedUpdate
+from common.secagg.site import Answer, Record
+from common.secagg.stages import Confirmed, GivenUp, Invited, Keyed, Listening, MaskedOut, Released, Shared, Stage
+
+_TITLE: Final = b"FSA1 site record 1\n"
+_KINDS: Final[tuple[type[Stage], ...]] = (Listening, Invited, Keyed, Shared, MaskedOut, Confirmed, Released, GivenUp)
+
+
+def save_record(record: Record) -> bytes:
+    """The record without its update."""
+    parts = (
+        bytes([_KINDS.index(type(record.stage))]),
+        codec.write(record.memory),
+        codec.write(record.stage),
+        codec.write(record.answers),
+    )
+    body = canonical.length_prefixed(*parts)
+    return _TITLE + canonical.digest(_TITLE, body) + body
+
+
+def living_update(record: Record) -> QuantisedUpdate | None:
+    """The update that must be kept beside the record, if there is one."""
+    return getattr(record.stage, "update", None)
+
+
+def save_update(update: QuantisedUpdate) -> bytes:
+    return update.weight.to_bytes(8, "big") + bytes(update.to_bytes())
+
+
+def load_update(data: bytes, grid: Grid) -> QuantisedUpdate:
+    """Raises: CheckpointCorrupt for bytes that are no whole number of words."""
+    if len(data) < 8 or (len(data) - 8) % grid.word.itemsize:
+        raise _corrupt("update", "has no whole number of ring words")
+    body = np.frombuffer(data, dtype=grid.word.newbyteorder("<"), offset=8).astype(grid.word)
+    return QuantisedUpdate(body=body, weight=int.from_bytes(data[:8], "big"))
+
+
+def load_record(data: bytes, *, update: QuantisedUpdate | None = None) -> Record:
+    """Raises: CheckpointCorrupt for a torn or altered record, or an update that is not the one it committed to."""
+    body = data[len(_TITLE) + 32 :]
+    if not data.startswith(_TITLE) or data[len(_TITLE) : len(_TITLE) + 32] != canonical.digest(_TITLE, body):
+        raise _corrupt("record", "fails its digest")
+    try:
+        kind, memory, stage, answers = _split(body)
+        record = Record(
+            memory=codec.read(Memory, memory, what="the memory"),
+            stage=codec.read(_KINDS[kind[0]], stage, what="the stage", apart={"update": update}),
+            answers=codec.read(tuple[Answer, ...], answers, what="the answers"),
+        )
+    except (MessageFormat, IndexError, ValueError) as error:
+        raise _corrupt("record", "does not parse") from error
+    _check_update(record)
+    return record
+
+
+def _check_update(record: Record) -> None:
+    stage = record.stage
+    if isinstance(stage, Listening | Invited | Released):
+        return
+    salt = stage.salt if isinstance(stage, GivenUp) else stage.secrets.salt
+    committed = codec.read(Keys, stage.announcement.body).commitment
+    if stage.update is None or stage.update.commitment(salt) != committed:
+        raise _corrupt("update", "is not the one that this site committed to")
+
+
+def _split(body: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    parts, at = [], 0
+    while at < len(body):
+        size = int.from_bytes(body[at : at + 4], "big")
+        parts.append(body[at + 4 : at + 4 + size])
+        at += 4 + size
+    kind, memory, stage, answers = parts
+    return kind, memory, stage, answers
+
+
+def _corrupt(what: str, complaint: str) -> CheckpointCorrupt:
+    return CheckpointCorrupt(
+        f"the stored {what} of this attempt {complaint}.",
+        fix="Forget the attempt; the site trains again in the next round, under a new reservation.",
+    )

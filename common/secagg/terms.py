@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What both ends agreed on before a round begins, and who sits at this end.
+
+`Terms` come from the plan and are the same everywhere; nothing in them is ever taken from a message. The threshold is computed here by
+each party for itself: t = max(floor(2n/3) + 1, minimum cohort, noise quorum). Two quorums of t then overlap in 2t - n > n/3 sites, more
+than the colluders that are assumed, so no two survivor sets of one round can both be confirmed (Bonawitz et al. 2017, theorem 6.5).
+
+    >>> [threshold(n, minimum=3) for n in (3, 4, 5, 7, 10, 20, 50, 200)]
+    [3, 3, 4, 5, 7, 14, 34, 134]
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from common.roster import Roster
+from common.secagg.keys import SigningKey
+from common.secagg.quantise import Grid
+from common.secagg.shamir import Entropy
+
+FLOOR: Final = 3
+"""No policy goes below: with two sites, each reads the other's update off the sum."""
+VERSION: Final = 1
+
+
+class Kind(IntEnum):
+    """What is being summed."""
+
+    UPDATE = 1
+    STAT = 2
+    EVAL = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The plan as the protocol sees it.
+
+    `max_norm` bounds one site's vector (C_update, plus the public noise bound where noise is added before masking); `step_norm` bounds
+    how far the global model may move in a round (C_update / (1 - momentum), plus the same). `members` are the sites that may share a
+    cohort with this one: its group, where the plan groups large cohorts.
+    """
+
+    plan: bytes
+    layout: bytes
+    num_values: int
+    initial_model: bytes
+    members: frozenset[str]
+    grid: Grid
+    max_norm: float
+    step_norm: float
+    max_cohort: int
+    min_cohort: int = 5
+    noise_quorum: int = 0
+    kinds: frozenset[Kind] = frozenset({Kind.UPDATE})
+    versions: frozenset[int] = frozenset({VERSION})
+
+    @property
+    def smallest_cohort(self) -> int:
+        return max(FLOOR, self.min_cohort, self.noise_quorum)
+
+    def threshold(self, cohort_size: int) -> int:
+        return threshold(cohort_size, minimum=self.smallest_cohort)
+
+    @property
+    def largest_message(self) -> int:
+        """Control bytes that the largest cohort can honestly need; the vector travels beside them."""
+        return 64 * 1024 + 4096 * self.max_cohort
+
+
+def threshold(cohort_size: int, *, minimum: int = FLOOR) -> int:
+    """How many sites must stand behind every step after the first."""
+    return max(2 * cohort_size // 3 + 1, minimum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A site at the table: its name, its key, the terms it approved, the roster it verified, its source of randomness.
+
+    `workers` is how many threads may make masks; the result does not depend on it.
+    """
+
+    site_id: str
+    signer: SigningKey
+    terms: Terms
+    roster: Roster
+    entropy: Entropy = field(repr=False)
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chair:
+    """The coordinator at the table. It needs no randomness: everything it says follows from what it heard."""
+
+    signer: SigningKey
+    terms: Terms
+    roster: Roster
+    workers: int = 1
