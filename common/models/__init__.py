@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks, one family per file, and their weights as one flat vector.
+
+`build` turns the plan's [model] section into a module with no norm that mixes patients and no buffer that remembers them; `initial`
+draws its weights from a seed; `flat` moves them in and out of a vector in layout order. A new family is a new file (legend, module), a
+spec in `common/plan/spec.py` and one line below.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from common.models.cnn import Cnn
+from common.models.flat import FlatModel, flatten, layout_of, load, read_weights, write_weights
+from common.models.initial import initialise
+from common.models.layers import seed_dropout
+from common.models.resnet import ResNet
+from common.plan import CnnSpec, InputSpec, ModelSpec, Plan, TaskSpec
+from common.update import Layout, Weights
+
+__all__ = [
+    "FlatModel",
+    "build",
+    "flatten",
+    "initial_weights",
+    "initialise",
+    "layout_of",
+    "layout_of_plan",
+    "load",
+    "outputs_for",
+    "read_weights",
+    "seed_dropout",
+    "write_weights",
+]
+
+
+def build(spec: ModelSpec, image: InputSpec, outputs: int, *, seed: int = 0) -> nn.Module:
+    """A network that maps images (B, C, H, W) float32 to logits (B, outputs).
+
+    Guarantees: no buffers; no image looks at another; same seed, same weights; the process-wide random state is not touched.
+    """
+    model = _shape_only(spec, image, outputs).to_empty(device="cpu")
+    initialise(model, seed)
+    return model
+
+
+def outputs_for(task: TaskSpec) -> int:
+    """How many logits a task needs: one for two classes, else one for each."""
+    return 1 if len(task.classes) == 2 else len(task.classes)
+
+
+def initial_weights(plan: Plan) -> Weights:
+    """The global model before the first round: a pure function of the plan."""
+    return read_weights(build(plan.model, plan.input, outputs_for(plan.task), seed=plan.training.seed))
+
+
+@lru_cache(maxsize=16)
+def layout_of_plan(plan: Plan) -> Layout:
+    """The layout that a plan implies, without making a single weight."""
+    return layout_of(_shape_only(plan.model, plan.input, outputs_for(plan.task)))
+
+
+def _shape_only(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
+    with torch.device("meta"):  # costs no memory, and torch's own initialisation draws nothing from the global generator
+        return Cnn(spec, image, outputs) if isinstance(spec, CnnSpec) else ResNet(spec, image, outputs)
