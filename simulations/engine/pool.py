@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, Metadata, RecordDict
@@ -187,21 +186,26 @@ class Pool:
                 task = next((task for task in self._queue.values() if task.site.node_id not in self._busy), None)
                 if task is None:
                     return
-                del self._queue[task.message_id]
                 self._hand(worker, task)
 
     def _hand(self, worker: Worker, task: Task) -> None:
+        del self._queue[task.message_id]
         try:
             request = Request(task.site, task.parcel, self._states.get(task.site.node_id))
             posting: Posting = post_request(self._board, request)
         except OSError as error:
             self._settle(task, _error(task, ErrorCode.UNKNOWN, f"no memory for the message: {error}"))
             return
+        try:
+            worker.pipe.sendall(posting.record)
+        except OSError:  # already dead: it never saw the message, which goes back to the head of the queue
+            worker.doomed = True
+            release(self._board, posting.blobs)
+            self._queue = {task.message_id: task, **self._queue}
+            return
         task.held += posting.blobs
         worker.task = task
         self._busy.add(task.site.node_id)
-        with suppress(OSError):  # a dead worker: its pipe says so in a moment, and the task is answered then
-            worker.pipe.sendall(posting.record)
 
     def _settle(self, task: Task, reply: Parcel | None) -> None:
         """The message is over; with a reply, unless it was cancelled."""

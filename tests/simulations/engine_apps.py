@@ -4,6 +4,7 @@
 import os
 import signal
 import time
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -27,11 +28,11 @@ def who(message: Message, context: Context) -> Message:
 @app.query("count")
 def count(message: Message, context: Context) -> Message:
     """Keep a counter and an array in the site's state."""
-    seen = context.state.get("seen", ConfigRecord({"messages": 0}))
+    state: Any = context.state
+    seen = state.setdefault("seen", ConfigRecord({"messages": 0}))
     seen["messages"] += 1
-    context.state["seen"] = seen
-    context.state["arrays"] = ArrayRecord({"a": Array(np.full(1000, seen["messages"]))})
-    return Message(RecordDict({"seen": seen, "arrays": context.state["arrays"]}), reply_to=message)
+    state["arrays"] = ArrayRecord({"a": Array(np.full(1000, seen["messages"]))})
+    return Message(RecordDict({"seen": seen, "arrays": state["arrays"]}), reply_to=message)
 
 
 @app.query("environment")
@@ -48,7 +49,8 @@ def draw(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """The model, plus one."""
-    values = message.content["model"]["values"].numpy()
+    content: Any = message.content
+    values = content["model"]["values"].numpy()
     return Message(RecordDict({"model": ArrayRecord({"values": Array(values + 1)})}), reply_to=message)
 
 
@@ -72,4 +74,4 @@ def hang(message: Message, context: Context) -> Message:
 
 @app.query("mistake")
 def mistake(message: Message, context: Context) -> Message:
-    return None  # type: ignore[return-value] # the mistake
+    return None  # type: ignore[return-value]  # the mistake
