@@ -178,8 +178,13 @@ def compare(found: Results) -> list[Compared]:
     alone = sorted(found.local.items(), key=lambda item: (-(item[1].auc.value or 0.0), item[0]))
     if len(alone) <= ROWS_ALONE:
         return rows + [_row(f"{site} alone", "local", scores) for site, scores in alone]
+    nothing = Estimate()
     crowd = Compared(
-        label=f"{len(alone)} sites, each alone", kind="local", auc=Estimate(), balanced_accuracy=Estimate(), spread=tuple(s for _, s in alone)
+        label=f"{len(alone)} sites, each alone",
+        kind="local",
+        auc=nothing,
+        balanced_accuracy=nothing,
+        spread=tuple(scores for _, scores in alone),
     )
     return [*rows, crowd]
 

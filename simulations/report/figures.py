@@ -12,12 +12,13 @@ Intervals are drawn wherever they are known. Widths are those of A4 less its mar
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from simulations.report import numbers
 from simulations.report.evidence import Bin, Compared, Metric, Participation, RocCurve
@@ -26,17 +27,29 @@ from simulations.report.folder import Round
 PAGE_WIDTH_IN = 7.1
 HALF_WIDTH_IN = 3.5
 
-INK, GREY, RULE = "#1b232c", "#5b6670", "#d5dadf"
+INK, GREY, RULE, RED = "#1b232c", "#55606a", "#d5dadf", "#a8071a"
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#c24e00", "#00795a", "#a9558a", "#b87a00", "#2f8fc4"
 _KINDS: dict[str, tuple[str, str]] = {
     "federated": (BLUE, "o"),
-    "not_private": (PURPLE, "D"),
+    "not_private": (RED, "D"),
     "pooled": (INK, "s"),
     "local": (GREY, "o"),
 }
-_CLASSES = [(BLUE, "-"), (VERMILLION, (0, (5, 1.5))), (GREEN, (0, (1.5, 1.2))), (PURPLE, (0, (5, 1.2, 1, 1.2))), (ORANGE, "-"), (SKY, (0, (3, 1)))]
+_LABEL_COLOURS = {"federated": INK, "not_private": RED, "pooled": INK, "local": GREY}
+_CLASSES: tuple[tuple[str, Any], ...] = (
+    (BLUE, "-"),
+    (VERMILLION, (0, (5, 1.5))),
+    (GREEN, (0, (1.5, 1.2))),
+    (PURPLE, (0, (5, 1.2, 1, 1.2))),
+    (ORANGE, "-"),
+    (SKY, (0, (3, 1))),
+)
 
-_STYLE = {
+_STEPS = [1, 2, 5, 10]
+_LABELS_IN = 1.5
+"""Room at the left for the names of rows."""
+
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedward",
     "text.parse_math": False,
@@ -84,7 +97,7 @@ def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) 
             axes.plot([x for x, _ in points], [y for _, y in points], color=BLUE, marker="o" if last <= 30 else None, markersize=2.6)
             axes.set_title(title)
             axes.set_xlim(min(0.5, 1 - last / 40), last + max(0.5, last / 40))
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=_STEPS))
             axes.grid(axis="y")
             axes.set_xlabel("round")
             if index < 2:
@@ -110,14 +123,14 @@ def comparison(rows: Sequence[Compared]) -> str:
                 axes.axvline(reference, color=BLUE, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
             axes.set_title(title)
             axes.set_xlim(*_span([edge for row in rows for edge in row.edges(metric)]))
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=_STEPS))
             axes.set_ylim(-len(rows) + 0.4, 0.6)
             axes.grid(axis="x")
             axes.spines["left"].set_visible(False)
-        columns[0].set_yticks([-position for position in range(len(rows))], [_short(row.label, 24) for row in rows])
+        _name_rows(columns[0], [row.label for row in rows])
         for label, row in zip(columns[0].get_yticklabels(), rows, strict=True):
-            label.set(color=INK if row.kind != "local" else GREY, fontweight="bold" if row.kind == "federated" else "normal")
-        figure.subplots_adjust(left=0.215, right=0.94, top=1 - 0.24 / height, bottom=0.3 / height, wspace=0.2)
+            label.set(color=_LABEL_COLOURS[row.kind], fontweight="bold" if row.kind == "federated" else "normal")
+        figure.subplots_adjust(left=_LABELS_IN / PAGE_WIDTH_IN, right=0.94, top=1 - 0.24 / height, bottom=0.3 / height, wspace=0.2)
     return _svg(figure)
 
 
@@ -130,8 +143,8 @@ def roc(curves: Sequence[RocCurve]) -> str:
             axes.plot(curve.false_positive, curve.true_positive, color=colour, linestyle=dash, label=_short(curve.label, 22), clip_on=False)
             if curve.operating_point is not None:
                 x, y = curve.operating_point
-                axes.plot([x], [y], marker="o", markersize=6, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.5, clip_on=False)
-                axes.annotate("at the threshold", (x, y), xytext=(8, -9), textcoords="offset points", color=INK, fontsize=7.5)
+                axes.plot([x], [y], "o", markersize=6, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.5, clip_on=False)
+                axes.annotate("at the threshold", (x, y), xytext=(8, -9), textcoords="offset points", fontsize=7.5)
         if len(curves) > 1:
             axes.legend(loc="lower right", frameon=False, fontsize=7.5, handlelength=2.6)
         _unit_square(axes, "1 − specificity", "sensitivity")
@@ -148,11 +161,22 @@ def calibration(bins: Sequence[Bin], *, label: str) -> str:
             axes.plot([group.foretold] * 2, [group.low, group.high], color=BLUE, linewidth=1.1)
         axes.plot([group.foretold for group in bins], [group.found for group in bins], "o", color=BLUE, markersize=4.2, clip_on=False)
         _unit_square(axes, "", "share found")
-        below.bar([(group.left + group.right) / 2 for group in bins], [group.patients for group in bins],
-                  width=[0.86 * (group.right - group.left) for group in bins], color="#9fb6c6")
+        below.bar(
+            [(group.left + group.right) / 2 for group in bins],
+            [group.patients for group in bins],
+            width=[0.86 * (group.right - group.left) for group in bins],
+            color="#9fb6c6",
+        )
         for group in bins:
-            below.annotate(str(group.patients), ((group.left + group.right) / 2, group.patients), xytext=(0, 1.5),
-                           textcoords="offset points", ha="center", fontsize=6.5, color=GREY)
+            below.annotate(
+                str(group.patients),
+                ((group.left + group.right) / 2, group.patients),
+                xytext=(0, 1.5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6.5,
+                color=GREY,
+            )
         below.set_yticks([])
         below.spines["left"].set_visible(False)
         below.set_ylabel("patients", rotation=0, ha="right", va="center", fontsize=7.5)
@@ -169,25 +193,50 @@ def participation(who: Participation) -> str:
         axes = figure.subplots()
         size = max(1.2, min(4.0, 150 / max(who.rounds, 1)))
         for points, marker, colour, width in ((who.answered, "o", "#9fb6c6", 0), (who.absent, "x", VERMILLION, 1.4)):
-            axes.plot([x for _, x in points], [-y for y, _ in points], linestyle="none", marker=marker, color=colour,
-                      markersize=size * (1.0 if width == 0 else 1.35), markeredgewidth=width)
-        axes.set_yticks([-row for row in range(len(who.sites))], [_short(site, 24) for site in who.sites])
+            axes.plot(
+                [x for _, x in points],
+                [-y for y, _ in points],
+                linestyle="none",
+                marker=marker,
+                color=colour,
+                markersize=size * (1.0 if width == 0 else 1.35),
+                markeredgewidth=width,
+            )
+        _name_rows(axes, who.sites)
         axes.set_ylim(-len(who.sites) + 0.4, 0.6)
         axes.set_xlim(0.4, who.rounds + 0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, steps=_STEPS))
         axes.set_xlabel("round")
         axes.spines[["left", "bottom"]].set_visible(False)
-        figure.subplots_adjust(left=0.215, right=0.985, top=1 - 0.04 / height, bottom=0.4 / height)
+        figure.subplots_adjust(left=_LABELS_IN / PAGE_WIDTH_IN, right=0.985, top=1 - 0.04 / height, bottom=0.4 / height)
     return _svg(figure)
 
 
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names at the left edge, where the text of the page begins too."""
+    axes.set_yticks([-row for row in range(len(names))], [_short(name, 22) for name in names])
+    axes.tick_params(axis="y", pad=72 * _LABELS_IN - 1)
+    for label in axes.get_yticklabels():
+        label.set_horizontalalignment("left")
+
+
 def _score_axis(axes: Axes, values: Sequence[float]) -> None:
-    axes.set_ylim(min(0.48, *values, 0.48) if values else 0.48, 1.0)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    lowest = min([0.5, *values])
+    axes.set_ylim(lowest - 0.02, 1.0)
+    axes.yaxis.set_major_locator(MultipleLocator(0.1 if lowest > 0.35 else 0.2))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.decimals(value, 1)))
     if values:
-        axes.annotate(numbers.ratio(values[-1]), (1, values[-1]), xycoords=("axes fraction", "data"), xytext=(0, -10),
-                      textcoords="offset points", ha="right", color=BLUE, fontweight="bold", fontsize=7.5)
+        axes.annotate(
+            numbers.ratio(values[-1]),
+            (1, values[-1]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -13),
+            textcoords="offset points",
+            ha="right",
+            color=BLUE,
+            fontweight="bold",
+            fontsize=7.5,
+        )
 
 
 def _budget_axis(axes: Axes, values: Sequence[float], budget: float | None) -> None:
@@ -195,15 +244,30 @@ def _budget_axis(axes: Axes, values: Sequence[float], budget: float | None) -> N
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if budget is not None:
         axes.axhline(budget, color=VERMILLION, linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.annotate(f"budget {numbers.epsilon(budget)}", (0, budget), xycoords=("axes fraction", "data"), xytext=(3, 2.5),
-                      textcoords="offset points", color=VERMILLION, fontsize=7.5)
+        axes.annotate(
+            f"budget {numbers.epsilon(budget)}",
+            (0, budget),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 2.5),
+            textcoords="offset points",
+            color=VERMILLION,
+            fontsize=7.5,
+        )
 
 
 def _absences(axes: Axes, rounds: Sequence[Round]) -> None:
     """A tick at the foot of each round that somebody missed."""
     missed = [line.number for line in rounds if line.missing]
-    axes.plot(missed, [0.022] * len(missed), linestyle="none", marker="x", color=VERMILLION, markersize=3.2, markeredgewidth=1.1,
-              transform=axes.get_xaxis_transform())
+    axes.plot(
+        missed,
+        [0.022] * len(missed),
+        linestyle="none",
+        marker="x",
+        color=VERMILLION,
+        markersize=3.2,
+        markeredgewidth=1.1,
+        transform=axes.get_xaxis_transform(),
+    )
 
 
 def _dot(axes: Axes, row: Compared, metric: Metric, *, y: float) -> None:
@@ -217,8 +281,16 @@ def _dot(axes: Axes, row: Compared, metric: Metric, *, y: float) -> None:
         axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.3, solid_capstyle="butt")
     if estimate.value is not None:
         axes.plot([estimate.value], [y], linestyle="none", marker=marker, color=colour, markersize=4.6)
-    axes.annotate(numbers.ratio(estimate.value), (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
-                  va="center", fontsize=7.5, color=INK if row.kind != "local" else GREY)
+    axes.annotate(
+        numbers.ratio(estimate.value),
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        color=_LABEL_COLOURS[row.kind],
+    )
 
 
 def _unit_square(axes: Axes, x_label: str, y_label: str) -> None:

@@ -12,7 +12,7 @@ string in the folder can make a page that is malformed or that reads otherwise t
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -47,7 +47,17 @@ class Cohort:
     site: str = ""
     images: int
     patients: int | None = None
-    classes: dict[str, int] = Field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What became of the files that were looked at; rejected by reason."""
+
+    __pydantic_config__ = LENIENT
+    seen: int
+    used: int
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +83,16 @@ class Run:
     seed: int | None = None
     engine: str = ""
     workers: int | None = None
-    versions: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     sites: tuple[Cohort, ...] = ()
     holdout: Cohort | None = None
     unit_source: str = ""
     privacy: Promise | None = None
     command: tuple[str, ...] = ()
     data: str = ""
+    intake: Intake | None = None
+    unsafe_noise_seed: int | None = None
+    secure_aggregation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +126,9 @@ class Comparison:
     __pydantic_config__ = LENIENT
     federated: Scores
     pooled: Scores | None = None
-    local: dict[str, Scores] = Field(default_factory=dict)
+    local: dict[str, Scores] = field(default_factory=dict)
     not_private: Scores | None = None
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +193,9 @@ def read(folder: Path) -> RunFolder:
 def _run(folder: Path) -> Run:
     path = folder / "run.json"
     if not path.is_file():
-        raise DataNotFound(f"'{folder}' holds no run.json, so it is no run folder.", fix="Give the folder that `fedward simulate --out` wrote.")
+        raise DataNotFound(
+            f"'{folder}' holds no run.json, so it is no run folder.", fix="Give the folder that `fedward simulate --out` wrote."
+        )
     try:
         return TypeAdapter(Run).validate_python(_parse(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:

@@ -46,9 +46,11 @@ def _convergence(found: RunFolder, plan: Plan | None) -> Drawn | None:
         return None
     budget = found.run.privacy.epsilon if found.run.privacy is not None else None
     planned = plan.training.rounds if plan is not None else 0
-    crosses = " A cross at the foot marks a round that at least one site missed." if any(line.missing for line in found.rounds) else ""
+    caption = "The global model on the hold-out, round by round."
+    if any(line.missing for line in found.rounds):
+        caption += " A cross at the foot marks a round that at least one site missed."
     drawing = figures.convergence(found.rounds, planned=planned, budget=budget)
-    return _drawn("convergence", drawing, "Course of training", f"The global model on the hold-out after each round.{crosses}", _course(scored))
+    return _drawn("convergence", drawing, "Course of training", caption, _course(scored))
 
 
 def _course(scored: Sequence[Round]) -> str:
@@ -56,7 +58,8 @@ def _course(scored: Sequence[Round]) -> str:
     best = max(scored, key=lambda line: line.auc or 0.0)
     words = (
         f"AUC {numbers.ratio(first.auc)} after round {first.number}, {numbers.ratio(last.auc)} after round {last.number}, "
-        f"highest {numbers.ratio(best.auc)} after round {best.number}. Balanced accuracy {numbers.ratio(last.balanced_accuracy)} at the end."
+        f"highest {numbers.ratio(best.auc)} after round {best.number}. "
+        f"Balanced accuracy {numbers.ratio(last.balanced_accuracy)} at the end."
     )
     return words if last.epsilon is None else f"{words} Epsilon spent {numbers.epsilon(last.epsilon)} at the end."
 
@@ -65,10 +68,10 @@ def _comparison(results: Results) -> Drawn | None:
     if results.federated is None:
         return None
     rows = evidence.compare(results)
+    marks = "each upright mark is one site's own model" if rows[-1].spread else "the dashed line is the federated model"
     caption = (
-        "All models on the same hold-out, per patient. Dots are point values, bars 95 % intervals; the dashed line is the federated model."
-        if not rows[-1].spread
-        else "All models on the same hold-out, per patient. Bars are 95 % intervals; each upright mark is one site's own model."
+        "All models on the same hold-out, per patient. Pooled and single sites follow the same plan, with its privacy. "
+        f"Bars are 95 % intervals; {marks}."
     )
     described = "; ".join(f"{row.label}: AUC {wording.estimate(row.auc)}" for row in rows if not row.spread)
     return _drawn("comparison", figures.comparison(rows), "Trained together, in one place, and alone", caption, described)
@@ -100,8 +103,12 @@ def _calibration(found: RunFolder, plan: Plan | None) -> Drawn | None:
     bins = curves.calibration(found.predictions)
     names = evidence.class_names(found, plan)
     label = f"predicted probability of {names[1]}" if len(names) == 2 else "predicted probability of the likeliest class"
-    described = "; ".join(f"predicted {numbers.decimals(b.foretold, 2)}, found {numbers.decimals(b.found, 2)} of {b.patients}" for b in bins)
-    caption = "Federated model, per patient, with 95 % intervals; a model whose probabilities can be taken at their word keeps to the diagonal."
+    described = "; ".join(
+        f"predicted {numbers.decimals(group.foretold, 2)}, found {numbers.decimals(group.found, 2)} of {group.patients}" for group in bins
+    )
+    caption = (
+        "Federated model, per patient, with 95 % intervals; a model whose probabilities can be taken at their word keeps to the diagonal."
+    )
     return _drawn("calibration", figures.calibration(bins, label=label), "Calibration", caption, described)
 
 

@@ -4,8 +4,8 @@
 Scores have three decimals, epsilon two, counts a comma at the thousands, a minus is a minus sign and not a hyphen. A value that does not
 exist (the AUC of a hold-out with one class) is an en dash, never a zero.
 
-    >>> ratio(0.9), signed(-0.0123), count(12345), scientific(1e-5)
-    ('0.900', '−0.012', '12,345', '1 × 10⁻⁵')
+    >>> ratio(0.9), signed(-0.0123), count(12345), duration(192)
+    ('0.900', '−0.012', '12,345', '3 min 12 s')
     >>> runs([1, 3, 4, 5, 9])
     '1, 3–5, 9'
 """
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 NOTHING = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 
 
 def count(value: int | None) -> str:
@@ -53,7 +53,7 @@ def signed(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """0.256 -> '26 %'."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
+    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
 
 
 def scientific(value: float | None) -> str:
@@ -64,7 +64,7 @@ def scientific(value: float | None) -> str:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
     mantissa = f"{value / 10.0**exponent:.3g}"
-    return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+    return f"{mantissa}\u00a0×\u00a010{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:

@@ -17,7 +17,7 @@ from common.durable import write_atomically
 from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
-from simulations.report import evidence, folder, gallery, numbers, wording
+from simulations.report import evidence, folder, gallery, numbers, setting, wording
 from simulations.report.evidence import Results
 from simulations.report.folder import Cohort, Gap, RunFolder
 
@@ -46,28 +46,32 @@ def render(run_folder: Path) -> str:
     found = folder.read(run_folder)
     plan, gaps = _plan(found)
     results = evidence.results(found, plan)
-    return _environment().get_template("report.html.j2").render(
-        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own style sheet
-        folder=found,
-        run=found.run,
-        plan=plan,
-        digest_agrees=plan is not None and digest_of(plan) == found.run.plan.digest,
-        gaps=(*found.gaps, *gaps),
-        classes=evidence.class_names(found, plan),
-        total=_total(found.run.sites),
-        results=results,
-        verdict=wording.verdict(found, plan, results),
-        best=evidence.best_alone(results.local),
-        sites=_site_rows(found, results),
-        spent=evidence.spent(found),
-        costs=_costs(found),
-        missed=evidence.missed(found.rounds),
-        retrained=evidence.retrained(found),
-        limits=wording.limits(found, plan, results),
-        drawn=gallery.drawings(found, plan, results),
-        mean_images=_mean_images(found.run.sites),
-        durations=_durations(found),
-        command=shlex.join(found.run.command),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            css=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own style sheet
+            folder=found,
+            run=found.run,
+            plan=plan,
+            digest_agrees=plan is not None and digest_of(plan) == found.run.plan.digest,
+            gaps=(*found.gaps, *gaps),
+            classes=evidence.class_names(found, plan),
+            total=_total(found.run.sites),
+            results=results,
+            verdict=wording.verdict(found, plan, results),
+            best=evidence.best_alone(results.local),
+            sites=_site_rows(found, results),
+            spent=evidence.spent(found),
+            costs=_costs(found),
+            missed=evidence.missed(found.rounds),
+            retrained=evidence.retrained(found),
+            limits=wording.limits(found, plan, results),
+            drawn=gallery.drawings(found, plan, results),
+            mean_images=_mean_images(found.run.sites),
+            durations=_durations(found),
+            command=shlex.join(found.run.command),
+        )
     )
 
 
@@ -80,14 +84,14 @@ def write(run_folder: Path) -> Path:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        name: getattr(numbers, name) for name in ("count", "ratio", "epsilon", "signed", "percent", "scientific", "duration", "moment", "runs", "listed")
-    }
-    environment.filters |= {name: getattr(wording, name) for name in ("interval", "reason", "odds_factor", "unit_name", "promise_title")}
+    spelled = (numbers.count, numbers.ratio, numbers.epsilon, numbers.signed, numbers.percent, numbers.scientific, numbers.moment)
+    joined = (numbers.runs, numbers.listed)
+    worded = (setting.reason, wording.odds_factor, wording.unit_name, wording.promise_title)
+    environment.filters |= {function.__name__: function for function in (*spelled, *joined, *worded)}
     environment.filters["shade"] = _shade
-    environment.globals["words"] = wording
+    environment.globals |= {"words": wording, "setting": setting}
     return environment
 
 

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was run, in words: the images, the network, the rounds, and what became of those who were missing.
+
+Plain description; what the run showed, and what it promises, is said in `wording`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from common.plan import CnnSpec, Plan
+from simulations.report import numbers
+from simulations.report.folder import Intake, Round
+
+REASONS: Mapping[str, str] = {
+    "E_SILENT": "did not answer before the deadline",
+    "E_SITE_FAILED": "failed while answering",
+    "E_TRAIN_FAILED": "local training raised an error",
+    "E_PRIVACY_BUDGET": "privacy budget used up; training refused",
+    "E_EPSILON_IMPOSSIBLE": "no noise reaches the plan's epsilon with this site's data",
+    "E_TOO_FEW_PATIENTS": "too few patients for the plan",
+    "E_PLAN_MISMATCH": "approved another plan",
+    "E_MSG_FORMAT": "its answer was malformed and was left out",
+    "E_UPDATE_NONFINITE": "its update held no finite numbers and was left out",
+    "E_UPDATE_NORM": "its update was longer than agreed and was left out",
+    "E_MODEL_LAYOUT": "its update was for another model and was left out",
+    "E_MODEL_HASH": "did not hold the announced weights",
+    "E_REPLAY": "answered a round that was over",
+    "E_EQUIVOCATION": "was asked two different things in one round",
+    "E_ENGINE": "the simulation's worker died",
+    "E_DISK_FULL": "had no disk space",
+}
+
+
+def reason(code: str) -> str:
+    """A code in words; a code that this version does not know is shown as it is."""
+    return REASONS.get(code, code or "no reason was recorded")
+
+
+def model(plan: Plan) -> str:
+    """The network in words."""
+    spec = plan.model
+    widths = ", ".join(map(str, spec.widths))
+    if isinstance(spec, CnnSpec):
+        norm = "group normalisation" if spec.norm == "group" else "no normalisation"
+        return f"Convolutional network: {len(spec.widths)} convolutions ({widths} channels), {norm}, a dense layer of {spec.hidden}"
+    blocks = f"{spec.blocks} residual {_plural('block', spec.blocks)}"
+    return f"Residual network: {len(spec.widths)} stages ({widths} channels) of {blocks} each, group normalisation"
+
+
+def images(plan: Plan) -> str:
+    """The input in words."""
+    spec = plan.input
+    kind = "any modality" if spec.modality == "any" else spec.modality
+    size = f"{spec.width} × {spec.height} pixels, {spec.channels} {_plural('channel', spec.channels)}"
+    if spec.window is None:
+        return f"{kind}, {size}"
+    return f"{kind}, {size}, window centre {_short(spec.window.centre)}, width {_short(spec.window.width)}"
+
+
+def intake(found: Intake) -> str:
+    """Files looked at, used and turned away: '3,000 files seen, 2,990 used, 10 rejected (E_DATA_UNREADABLE: 10)'."""
+    said = f"{numbers.count(found.seen)} files seen, {numbers.count(found.used)} used"
+    if not found.rejected:
+        return f"{said}, none rejected"
+    reasons = ", ".join(f"{code}: {numbers.count(number)}" for code, number in sorted(found.rejected.items()))
+    return f"{said}, {numbers.count(sum(found.rejected.values()))} rejected ({reasons})"
+
+
+def training(plan: Plan) -> str:
+    """One round in words."""
+    spec = plan.training
+    passes = spec.local_epochs or 1
+    work = f"{spec.local_steps} {_plural('step', spec.local_steps)}" if spec.local_steps else f"{passes} × all its images"
+    strategy = {"fedavg": "federated averaging", "fedavgm": "federated averaging with server momentum"}[spec.strategy]
+    how = f"{spec.optimiser.upper()}, learning rate {spec.learning_rate:g}"
+    return f"{spec.rounds} {_plural('round', spec.rounds)} of {strategy}; in each a site takes {work}, batches of {spec.batch} ({how})"
+
+
+def survived(rounds: Sequence[Round]) -> str:
+    """What became of the rounds that somebody missed; there is at least one."""
+    hit = [line for line in rounds if line.missing]
+    fewest = min(len(line.sites) for line in hit)
+    which = f"{len(hit)} of {len(rounds)} rounds" if len(rounds) > 1 else "The one round on record"
+    smallest = f"{numbers.count(fewest)} {_plural('site', fewest)}"
+    return f"{which} went on without at least one site that had been asked, the smallest with {smallest}."
+
+
+def _plural(word: str, number: int) -> str:
+    return word if number == 1 else f"{word}s"
+
+
+def _short(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
