@@ -21,7 +21,13 @@ def echo(message: Message, context: Context) -> Message:
 @app.query("who")
 def who(message: Message, context: Context) -> Message:
     """Everything a site knows about itself."""
-    facts = {"pid": os.getpid(), "node_id": context.node_id, "run_id": context.run_id, **context.node_config, **context.run_config}
+    facts: dict[str, Any] = {
+        "pid": os.getpid(),
+        "node_id": context.node_id,
+        "run_id": context.run_id,
+        **context.node_config,
+        **context.run_config,
+    }
     return Message(RecordDict({"who": ConfigRecord(facts)}), reply_to=message)
 
 

@@ -142,8 +142,10 @@ def test_workers_that_cannot_live_stop_the_engine(tmp_path: Path, monkeypatch: p
 
 def test_leaving_the_engine_ends_every_process_even_a_busy_one(engine_app: str) -> None:
     with LocalEngine(engine_app, num_sites=2, workers=2) as engine:
-        ask(engine, ["query.who"] * 2)
-        engine.push_messages([Message(RecordDict(), node, "train.hang") for node in engine.get_node_ids()])
+        first, second = engine.get_node_ids()
+        engine.push_messages([Message(RecordDict(), first, "train.hang")])
+        engine.send_and_receive([Message(RecordDict(), second, "query.who")])
+        engine.push_messages([Message(RecordDict(), second, "train.hang")])
         pids = engine.pids()
     assert len(pids) == 3
     wait_until_gone(pids)
@@ -156,8 +158,8 @@ from simulations.engine import LocalEngine
 
 engine = LocalEngine("engine_apps:app", num_sites=3, workers=2)
 nodes = engine.get_node_ids()
-engine.send_and_receive([Message(RecordDict(), node, "query.who") for node in nodes])
 engine.push_messages([Message(RecordDict(), nodes[0], "train.hang")])
+engine.send_and_receive([Message(RecordDict(), nodes[1], "query.who")])  # by the other worker: both are up
 print(*engine.pids(), flush=True)
 with engine:
     engine.send_and_receive([Message(RecordDict(), nodes[1], "train.hang")])
@@ -167,19 +169,19 @@ with engine:
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_coordinator_that_dies_leaves_no_process_and_no_segment(engine_app: str, death: signal.Signals) -> None:
     before = _named_segments()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", COORDINATOR],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
-    )
-    assert process.stdout
-    pids = [int(pid) for pid in process.stdout.readline().split()]
+    ) as process:
+        assert process.stdout
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        os.killpg(process.pid, death)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert len(pids) == 3
-    os.killpg(process.pid, death)
-    _, errors = process.communicate(timeout=PATIENCE_S)
     wait_until_gone(pids)
     assert process.returncode == -death
     assert errors.count("Traceback") == (death == signal.SIGINT), errors  # the coordinator's own KeyboardInterrupt, nothing of a worker's
