@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What privacy costs: events, the accountant that adds them up, and the noise that a budget needs. Pure arithmetic, no torch.
+
+An `Event` says what was done to the data; only the accountant knows what that is worth, so a better theorem changes one file and no record.
+"""
+
+from common.privacy.accountant import epsilon, epsilon_pld
+from common.privacy.calibration import calibrate
+from common.privacy.events import Event, public_count, sampling_rate
+
+__all__ = ["Event", "calibrate", "epsilon", "epsilon_pld", "public_count", "sampling_rate"]
