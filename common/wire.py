@@ -27,7 +27,6 @@ _FIELDS = "fedward"
 _VECTOR = "vector"
 _STYPE = "fedward.f4"
 _BYTES_PER_VALUE = 4
-_LONGEST_TEXT = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +72,10 @@ class TrainReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Site to coordinator: no, with a stable code. The text is fedward's own and never quotes data."""
+    """Site to coordinator: no, with a stable code. The words, which may name a folder, stay at the site."""
 
     site: str
     code: str
-    text: str
 
 
 def encode_hello(message: Hello) -> RecordDict:
@@ -97,7 +95,7 @@ def encode_train_reply(message: TrainReply) -> RecordDict:
 
 
 def encode_refusal(message: Refusal) -> RecordDict:
-    return _pack({"type": "refusal", "site": message.site, "code": message.code, "text": message.text[:_LONGEST_TEXT]})
+    return _pack({"type": "refusal", "site": message.site, "code": message.code})
 
 
 def decode_hello(content: RecordDict) -> Hello:
@@ -138,8 +136,8 @@ def _step(fields: Mapping[str, Any]) -> Step:
 
 
 def _decode_refusal(content: RecordDict) -> Refusal:
-    fields = _unpack(content, "refusal", {"site": str, "code": str, "text": str})
-    return Refusal(site=fields["site"], code=fields["code"], text=fields["text"])
+    fields = _unpack(content, "refusal", {"site": str, "code": str})
+    return Refusal(site=fields["site"], code=fields["code"])
 
 
 def _pack(fields: dict[str, Any], vector: Vector | None = None) -> RecordDict:

@@ -5,7 +5,7 @@ One TOML file, agreed by every hospital before anyone trains. `spec` holds the f
 with line and fix, `consistency` refuses what is well-typed but impossible. The digest of the canonical bytes stands in every artefact.
 """
 
-from common.plan.parse import digest_of, load, parse
+from common.plan.parse import digest_of, dump, load, parse, to_toml
 from common.plan.spec import (
     AggregationSpec,
     CnnSpec,
@@ -33,6 +33,8 @@ __all__ = [
     "TrainingSpec",
     "Window",
     "digest_of",
+    "dump",
     "load",
     "parse",
+    "to_toml",
 ]

@@ -5,6 +5,7 @@ The whole file is checked before anything is raised: the first problem gives the
 TOML has no positions once parsed, so a line is found again by its section header and key; an inline table is reported at its key.
 """
 
+import dataclasses
 import difflib
 import json
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli_w
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -25,7 +27,7 @@ from common.plan.spec import Plan
 
 T = TypeVar("T")
 
-_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _SECTION_TYPES: dict[str, tuple[type, ...]] = {
     "plan": (spec.Identity,),
     "input": (spec.InputSpec,),
@@ -62,7 +64,7 @@ def parse(text: str, *, name: str = "plan.toml") -> Plan:
     Raises: PlanSyntax, PlanUnknownKey, PlanValue, PlanConflict; each message begins with `name` and the line.
     """
     table = read_table(text, name=name)
-    return validate(_PLAN, table, text=text, name=name)
+    return validate(PLAN, table, text=text, name=name)
 
 
 def read_table(text: str, *, name: str) -> dict[str, Any]:
@@ -90,6 +92,17 @@ def digest_of(plan: Plan) -> str:
     return canonical.digest(b"fedward plan 1", canonical.encode(plan)).hex()
 
 
+def to_toml(plan: Plan) -> str:
+    """The plan as a file again, every default written out; `parse` gives back an equal plan."""
+    return dump(plan)
+
+
+def dump(value: Any) -> str:
+    """A dataclass, or a mapping of section names to dataclasses, as TOML; what is None is left out."""
+    table = {name: dataclasses.asdict(item) for name, item in value.items()} if isinstance(value, dict) else dataclasses.asdict(value)
+    return tomli_w.dumps(_without_none(table))
+
+
 def line_of(text: str, location: Sequence[int | str]) -> int | None:
     """The 1-based line of a key such as ("training", "rounds"); of its section if the key is absent; else None."""
     section, found = "", None
@@ -103,6 +116,11 @@ def line_of(text: str, location: Sequence[int | str]) -> int | None:
             if path == [str(part) for part in location[: len(path)]]:
                 return number
     return found
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in table.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _refuse(problems: list[_Problem], name: str) -> None:

@@ -1,0 +1,35 @@
+# Everything a newcomer types. `make help` lists it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= runs/default
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("fedward needs Python 3.11 or 3.12, this is %s.%s; set PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 13) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,ray]'
+	@touch $@
+
+simulate: $(STAMP) ## ten hospitals train one model on made CT; report and model in runs/default
+	$(BIN)/fedward simulate --out $(OUT) --fresh
+
+test: $(STAMP) ## the whole suite
+	$(BIN)/python -m pytest -n auto
+
+check: $(STAMP) ## the whole gate: format, lint, types, imports, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n auto
+
+bench: $(STAMP) ## seconds and megabytes beside the limit and beside the peers
+	$(BIN)/python -m simulations.benchmarks.engine
+
+.PHONY: help simulate test check bench

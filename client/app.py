@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site as a Flower ClientApp: in the simulation engine, on Flower's Ray runtime, and under a stock SuperNode.
+
+The app decodes a message, hands it to the `Site`, encodes what comes back. Whatever goes wrong becomes a refusal with a code and nothing
+else: no text, no traceback, no path leaves. The words go to `error.log` in the site's own folder.
+
+Which site this is, and which plan it approved, is said by the machine it runs on, never by the coordinator. The node's own config
+(`home`, `plan`) wins over the environment:
+
+    FEDWARD_PLAN    the plan file
+    FEDWARD_SITE    the site's home folder                           (one hospital on this machine), or
+    FEDWARD_SITES   a folder of home folders in the order of names   (simulations; Flower's partition-id picks one)
+"""
+
+import os
+import traceback
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client.site import Site
+from common import wire
+from common.errors import DataNotFound, FedwardError, TrainFailed
+from common.plan import load
+
+PLAN_VARIABLE = "FEDWARD_PLAN"
+SITE_VARIABLE = "FEDWARD_SITE"
+SITES_VARIABLE = "FEDWARD_SITES"
+ERROR_FILE = "error.log"
+
+app = ClientApp()
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Answer with the site's name, or refuse the plan."""
+    return _answer(message, context, lambda site: wire.encode_hello_reply(site.hello(wire.decode_hello(message.content))))
+
+
+@app.train("delta")
+def train(message: Message, context: Context) -> Message:
+    """Answer with a released delta, or refuse."""
+
+    def reply(site: Site) -> RecordDict:
+        request = wire.decode_train_request(message.content, site.layout)
+        return wire.encode_train_reply(site.train(request))
+
+    return _answer(message, context, reply)
+
+
+def _answer(message: Message, context: Context, reply: Callable[[Site], RecordDict]) -> Message:
+    home = _home(context)
+    try:
+        content = reply(_site(home, _plan_file(context)))
+    except FedwardError as error:
+        content = _refuse(home, error, str(error))
+    except Exception:  # whatever broke, nothing of it may travel
+        content = _refuse(home, TrainFailed("training raised."), traceback.format_exc())
+    return Message(content, reply_to=message)
+
+
+@cache
+def _site(home: Path, plan: Path) -> Site:
+    return Site.open(home, load(plan))
+
+
+def _plan_file(context: Context) -> Path:
+    return Path(str(context.node_config.get("plan") or _required(PLAN_VARIABLE)))
+
+
+def _home(context: Context) -> Path:
+    if home := context.node_config.get("home") or os.environ.get(SITE_VARIABLE):
+        return Path(str(home))
+    return _homes(Path(_required(SITES_VARIABLE)))[int(context.node_config["partition-id"])]
+
+
+def _required(variable: str) -> str:
+    if value := os.environ.get(variable):
+        return value
+    raise DataNotFound(f"the environment variable {variable} is not set.", fix="Set it to a path on this machine before the node starts.")
+
+
+@cache
+def _homes(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.iterdir() if path.is_dir()))
+
+
+def _refuse(home: Path, error: FedwardError, words: str) -> RecordDict:
+    with os.fdopen(os.open(home / ERROR_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+        file.write(f"{error.code} {words.rstrip()}\n")
+    return wire.encode_refusal(wire.Refusal(site=home.name, code=error.code))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data set on disk, ready to train from: pixels as one memory-mapped array, columns as JSON beside it.
+
+Keyed patient hashes, class numbers and splits are in it; identifiers, file names and UIDs are not. Files are 0600: it is still a patient's image.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from client.imaging.dataset import Dataset, Images
+from common.durable import write_atomically
+from common.errors import DataNotFound, DataUnreadable
+
+PIXELS_FILE = "images.npy"
+COLUMNS_FILE = "columns.json"
+
+
+def save_prepared(data: Dataset, folder: Path) -> None:
+    """Write a data set; columns last, so that a folder which has them is whole. Raises: DiskFull."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(folder / PIXELS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        np.save(file, data.images[:], allow_pickle=False)
+    columns = {
+        "labels": data.labels.tolist(),
+        "patients": data.patients.tolist(),
+        "patient_keys": data.patient_keys,
+        "splits": data.splits.tolist(),
+        "unit_source": data.unit_source,
+    }
+    write_atomically(folder / COLUMNS_FILE, json.dumps(columns).encode(), fsync=False)
+
+
+def load_prepared(folder: Path) -> Dataset:
+    """Open a data set; pixels stay on disk until they are read. Raises: DataNotFound, DataUnreadable."""
+    if not (folder / COLUMNS_FILE).is_file():
+        raise DataNotFound(f"'{folder}' holds no prepared data.", fix="Prepare them: fedward site check-data.")
+    try:
+        columns = json.loads((folder / COLUMNS_FILE).read_bytes())
+        pixels = np.load(folder / PIXELS_FILE, mmap_mode="r", allow_pickle=False)
+        return Dataset(
+            images=Images(pixels, np.arange(len(pixels))),
+            labels=np.asarray(columns["labels"], dtype=np.int64),
+            patients=np.asarray(columns["patients"], dtype=np.int32),
+            patient_keys=tuple(columns["patient_keys"]),
+            splits=np.asarray(columns["splits"], dtype=np.int8),
+            unit_source=columns["unit_source"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataUnreadable(f"prepared data in '{folder}' are damaged.", fix="Remove the folder and prepare them again.") from error

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a file whole or not at all.
+
+The one place in `common` that touches a disk: coordinator and site must keep their state across a kill in the same way, and neither may
+import the other. A file is written beside its place and renamed into it, so that readers see the old content or the new one, never a part.
+"""
+
+import os
+from pathlib import Path
+
+from common.errors import DiskFull
+
+
+def write_atomically(path: Path, content: bytes, *, fsync: bool) -> None:
+    """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            if fsync:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+        if fsync:
+            _fsync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise DiskFull(
+            f"'{path}' could not be written: {error.strerror}; what was there before is untouched.",
+            fix="Free some space or mend the folder's permissions, then continue with --resume.",
+        ) from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

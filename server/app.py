@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator as a Flower ServerApp: wiring, nothing else.
+
+Nothing is read from Flower's run config. The plan comes from the environment of the machine that runs the coordinator (`FEDWARD_PLAN`), the
+run folder from `FEDWARD_RUN`; a run that finds its folder half done goes on where it stopped.
+"""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.errors import PlanError
+from common.models import initial_weights
+from common.plan import Plan, digest_of, load
+from common.update import Weights
+from server.checkpoint import CheckpointFolder
+from server.export import export
+from server.journal import CommittedRound, Journal
+from server.rounds import Coordinator
+
+PLAN_VARIABLE = "FEDWARD_PLAN"
+RUN_VARIABLE = "FEDWARD_RUN"
+
+log = logging.getLogger("fedward.server")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the plan of this machine's environment to its last round, then export the model into the run folder."""
+    del context  # Flower's run config and state are not trusted and not needed
+    plan = load(_from_environment(PLAN_VARIABLE))
+    folder = _from_environment(RUN_VARIABLE)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
+    coordinator = Coordinator(
+        grid=grid,
+        plan=plan,
+        initial=initial_weights(plan),
+        journal=journal,
+        checkpoints=CheckpointFolder(folder / "checkpoints", power_cut_safe=True),
+        observer=Log(plan),
+    )
+    weights = coordinator.run()
+    sites = sorted({site for done in journal.committed() for site in done.sites})
+    export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds})
+    journal.close()
+    log.info("model written to %s", folder)
+
+
+class Log:
+    """Progress as log lines: names of sites, numbers of rounds, codes."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._rounds = plan.training.rounds
+
+    def round_opened(self, number: int, cohort: list[str]) -> None:
+        log.info("round %d of %d: %d sites asked", number, self._rounds, len(cohort))
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
+        log.info("round %d: %s %s", number, site, "refused" if refused else "answered")
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
+        del weights
+        log.info("round %d committed: %d sites, %d missing, %.1f s", done.round, len(done.sites), len(done.missing), done.seconds)
+
+
+def _from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise PlanError(f"the environment variable {variable} is not set.", fix="Set it to a path on this machine before `flwr run`.")
+    return Path(value)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trained model as two files: `model.safetensors`, one tensor per layer, and `model.json`, its card.
+
+The card says what the weights alone cannot: the plan in full, who trained, how much privacy was promised, what was measured and on
+whom. The two name each other by digest, so a model cannot travel under another model's card.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save as write_tensors
+
+from common.durable import write_atomically
+from common.plan import Plan, digest_of, to_toml
+from common.update import Weights
+
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "model.json"
+CARD_VERSION = 1
+
+
+def export(folder: Path, *, weights: Weights, plan: Plan, facts: Mapping[str, Any]) -> None:
+    """Write model and card into `folder`. `facts` are what the caller knows of the run: sites, rounds, epsilon, metrics."""
+    write_atomically(folder / MODEL_FILE, write_tensors(_named(weights), metadata={"fedward": weights.digest.hex()}), fsync=True)
+    card = {
+        "card": CARD_VERSION,
+        "name": plan.name,
+        "purpose": plan.plan.purpose,
+        "model_digest": weights.digest.hex(),
+        "plan_digest": digest_of(plan),
+        "plan": to_toml(plan),
+        **facts,
+    }
+    write_atomically(folder / CARD_FILE, json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n", fsync=True)
+
+
+def _named(weights: Weights) -> dict[str, Any]:
+    tensors, start = {}, 0
+    for name, shape in zip(weights.layout.names, weights.layout.shapes, strict=True):
+        size = math.prod(shape)
+        tensors[name] = weights.values[start : start + size].reshape(shape)
+        start += size
+    return tensors

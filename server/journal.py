@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator's memory across crashes: which session this is, which round is open, which rounds are committed.
+
+SQLite in write-ahead mode. A round is committed exactly when its row says so, and the row is written after the checkpoint that it names
+is safe on disk; a crash in between leaves an orphan file and an open round, which is asked again. Flower's own run state is disposable,
+so nothing here is bound to it.
+
+Two strengths of "safe": a deployment fsyncs (`power_cut_safe=True`), a simulation only has to survive the death of its process, which the
+page cache does for free.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import RunFolderTaken, StorageError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS session (id BLOB NOT NULL, plan TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rounds (
+    round INTEGER PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'committed')),
+    cohort TEXT NOT NULL,
+    missing TEXT NOT NULL DEFAULT '[]',
+    checkpoint TEXT,
+    sha256 TEXT,
+    seconds REAL,
+    update_norm REAL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A site that was asked and did not count, and why (a code)."""
+
+    site: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedRound:
+    """What the journal keeps of a finished round. `update_norm` is the L2 norm of the mean delta."""
+
+    round: int
+    attempt: int
+    sites: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    checkpoint: str
+    sha256: str
+    seconds: float
+    update_norm: float
+
+
+class Journal:
+    """One run's journal. Opened by one coordinator at a time (the file is locked for as long)."""
+
+    def __init__(self, path: Path, *, plan: str, session: bytes, power_cut_safe: bool) -> None:
+        """Open or create. `session` is used only when the journal is new. Raises: RunFolderTaken, StorageError."""
+        self._db = _open(path, power_cut_safe=power_cut_safe)
+        known = self._db.execute("SELECT id, plan FROM session").fetchone()
+        if known is None:
+            with self._db:
+                self._db.execute("INSERT INTO session VALUES (?, ?)", (session, plan))
+            known = (session, plan)
+        if known[1] != plan:
+            raise RunFolderTaken(
+                f"run folder '{path.parent}' belongs to plan {known[1][:12]}, not to {plan[:12]}.",
+                fix="Choose another --out, or resume with the plan that the run was started with.",
+            )
+        self.session: bytes = known[0]
+
+    def open_round(self, number: int, *, model: str, cohort: list[str]) -> int:
+        """Note that a round begins; returns its attempt. A round already open on the same model keeps it: sites answer again."""
+        row = self._db.execute("SELECT attempt, model, state FROM rounds WHERE round = ?", (number,)).fetchone()
+        if row is not None and (row[2] == "committed" or row[1] != model):
+            raise StorageError(
+                f"journal: round {number} is '{row[2]}' on another model than the checkpoint's.",
+                fix="Two coordinators may share this folder; stop one, then resume.",
+            )
+        attempt = 0 if row is None else int(row[0])
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO rounds (round, attempt, model, state, cohort) VALUES (?, ?, ?, 'open', ?)",
+                (number, attempt, model, json.dumps(cohort)),
+            )
+        return attempt
+
+    def reopen(self, number: int) -> None:
+        """Give a failed round a new attempt: sites train it afresh, under a new reservation."""
+        with self._db:
+            self._db.execute("UPDATE rounds SET attempt = attempt + 1 WHERE round = ? AND state = 'open'", (number,))
+
+    def commit(self, done: CommittedRound) -> None:
+        """The moment at which a round exists. Call it when the checkpoint is on disk."""
+        missing = json.dumps([[absent.site, absent.why] for absent in done.missing])
+        with self._db:
+            self._db.execute(
+                "UPDATE rounds SET state = 'committed', cohort = ?, missing = ?, checkpoint = ?, sha256 = ?, seconds = ?, update_norm = ?"
+                " WHERE round = ? AND state = 'open'",
+                (json.dumps(done.sites), missing, done.checkpoint, done.sha256, done.seconds, done.update_norm, done.round),
+            )
+
+    def roll_back(self, number: int) -> None:
+        """Open a committed round again, its checkpoint being lost. It keeps its attempt, so sites that stored their answer repeat it."""
+        with self._db:
+            self._db.execute("UPDATE rounds SET state = 'open' WHERE round = ?", (number,))
+
+    def committed(self, *, last: int | None = None) -> list[CommittedRound]:
+        """Finished rounds, oldest first; all of them, or the `last` few."""
+        return list(self._rows(-1 if last is None else last))[::-1]
+
+    def _rows(self, limit: int) -> Iterator[CommittedRound]:
+        query = (
+            "SELECT round, attempt, cohort, missing, checkpoint, sha256, seconds, update_norm"
+            " FROM rounds WHERE state = 'committed' ORDER BY round DESC LIMIT ?"
+        )
+        with closing(self._db.execute(query, (limit,))) as rows:
+            for number, attempt, cohort, missing, checkpoint, sha256, seconds, norm in rows:
+                yield CommittedRound(
+                    round=number,
+                    attempt=attempt,
+                    sites=tuple(json.loads(cohort)),
+                    missing=tuple(Missing(site=site, why=why) for site, why in json.loads(missing)),
+                    checkpoint=checkpoint,
+                    sha256=sha256,
+                    seconds=seconds,
+                    update_norm=norm,
+                )
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, timeout=1.0)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if power_cut_safe else 'OFF'}")
+        db.executescript(_SCHEMA)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise RunFolderTaken(
+                f"run folder '{path.parent}' is in use by another coordinator.", fix="Stop that one, or choose another --out."
+            ) from error
+        raise StorageError(f"journal '{path}' cannot be opened: {error}.", fix="Check the folder's permissions and free space.") from error
+    return db

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `fedward`, room by room, mounted on one typer app.
+
+Arguments become typed values here and nowhere deeper. Results go to standard output (with `--json` as one JSON object), progress and
+warnings to standard error, so that a pipe sees nothing but the result.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from client.cli import site
+from common.errors import DataNotFound, FedwardError
+from simulations.plan_cli import plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Hospitals train one diagnostic model together while every image stays at home.\n\nStart with **fedward simulate**: ten made hospitals, "
+    "a private model, a report, in a few minutes.",
+)
+app.add_typer(plan, name="plan")
+app.add_typer(site, name="site")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+@app.command()
+def simulate(
+    plan_name: Annotated[
+        str, typer.Argument(metavar="[PLAN]", help="A plan file, or the name of one that ships with fedward (default: ten made hospitals).")
+    ] = "default",
+    data: Annotated[Path | None, typer.Option(help="Folder of images: DICOM with labels.csv, or an image folder with index.csv.")] = None,
+    sites: Annotated[int | None, typer.Option(min=1, help="Number of virtual hospitals.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to train; privacy is calibrated to them.")] = None,
+    engine: Annotated[str, typer.Option(help="local: worker processes here. ray: Flower's own runtime, past one machine.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one a core).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Fixes partition, first weights and order of work; never the privacy noise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/PLAN-NAME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, after a crash or an interruption.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in --out.")] = False,
+    compare: Annotated[bool, typer.Option(help="Also train each site alone, all pooled, and the plan without privacy.")] = True,
+    cache: Annotated[Path | None, typer.Option(help="Where made and decoded images are kept between runs.")] = None,
+    unsafe_noise_seed: Annotated[
+        int | None, typer.Option(help="Draw the privacy noise from a seed, to compare two runs bit by bit. Such a run protects nobody.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a plan across virtual hospitals on this machine, and write model and report.
+
+    The code that trains is the deployed client and server; only the network is missing. Nothing but released updates crosses between
+    them; the figures shown are measured on patients that no hospital was given.
+    """
+    from simulations import scenario
+    from simulations.run import Options, simulate
+    from simulations.show import Show
+    from simulations.stage import Workshop, find_stage, set_stage
+
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"'{engine}' is not an engine; choose local or ray.", param_hint="--engine")
+    console = Console(stderr=True, quiet=as_json)
+    options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare)
+    with Show(console) as show:
+        if resume:
+            if out is None:
+                raise DataNotFound("--resume needs to know which run.", fix="Give its folder with --out.")
+            stage = find_stage(out)
+        else:
+            asked = scenario.load(scenario.find(plan_name)).with_changes(sites=sites, rounds=rounds, seed=seed)
+            folder = out or Path("runs") / asked.plan.name
+            if fresh:
+                _remove_run(folder)
+            shop = Workshop(
+                cache=cache or default_cache(), workers=workers or cores(), progress=show.step, unsafe_noise_seed=unsafe_noise_seed
+            )
+            stage = set_stage(asked, data, folder, shop)
+        show.announce(stage)
+        result = simulate(stage, options, show, command=tuple(sys.argv[1:]))
+    if as_json:
+        print_json(result)
+    else:
+        show.conclude(stage, result)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="Folder with model.safetensors and model.json, such as a run folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of images with labels: DICOM with labels.csv, or an image folder with index.csv.")],
+    bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamples behind the 95 % intervals.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Score a saved model on any labelled data folder: per image, and per patient with intervals. Nothing is stored and nothing leaves."""
+    from simulations.evaluation import evaluate_folder
+    from simulations.show import Show, score_table
+
+    console = Console(stderr=True, quiet=as_json)
+    with Show(console) as show:
+        scores, intake = evaluate_folder(model, data, bootstrap=bootstrap, cache=default_cache(), workers=cores(), progress=show.step)
+    if as_json:
+        print_json({"model": str(model), "images": intake, "scores": scores.as_dict()})
+    else:
+        Console().print(score_table(scores))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The one JSON object of a `--json` command."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def report_error(error: FedwardError) -> None:
+    """A refusal, for people on standard error and, where `--json` was asked for, as JSON on standard output."""
+    if "--json" in sys.argv:
+        print_json({"error": error.as_dict()})
+        return
+    console = Console(stderr=True)
+    console.print(f"[bold red]{error.code}[/]", error.message, highlight=False, markup=True)
+    if error.fix:
+        console.print(error.fix, highlight=False, markup=False)
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove an earlier run, and nothing that is not one."""
+    if not folder.exists():
+        return
+    if not (folder / "stage.json").exists() and any(folder.iterdir()):
+        raise DataNotFound(f"'{folder}' is not a run folder, so --fresh leaves it alone.", fix="Choose another --out.")
+    shutil.rmtree(folder)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the federation is measured against: each site alone, and all patients in one place.
+
+Both train by the same client code, with the same number of rounds, and answer the same messages; only nobody averages. A site alone
+follows the
+plan as it is. The pooled home holds every site's patients and sees as many images a round as all sites together: in one private step from a
+batch that is larger by the number of sites, or in that many more plain steps.
+
+Their ledgers are their own: this training is never released, it only shows what federating was worth.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from flwr.app import Message, RecordDict
+
+from common import canonical, wire
+from common.durable import write_atomically
+from common.errors import TrainFailed
+from common.models import initial_weights
+from common.plan import Plan, digest_of, to_toml
+from common.update import Weights
+from server.rounds import mean_of
+from server.strategies import StrategyState, strategy_of
+from simulations.engine import LocalEngine
+from simulations.federation import CLIENT_APP
+from simulations.stage import PLAN_FILE, Stage, clone_home, pool_homes
+
+POOLED = "pooled"
+COMPARISON = "comparison"
+
+Progress = Callable[[int, int], None]
+
+
+def pooled_plan(plan: Plan, num_sites: int) -> Plan:
+    """The plan of one place with everyone's patients: as many images a round as the federation sees."""
+    training, bound = plan.training, plan.aggregation.update_norm * num_sites
+    if plan.is_private:
+        training = replace(training, batch=training.batch * num_sites)
+    elif training.local_steps is not None:
+        training = replace(training, local_steps=training.local_steps * num_sites)
+    aggregation = replace(plan.aggregation, minimum_cohort=1, sites_per_round=None, update_norm=bound)
+    return replace(plan, training=training, aggregation=aggregation)
+
+
+def train_apart(stage: Stage, *, workers: int | None, progress: Progress) -> dict[str, Weights]:
+    """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter)."""
+    plans = dict.fromkeys(stage.sites, stage.scenario.plan)
+    # The pooled chain is as long as all the others together: it starts first.
+    plans = {POOLED: pooled_plan(stage.scenario.plan, len(stage.sites)), **plans}
+    configs = [_furnish(stage, name, plan) for name, plan in plans.items()]
+    with LocalEngine(CLIENT_APP, len(plans), workers=workers, node_configs=configs) as grid:
+        chains = {node: Chain(name, plan) for node, (name, plan) in zip(grid.get_node_ids(), plans.items(), strict=True)}
+        _drive(grid, chains, progress)
+    shutil.rmtree(stage.folder / COMPARISON)
+    return {chain.name: chain.weights for chain in chains.values()}
+
+
+class Chain:
+    """Rounds of a federation of one: ask, apply, ask again."""
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        self.name = name
+        self._plan = plan
+        self._initial = initial_weights(plan)
+        self._strategy = strategy_of(plan.training)
+        self._state: StrategyState = self._strategy.init(self._initial.values)
+        self.rounds_done = 0
+
+    @property
+    def rounds(self) -> int:
+        return self._plan.training.rounds
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(layout=self._initial.layout, values=self._state.weights)
+
+    def question(self) -> RecordDict:
+        session = canonical.digest(b"comparison", self.name.encode())[:16]
+        step = wire.Step(session=session, round=self.rounds_done + 1, attempt=0, plan=digest_of(self._plan))
+        return wire.encode_train_request(wire.TrainRequest(step=step, weights=self.weights))
+
+    def take(self, reply: Message) -> None:
+        """Apply one reply. Raises: TrainFailed, with the code that the site gave."""
+        content = None if reply.has_error() else wire.decode_train_reply(reply.content, self._initial.layout)
+        if not isinstance(content, wire.TrainReply):
+            why = content.code if content else reply.error.reason
+            raise TrainFailed(
+                f"training '{self.name}' for comparison stopped in round {self.rounds_done + 1}: {why}.",
+                fix="Run with --no-compare to leave the comparison out.",
+            )
+        self._state = self._strategy.apply(self._state, mean_of({self.name: content.update}))
+        self.rounds_done += 1
+
+
+def _drive(grid: LocalEngine, chains: Mapping[int, Chain], progress: Progress) -> None:
+    """Keep every chain busy: as soon as one answers, it is asked its next round."""
+    awaited: dict[str, int] = {}
+
+    def push(node: int) -> None:
+        message = grid.create_message(chains[node].question(), wire.TRAIN, node, "comparison")
+        [message_id] = grid.push_messages([message])
+        awaited[message_id] = node
+
+    for node in chains:
+        push(node)
+    total = sum(chain.rounds for chain in chains.values())
+    while awaited:
+        grid.wait()
+        for reply in grid.pull_messages(list(awaited)):
+            node = awaited.pop(reply.metadata.reply_to_message_id)
+            chains[node].take(reply)
+            if chains[node].rounds_done < chains[node].rounds:
+                push(node)
+        progress(sum(chain.rounds_done for chain in chains.values()), total)
+
+
+def _furnish(stage: Stage, name: str, plan: Plan) -> dict[str, str | int | float | bool]:
+    home = stage.folder / COMPARISON / name
+    if name == POOLED:
+        pool_homes(stage, home)
+    else:
+        clone_home(stage, name, home)
+    plan_file = home / PLAN_FILE
+    write_atomically(plan_file, to_toml(plan).encode(), fsync=False)
+    return {"home": str(home.resolve()), "plan": str(plan_file.resolve())}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulator's eye on a federation: after each round it scores the new global model on patients that no site has.
+
+No site sends a metric, a loss or a count; these figures come from the hold-out alone. One line a round goes to `metrics.jsonl`. The line is
+written after the round is committed, so a run that was killed in between lacks it; on resuming, the last committed round is scored again
+if its line is missing.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from client.imaging.dataset import Dataset
+from client.ledger import last_epsilon
+from client.site import LEDGER_FILE
+from client.training import predict
+from common.plan import Plan
+from common.tasks import Scores, evaluate
+from common.update import Weights
+from server.journal import CommittedRound
+from simulations.stage import Stage
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFigures:
+    """One line of metrics.jsonl. `epsilon` is the largest of all sites so far, None without privacy; scores are None between
+    evaluations."""
+
+    round: int
+    seconds: float
+    sites: tuple[str, ...]
+    missing: tuple[dict[str, str], ...]
+    update_norm: float
+    epsilon: float | None
+    auc: float | None
+    balanced_accuracy: float | None
+
+
+class HoldOut:
+    """An `Observer` that scores, records and tells. `tell` gets every line as it is written."""
+
+    def __init__(self, stage: Stage, *, record: bool, tell: Callable[[RoundFigures], None]) -> None:
+        self._stage = stage
+        self._plan = stage.scenario.plan
+        self._data = stage.holdout()
+        self._file = stage.folder / METRICS_FILE if record else None
+        self._tell = tell
+        self._last = _last_round(self._file)
+
+    def round_opened(self, number: int, cohort: list[str]) -> None:
+        del number, cohort
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
+        del number, site, refused
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
+        if done.round <= self._last:
+            return
+        every = self._stage.scenario.simulation.evaluate_every
+        due = done.round % every == 0 or done.round in (1, self._plan.training.rounds)
+        scores = score(weights, self._data, self._plan) if due else None
+        figures = RoundFigures(
+            round=done.round,
+            seconds=done.seconds,
+            sites=done.sites,
+            missing=tuple(asdict(absent) for absent in done.missing),
+            update_norm=done.update_norm,
+            epsilon=self._epsilon(),
+            auc=scores.auc if scores else None,
+            balanced_accuracy=scores.balanced_accuracy if scores else None,
+        )
+        self._last = done.round
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(figures)) + "\n")
+        self._tell(figures)
+
+    def _epsilon(self) -> float | None:
+        if not self._plan.is_private:
+            return None
+        return max(last_epsilon(self._stage.home(site) / LEDGER_FILE) for site in self._stage.sites)
+
+
+def _last_round(file: Path | None) -> int:
+    """The newest round on file; a line that a kill cut short is dropped, and its round scored again."""
+    if file is None or not file.exists():
+        return 0
+    whole, _, fragment = file.read_text(encoding="utf-8").rpartition("\n")
+    if fragment:
+        file.write_text(whole + "\n" if whole else "", encoding="utf-8")
+    return max((int(json.loads(line)["round"]) for line in whole.splitlines()), default=0)
+
+
+def score(weights: Weights, data: Dataset, plan: Plan, *, bootstrap: int = 0) -> Scores:
+    """Predict and judge, per image and per patient."""
+    return evaluate(predict(weights, data, plan), data.labels, data.patients, plan.task, bootstrap=bootstrap, seed=plan.training.seed)
+
+
+def predictions(weights: Weights, stage: Stage) -> dict[str, list[Any]]:
+    """What ROC and calibration are drawn from: each held-out patient's mean probabilities and label. No key, no name."""
+    data = stage.holdout()
+    patients = by_patient(predict(weights, data, stage.scenario.plan), data.labels, data.patients)
+    return {"federated": patients.probabilities.tolist(), "labels": patients.labels.tolist()}

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulation, from a scenario to a run folder with a model and a report.
+
+    set the stage -> federation -> each site alone and all in one place -> the same without privacy -> scores -> model, card, report
+
+Every step leaves its result in the run folder, so that `--resume` does only what is missing: a run killed in its hundredth round goes on
+with the hundredth.
+"""
+
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from client.site import LEDGER_FILE
+from common.durable import write_atomically
+from common.plan import PrivacySpec, digest_of
+from common.plan import to_toml as plan_toml
+from common.update import Weights
+from server.export import export
+from server.journal import CommittedRound
+from simulations import report
+from simulations.comparison import POOLED, train_apart
+from simulations.federation import EngineName, Federation
+from simulations.observer import HoldOut, RoundFigures, predictions, score
+from simulations.scenario import to_toml
+from simulations.show import Show, describe
+from simulations.stage import PLAN_FILE, SITES, Stage, clone_home, unsafe_seed
+
+BOOTSTRAP = 1000
+COMPARISON_FILE = "comparison.json"
+PREDICTIONS_FILE = "predictions.json"
+RUN_FILE = "run.json"
+NOT_PRIVATE = "not_private"
+_LIBRARIES = ("torch", "flwr", "opacus", "pydicom", "dp-accounting", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How, not what: none of this changes a bit of the model."""
+
+    engine: EngineName = "local"
+    workers: int | None = None
+    compare: bool = True
+
+
+def simulate(stage: Stage, options: Options, show: Show) -> dict[str, Any]:
+    """Run, or finish, a staged simulation; returns what `--json` prints. Raises: FedwardError."""
+    started = _note_start(stage, options)
+    weights, committed = _federate(stage, options, show)
+    models = {"federated": weights, **(_compare(stage, options, show) if options.compare else {})}
+    comparison = _judge(stage, models, show)
+    write_atomically(stage.folder / COMPARISON_FILE, json.dumps(comparison).encode(), fsync=False)
+    write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
+    _collect_ledgers(stage)
+    _export(stage, weights, committed, comparison)
+    _note_finish(stage, started)
+    report.write(stage.folder)
+    return {"run": str(stage.folder), "plan": digest_of(stage.scenario.plan), "model": weights.digest.hex(), **comparison}
+
+
+def _federate(stage: Stage, options: Options, show: Show) -> tuple[Weights, list[CommittedRound]]:
+    plan = stage.scenario.plan
+    federation = Federation(
+        plan=plan,
+        plan_file=stage.plan_file,
+        sites=stage.folder / SITES,
+        num_sites=len(stage.sites),
+        folder=stage.folder,
+        unsafe_noise_seed=unsafe_seed(stage),
+    )
+    observer = _watch(stage, "federation", show, record=True)
+    return federation.train(observer, engine=options.engine, workers=options.workers)
+
+
+def _compare(stage: Stage, options: Options, show: Show) -> dict[str, Weights]:
+    """The models to set beside the federated one. A local engine always: they are about the data, not about the transport."""
+    models = train_apart(stage, workers=options.workers, progress=lambda done, total: show.step("alone and pooled", done, total))
+    if stage.scenario.plan.is_private:
+        models[NOT_PRIVATE] = _without_privacy(stage, options, show)
+    return models
+
+
+def _without_privacy(stage: Stage, options: Options, show: Show) -> Weights:
+    """The same federation with nothing clipped and no noise: what privacy costs, and what the data could give at most."""
+    scenario = stage.scenario
+    folder = stage.folder / NOT_PRIVATE
+    plan = replace(scenario.plan, privacy=PrivacySpec(unit="none"))
+    for site in stage.sites:
+        clone_home(stage, site, folder / SITES / site)
+    write_atomically(folder / PLAN_FILE, plan_toml(plan).encode(), fsync=False)
+    apart = replace(stage, folder=folder, scenario=replace(scenario, plan=plan))
+    federation = Federation(
+        plan=plan, plan_file=apart.plan_file, sites=folder / SITES, num_sites=len(stage.sites), folder=folder, unsafe_noise_seed=None
+    )
+    observer = _watch(replace(stage, scenario=apart.scenario), "the same, not private", show, record=False)
+    weights, _ = federation.train(observer, engine="local", workers=options.workers)
+    shutil.rmtree(folder)
+    return weights
+
+
+def _watch(stage: Stage, what: str, show: Show, *, record: bool) -> HoldOut:
+    rounds, num_sites = stage.scenario.plan.training.rounds, len(stage.sites)
+
+    def tell(figures: RoundFigures) -> None:
+        show.step(what, figures.round, rounds, describe(figures, num_sites=num_sites))
+
+    return HoldOut(stage, record=record, tell=tell)
+
+
+def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, Any]:
+    """Score every model on the same held-out patients, with intervals."""
+    plan, data = stage.scenario.plan, stage.holdout()
+    scores: dict[str, Any] = {}
+    for number, (name, weights) in enumerate(models.items(), start=1):
+        scores[name] = score(weights, data, plan, bootstrap=BOOTSTRAP).as_dict()
+        show.step("scoring with intervals", number, len(models))
+    named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}
+    return {**named, "local": scores}
+
+
+def _collect_ledgers(stage: Stage) -> None:
+    """What each site spent, side by side. Only a simulator can do this: a ledger stays at its site."""
+    folder = stage.folder / "ledgers"
+    folder.mkdir(exist_ok=True)
+    for site in stage.sites:
+        if (ledger := stage.home(site) / LEDGER_FILE).exists():
+            shutil.copy(ledger, folder / f"{site}.jsonl")
+
+
+def _export(stage: Stage, weights: Weights, committed: list[CommittedRound], comparison: dict[str, Any]) -> None:
+    privacy = stage.scenario.plan.privacy
+    facts = {
+        "sites": list(stage.sites),
+        "rounds": len(committed),
+        "privacy": {"unit": privacy.unit, "epsilon": privacy.epsilon, "delta": privacy.delta},
+        "trained_on": stage.counts["data"],
+        "metrics": comparison["federated"],
+        "fedward": version("fedward"),
+    }
+    export(stage.folder, weights=weights, plan=stage.scenario.plan, facts=facts)
+
+
+def _note_start(stage: Stage, options: Options) -> dict[str, Any]:
+    """run.json, written at once so that a report of an unfinished run can be made; a resumed run keeps its first start."""
+    path = stage.folder / RUN_FILE
+    started = json.loads(path.read_text())["started"] if path.exists() else _now()
+    plan = stage.scenario.plan
+    run = {
+        "fedward": version("fedward"),
+        "plan": {"name": plan.name, "purpose": plan.plan.purpose, "digest": digest_of(plan), "toml": to_toml(stage.scenario)},
+        "started": started,
+        "finished": None,
+        "seed": plan.training.seed,
+        "engine": options.engine,
+        "workers": options.workers,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "privacy": {"unit": plan.privacy.unit, "epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta},
+        "unsafe_noise_seed": unsafe_seed(stage),
+        **{key: stage.counts[key] for key in ("sites", "holdout", "unit_source", "intake", "data")},
+    }
+    write_atomically(path, json.dumps(run, indent=1).encode(), fsync=False)
+    return run
+
+
+def _note_finish(stage: Stage, run: dict[str, Any]) -> None:
+    write_atomically(stage.folder / RUN_FILE, json.dumps({**run, "finished": _now()}, indent=1).encode(), fsync=False)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Setting the stage: from a scenario and its data to a run folder with one home for each site.
+
+Data come in through the client's own intake, exactly as a hospital's do. Then, and only here, the simulator does what nobody in a real
+federation can: it looks at all patients at once, holds some out, and deals the rest to sites.
+
+    run/scenario.toml             what is played; plan.toml is the agreed part of it
+        sites/hospital_00/        a site's home: site.toml, data/ (its prepared patients), and later its ledger
+        holdout/                  the patients that no site has
+        stage.json                counts, for the report; written last, so a stage that has it is whole
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.imaging.dataset import Dataset, Images
+from client.imaging.identity import PatientSecret
+from client.imaging.intake import DataSource, open_dataset
+from client.imaging.prepared import load_prepared, save_prepared
+from client.imaging.splits import Split
+from client.site import PREPARED_FOLDER, SITE_FILE, SimulatedSite, SiteFile, SiteName, read_site_file
+from common import canonical
+from common.durable import write_atomically
+from common.errors import DataNotFound, RunFolderTaken
+from common.plan import dump, to_toml
+from simulations import phantoms
+from simulations.partition import Rows, spread
+from simulations.scenario import Scenario, parse
+from simulations.scenario import to_toml as scenario_toml
+
+Progress = Callable[[str, int, int], None]  # what, done, in all
+
+SCENARIO_FILE = "scenario.toml"
+PLAN_FILE = "plan.toml"
+STAGE_FILE = "stage.json"
+LABELS_FILE = "labels.csv"
+SITES = "sites"
+HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A run folder, ready to train: which sites there are and what each of them holds (counts)."""
+
+    folder: Path
+    scenario: Scenario
+    sites: tuple[str, ...]
+    unit_source: str
+    counts: Mapping[str, Any]
+
+    @property
+    def plan_file(self) -> Path:
+        return self.folder / PLAN_FILE
+
+    def home(self, site: str) -> Path:
+        return self.folder / SITES / site
+
+    def holdout(self) -> Dataset:
+        """The patients that no site has, memory-mapped."""
+        return load_prepared(self.folder / HOLDOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What setting a stage needs beside the scenario: where caches are kept, how many processes, whom to tell."""
+
+    cache: Path
+    workers: int
+    progress: Progress
+    unsafe_noise_seed: int | None = None
+
+
+def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Workshop) -> Stage:
+    """Make a run folder. Raises: RunFolderTaken, if it holds another run; DataError, if the data do not fit the plan."""
+    if (folder / STAGE_FILE).exists():
+        raise RunFolderTaken(f"run folder '{folder}' holds a run already.", fix="Continue it with --resume, or choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    everyone, intake = _open_all(scenario, data or _make_phantoms(scenario, shop), shop)
+    dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
+    for site, rows in dealt.sites.items():
+        # All that a site is given is for training: what is held out is held out here, once, for everyone.
+        given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
+        _make_home(folder / SITES / site, site, given, shop.unsafe_noise_seed)
+    save_prepared(everyone.subset(dealt.holdout), folder / HOLDOUT)
+    counts = {
+        "sites": [{"site": site, **_count(everyone, rows, scenario)} for site, rows in dealt.sites.items()],
+        "holdout": _count(everyone, dealt.holdout, scenario),
+        "intake": intake,
+        "unit_source": everyone.unit_source,
+        "data": "made" if data is None else "given",
+    }
+    write_atomically(folder / SCENARIO_FILE, scenario_toml(scenario).encode(), fsync=False)
+    write_atomically(folder / PLAN_FILE, to_toml(scenario.plan).encode(), fsync=False)
+    write_atomically(folder / STAGE_FILE, json.dumps(counts, indent=1).encode(), fsync=False)
+    return find_stage(folder)
+
+
+def find_stage(folder: Path) -> Stage:
+    """The stage that an earlier call made here. Raises: DataNotFound."""
+    if not (folder / STAGE_FILE).is_file():
+        raise DataNotFound(f"'{folder}' holds no run to resume.", fix="Give the --out folder of an earlier run, or leave --resume away.")
+    counts = json.loads((folder / STAGE_FILE).read_text())
+    return Stage(
+        folder=folder,
+        scenario=parse((folder / SCENARIO_FILE).read_text(), name=str(folder / SCENARIO_FILE)),
+        sites=tuple(site["site"] for site in counts["sites"]),
+        unit_source=counts["unit_source"],
+        counts=counts,
+    )
+
+
+def unsafe_seed(stage: Stage) -> int | None:
+    """The seed that this run's noise is drawn from; None in every run that means its promise."""
+    file = read_site_file(stage.home(stage.sites[0]))
+    return file.simulation.unsafe_noise_seed if file.simulation else None
+
+
+def clone_home(stage: Stage, site: str, home: Path) -> None:
+    """A second home with the same patients and an empty ledger: for training that is compared with the federation, not part of it."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    shutil.copy(stage.home(site) / SITE_FILE, home / SITE_FILE)
+    (home / PREPARED_FOLDER).symlink_to((stage.home(site) / PREPARED_FOLDER).resolve())
+
+
+def pool_homes(stage: Stage, home: Path) -> None:
+    """One home with the patients of all sites: what training in one place would have."""
+    shutil.rmtree(home, ignore_errors=True)
+    everyone = merge({site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites})
+    _make_home(home, home.name, everyone, unsafe_seed(stage))
+
+
+def merge(parts: Mapping[str, Dataset]) -> Dataset:
+    """Several sites' data as one; a patient key that occurs at two sites stays two patients, as it would in a federation."""
+    whole = list(parts.values())
+    pixels = np.concatenate([part.images[:] for part in whole])
+    offsets = np.cumsum([0, *(len(part.patient_keys) for part in whole)])[:-1]
+    return Dataset(
+        images=Images(pixels, np.arange(len(pixels))),
+        labels=np.concatenate([part.labels for part in whole]),
+        patients=np.concatenate([part.patients + int(offset) for part, offset in zip(whole, offsets, strict=True)]).astype(np.int32),
+        patient_keys=tuple(f"{site}/{key}" for site, part in parts.items() for key in part.patient_keys),
+        splits=np.concatenate([part.splits for part in whole]),
+        unit_source=whole[0].unit_source,
+        sites=tuple(parts),
+        site_index=np.repeat(np.arange(len(whole), dtype=np.int32), [len(part) for part in whole]),
+    )
+
+
+def _make_phantoms(scenario: Scenario, shop: Workshop) -> Path:
+    """The made data that the scenario names, from the cache if an earlier run made the same."""
+    spec = scenario.simulation.phantoms
+    if spec is None:
+        raise DataNotFound(
+            f"plan '{scenario.plan.name}' brings no data of its own.",
+            fix="Say where they are: --data DIR (the README beside the plan tells which).",
+        )
+    folder = shop.cache / f"phantoms-{canonical.digest(canonical.encode(spec)).hex()[:16]}"
+    if not folder.exists():
+        phantoms.write(spec, folder, workers=shop.workers, progress=lambda done, total: shop.progress("making CT slices", done, total))
+    return folder
+
+
+def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, dict[str, Any]]:
+    """The whole data set, and what became of every file. A folder of hospitals' folders is opened hospital by hospital."""
+    if not root.is_dir():
+        raise DataNotFound(f"data folder '{root}' does not exist.", fix="Give an existing folder with --data.")
+    shop.cache.mkdir(parents=True, exist_ok=True)
+    secret = PatientSecret.load_or_create(shop.cache / "patient.key")
+    hospitals = sorted(path.parent for path in root.glob(f"*/{LABELS_FILE}"))
+    parts, reports = {}, []
+    for number, source in enumerate(hospitals or [root]):
+        shop.progress("reading images", number, len(hospitals) or 1)
+        parts[source.name], report = open_dataset(
+            DataSource(root=source), scenario.plan, cache=shop.cache / "images", key=secret, workers=shop.workers
+        )
+        reports.append(asdict(report))
+    shop.progress("reading images", 1, 1)
+    whole = merge(parts) if hospitals else next(iter(parts.values()))
+    return whole, _add_up(reports)
+
+
+def _make_home(home: Path, name: str, data: Dataset, unsafe_noise_seed: int | None) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    save_prepared(data, home / PREPARED_FOLDER)
+    file = SiteFile(site=SiteName(name=name), simulation=SimulatedSite(unsafe_noise_seed=unsafe_noise_seed))
+    write_atomically(home / SITE_FILE, dump(file).encode(), fsync=False)
+
+
+def _count(data: Dataset, rows: Rows, scenario: Scenario) -> dict[str, Any]:
+    per_class = np.bincount(data.labels[rows], minlength=len(scenario.plan.task.classes))
+    return {
+        "images": int(rows.size),
+        "patients": int(np.unique(data.patients[rows]).size),
+        "classes": dict(zip(scenario.plan.task.classes, map(int, per_class), strict=True)),
+    }
+
+
+def _add_up(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    rejected: Counter[str] = Counter()
+    for report in reports:
+        rejected.update(report["rejected"])
+    return {"seen": sum(r["seen"] for r in reports), "used": sum(r["used"] for r in reports), "rejected": dict(rejected)}
