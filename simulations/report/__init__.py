@@ -2,9 +2,29 @@
 """The report of a run: one HTML file that a hospital can print, made from the run folder and nothing else.
 
 `folder` reads the parts into frozen types and names those that are missing; `evidence` derives what is shown; `figures` draws, `gallery`
-chooses and describes the drawings; `wording` says in sentences what the numbers allow; `page` fills the template.
+chooses and describes the drawings; `setting` says what was run and `wording` what that allows one to say; `page` fills the template.
 """
 
-from simulations.report.page import render, write
+from pathlib import Path
+
+# `page` is imported when it is needed: drawing libraries take longer to load than a small run's first round takes to train.
+
+
+def render(run_folder: Path) -> str:
+    """The report of a run folder as one HTML document.
+
+    Raises: DataNotFound, DataUnreadable for a folder whose run.json is missing or unreadable. Any other missing part is named in the page.
+    """
+    from simulations.report import page
+
+    return page.render(run_folder)
+
+
+def write(run_folder: Path) -> Path:
+    """Put `report.html` into the run folder, whole or not at all. Raises: as `render`; DiskFull."""
+    from simulations.report import page
+
+    return page.write(run_folder)
+
 
 __all__ = ["render", "write"]
