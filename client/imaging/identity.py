@@ -31,10 +31,13 @@ LONGEST_ID = 256  # characters; VR LO allows 64 (PS3.5 6.2), archives have been 
 
 # What de-identification tools, scanners and tired people write where an identifier should be, without case and punctuation.
 PLACEHOLDERS = frozenset(
-    "anon anonym anonymous anonymized anonymised anonymousid anonymouspatient unknown unknownid unidentified unnamed none null nil na nan nd "
-    "noid nopatientid notavailable notknown missing blank empty deleted removed redacted deidentified pseudonymized pseudonymised "
-    "patient patientid id pid default dummy".split()
-)
+    {
+        "anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymousid", "anonymouspatient", "blank", "default", "deidentified",
+        "deleted", "dummy", "empty", "id", "missing", "na", "nan", "nd", "nil", "noid", "none", "nopatientid", "notavailable", "notknown",
+        "null", "patient", "patientid", "pid", "pseudonymised", "pseudonymized", "redacted", "removed", "unidentified", "unknown",
+        "unknownid", "unnamed",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,7 @@ def item_key(secret: PatientSecret, kind: str, identifier: str) -> str:
 def is_placeholder(patient_id: str) -> bool:
     """Whether this stands where an identifier should be, so that two patients could share it."""
     letters = "".join(character for character in patient_id.casefold() if character.isalnum())
-    return letters in PLACEHOLDERS or not letters.strip("0x")
+    return letters in PLACEHOLDERS or not letters.strip("x")
 
 
 def load_or_create(path: Path) -> PatientSecret:

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoded once, read for ever after: samples in a memory-mapped NPY, and beside it what they are.
+
+    cache/<key>/images.npy    (N, C, H, W) uint16
+                index.json    keyed names of images and patients, what was seen and rejected; first line: SHA-256 of the rest
+
+The key is a digest of everything that the content follows from: the plan's input, the files with sizes and times, which of them have a
+label, the secret's fingerprint, the decoders' versions. So nothing is ever updated in place: another input is another folder, and an
+old one can be deleted at any time. Names in the index are keyed hashes; no identifier and no file name is in either file. The pixels are
+still a patient's: the folder is private (0700) and belongs on a volume that the hospital encrypts.
+
+A cache is built in a folder of its own and renamed when whole and on disk, under a lock, so that of two builders one waits and finds it
+done. What was left by a crash is removed by the next builder. A cache is checked when opened: the index by its hash, the images by size,
+header and, up to 256 MiB, by hash; one that fails is built anew.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.imaging.rejection import Reason
+from common.errors import DiskFull
+
+IMAGES, INDEX = "images.npy", "index.json"
+HEADER_BYTES = 128
+HASHED_UP_TO = 256 << 20  # bytes; beyond it, hashing would cost seconds at every start
+
+Shape = tuple[int, int, int]  # C, H, W
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a build found: for each image the slot it was written to, its keyed name and its patient's key; and the rest, counted."""
+
+    slots: tuple[int, ...]
+    items: tuple[str, ...]
+    patients: tuple[str, ...]
+    seen: int
+    rejected: Counter[Reason]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
+    """An opened cache: images (N, C, H, W) on disk, names and patient keys row by row."""
+
+    images: NDArray[np.uint16]
+    items: tuple[str, ...]
+    patients: tuple[str, ...]
+    seen: int
+    rejected: Counter[Reason]
+
+
+Fill = Callable[[int], Contents]  # writes samples to the open file, slot i at HEADER_BYTES + i * bytes a sample
+
+
+def open_or_build(folder: Path, key: str, shape: Shape, fill: Fill, *, capacity: int) -> Cached:
+    """The cache of that key, built by `fill` if it is absent or damaged. `capacity`: how many images it will hold at most.
+
+    Raises: DiskFull, before anything is decoded if it cannot fit; what `fill` raises, leaving nothing behind.
+    """
+    home = folder / key
+    if (cached := _open(home, key, shape)) is not None:
+        return cached
+    _make_private(folder)
+    with _locked(folder / f"{key}.lock"):
+        if (cached := _open(home, key, shape)) is not None:  # another process built it while we waited
+            return cached
+        for leftover in (home, *folder.glob(f".{key}-*")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _check_room(folder, capacity * _sample_bytes(shape))
+        building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder))
+        try:
+            _build(building, key, shape, fill)
+            building.rename(home)
+        except OSError as error:
+            raise DiskFull(f"imaging cache '{folder}': {error.strerror}.", fix="Free some room, or name another folder.") from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    built = _open(home, key, shape)
+    if built is None:
+        raise DiskFull(f"imaging cache '{folder}': what was just written does not read back.", fix="Check the disk.")
+    return built
+
+
+def _build(building: Path, key: str, shape: Shape, fill: Fill) -> None:
+    with (building / IMAGES).open("w+b", buffering=0) as images:
+        contents = fill(images.fileno())
+        _close_gaps(images.fileno(), contents.slots, _sample_bytes(shape))
+        images.truncate(HEADER_BYTES + len(contents.slots) * _sample_bytes(shape))
+        os.pwrite(images.fileno(), _header((len(contents.slots), *shape)), 0)
+        os.fsync(images.fileno())
+    body = json.dumps(
+        {
+            "key": key,
+            "shape": [len(contents.slots), *shape],
+            "images_sha256": _hash_of(building / IMAGES),
+            "items": contents.items,
+            "patients": contents.patients,
+            "seen": contents.seen,
+            "rejected": contents.rejected,
+        }
+    ).encode("ascii")
+    with (building / INDEX).open("wb") as index:
+        index.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        index.flush()
+        os.fsync(index.fileno())
+
+
+def _open(home: Path, key: str, shape: Shape) -> Cached | None:
+    """The cache, or None if it is not there or not sound."""
+    try:
+        fingerprint, _, body = (home / INDEX).read_bytes().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != fingerprint:
+            return None
+        index: dict[str, Any] = json.loads(body)
+        images = np.load(home / IMAGES, mmap_mode="r", allow_pickle=False)
+        whole = (len(index["items"]), *shape)
+        if index["key"] != key or images.shape != whole or images.dtype != np.uint16 or _hash_of(home / IMAGES) != index["images_sha256"]:
+            return None
+        return Cached(
+            images=np.asarray(images),
+            items=tuple(index["items"]),
+            patients=tuple(index["patients"]),
+            seen=index["seen"],
+            rejected=Counter({Reason(reason): count for reason, count in index["rejected"].items()}),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hash_of(path: Path) -> str | None:
+    if path.stat().st_size > HASHED_UP_TO:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _close_gaps(images: int, slots: tuple[int, ...], size: int) -> None:
+    """Move samples down over the slots of rejected files. Slots ascend, so no sample is overwritten before it has moved."""
+    for row, slot in enumerate(slots):
+        if row != slot:
+            os.pwrite(images, os.pread(images, size, HEADER_BYTES + slot * size), HEADER_BYTES + row * size)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<u2", "fortran_order": False, "shape": shape})
+    if len(header := stream.getvalue()) != HEADER_BYTES:
+        raise ValueError(f"NPY header of {len(header)} bytes, {HEADER_BYTES} expected")
+    return header
+
+
+def _sample_bytes(shape: Shape) -> int:
+    return int(np.prod(shape)) * np.dtype(np.uint16).itemsize
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(
+            f"imaging cache '{folder}': {free >> 20} MiB free, up to {needed >> 20} MiB needed.",
+            fix="Free some room, name a folder on another disk, or choose a smaller [input] height and width.",
+        )
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise DiskFull(f"imaging cache '{folder}' cannot be made: {error.strerror}.", fix="Name a folder that can be written.") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

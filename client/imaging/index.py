@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of pictures with an `index.csv`: how published sets, and exports without a PACS, come in.
+
+    file or row     a PNG or JPEG below the root, or a row of `images.npz` (key images, uint8, (N, Y, X) or (N, Y, X, 3))
+    <label column>  as the plan's [task] says
+    patient_id      else group_id, else image_id: what may not be on two sides of a split; the first that is there is used and said
+    site, split     optional
+
+Without any of the three, each record stands for itself: nothing can then be promised, or split, by patient.
+"""
+
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.imaging.dataset import UnitSource
+from client.imaging.identity import is_placeholder
+from client.imaging.labels import class_of, need_column, plain_path, read_csv
+from client.imaging.rejection import Reason
+from client.imaging.splits import SPELLINGS, Split
+from common.errors import DataUnreadable, LabelsMismatch
+from common.plan.spec import TaskSpec
+
+INDEX = "index.csv"
+ARCHIVE = "images.npz"
+MEMBER = "images.npy"
+LARGEST_ARCHIVE = 4 << 30  # bytes, unpacked: it is held in memory once, while the cache is built
+UNITS: tuple[UnitSource, ...] = ("patient_id", "group_id", "image_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One usable row of the index. `patient` is in plain text, or empty where nothing names one."""
+
+    name: str  # the path, or the row's number
+    label: int
+    patient: str
+    site: str
+    split: Split | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index as read: usable items in its order, and why the other rows are not."""
+
+    key: Literal["file", "row"]
+    unit_source: UnitSource
+    items: tuple[Item, ...]
+    rejected: Counter[Reason]
+    rows: int
+    has_sites: bool
+    has_splits: bool
+
+
+def read(path: Path, task: TaskSpec) -> Index:
+    """Read an index. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
+    columns, rows = read_csv(path)
+    need_column(path, columns, task.label_column)
+    key: Literal["file", "row"] = "file" if "file" in columns else "row"
+    if key not in columns:
+        raise LabelsMismatch(f"{path.name}: neither a column 'file' nor a column 'row'.", fix="Add one: it says where the image is.")
+    unit_source: UnitSource = next((name for name in UNITS if name in columns), "none")
+    items: dict[str, Item] = {}
+    rejected: Counter[Reason] = Counter()
+    count = 0
+    for number, cells in rows:
+        count += 1
+        item = _item(cells, key, unit_source, task, where=f"{path.name}, row {number}")
+        if isinstance(item, Reason):
+            rejected[item] += 1
+        elif items.setdefault(item.name, item) is not item:
+            rejected[Reason.DUPLICATE] += 1
+    return Index(
+        key=key,
+        unit_source=unit_source,
+        items=tuple(items.values()),
+        rejected=rejected,
+        rows=count,
+        has_sites="site" in columns,
+        has_splits="split" in columns,
+    )
+
+
+def _item(cells: Mapping[str, str], key: str, unit_source: UnitSource, task: TaskSpec, *, where: str) -> Item | Reason:
+    label = class_of(cells[task.label_column], task, where=where)
+    if label is None:
+        return Reason.NO_LABEL
+    patient = "" if unit_source == "none" else cells[unit_source].strip()
+    if unit_source != "none" and is_placeholder(patient):
+        return Reason.NO_PATIENT_ID
+    return Item(
+        name=plain_path(cells[key]) if key == "file" else _row_number(cells[key], where),
+        label=label,
+        patient=patient,
+        site=cells.get("site", "").strip(),
+        split=_split(cells["split"], where) if "split" in cells else None,
+    )
+
+
+def _row_number(cell: str, where: str) -> str:
+    text = cell.strip()
+    if not (text.isascii() and text.isdigit()):
+        raise LabelsMismatch(f"{where}: column 'row' must hold a whole number from 0.", fix="Correct the cell.")
+    return str(int(text))
+
+
+def _split(cell: str, where: str) -> Split:
+    split = SPELLINGS.get(cell.strip().casefold())
+    if split is None:
+        raise LabelsMismatch(
+            f"{where}: the cell in column 'split' is none of train, validation and test.",
+            fix="Correct the cell, or leave the whole column out to have patients split here.",
+        )
+    return split
+
+
+def unpack(archive: bytes) -> NDArray[np.uint8]:
+    """The images of an `images.npz`, without unpickling and without trusting what its header would allocate.
+
+    Shapes: (N, Y, X) or (N, Y, X, 3). Raises: DataUnreadable.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(archive)) as members:
+            size = members.getinfo(MEMBER).file_size
+            if size > LARGEST_ARCHIVE:
+                raise ValueError("larger than an archive may be")
+            content = members.read(MEMBER)
+        stream = BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read_header(stream)
+        if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or 0 in shape:
+            raise ValueError("not an array of uint8 images")
+        return np.frombuffer(content, dtype=np.uint8, offset=stream.tell()).reshape(shape)
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, MemoryError, NotImplementedError, RuntimeError) as error:
+        raise DataUnreadable(
+            f"{ARCHIVE}: no readable array 'images' of uint8, (N, Y, X) or (N, Y, X, 3), of at most {LARGEST_ARCHIVE >> 30} GiB.",
+            fix="Write it with numpy.savez_compressed(file, images=array).",
+        ) from error

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a folder to a `Dataset`, with every file accounted for.
+
+    list -> (cache: read, decode, fit, keep) -> join with labels -> split by patient -> Dataset
+
+Two kinds of folder, told apart by what lies in them: DICOM files with `labels.csv`, or pictures with `index.csv`. What is decoded does not
+depend on what the labels say, only on which images have one: correcting a label does not decode again, and no pixel of a patient without
+a label enters the cache.
+
+seen = used + rejected, always: a hospital must not find out later that its model was trained on half of its images.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.imaging import dicom_folder, picture_folder
+from client.imaging.dataset import Dataset
+from client.imaging.identity import PatientSecret
+from client.imaging.index import INDEX
+from client.imaging.labels import LABELS
+from client.imaging.readers import Progress
+from client.imaging.report import IntakeReport
+from client.imaging.request import Request
+from client.imaging.splits import Fractions
+from client.imaging.worker import Limits
+from common.errors import DataNotFound
+from common.plan.spec import Plan
+
+__all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "open_dataset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """A folder of images. `labels`: the CSV for DICOM files, if it is not `labels.csv` in the folder itself."""
+
+    root: Path
+    labels: Path | None = None
+
+
+def open_dataset(
+    source: DataSource,
+    plan: Plan,
+    *,
+    cache: Path,
+    key: PatientSecret,
+    fractions: Fractions | None = None,
+    limits: Limits | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Dataset, IntakeReport]:
+    """Open a folder for a plan: at once from the cache if it was opened before, else by reading every file (`workers`: one per core).
+
+    Guarantees: the same folder, plan and secret give the same rows in the same order; report.seen == report.used + rejected.
+    Raises: DataNotFound, DataUnreadable, LabelsMismatch, PatientStraddles, DiskFull.
+    """
+    if not source.root.is_dir():
+        raise DataNotFound(f"data folder '{source.root}' does not exist.", fix="Give the folder that holds the images.")
+    request = Request(
+        root=source.root,
+        plan=plan,
+        cache=cache,
+        secret=key,
+        fractions=fractions or Fractions(),
+        limits=limits or Limits(),
+        workers=workers,
+        progress=progress,
+    )
+    index_file, labels_file = source.root / INDEX, source.labels or source.root / LABELS
+    if source.labels is None and index_file.is_file():
+        return picture_folder.open_folder(request, index_file)
+    if not labels_file.is_file():
+        raise DataNotFound(
+            f"data folder '{source.root}': no labels. Neither '{labels_file}' nor '{index_file}' is there.",
+            fix=f"DICOM: add {LABELS} with the columns sop_instance_uid and '{plan.task.label_column}'. Pictures: add {INDEX}.",
+        )
+    return dicom_folder.open_folder(request, labels_file)

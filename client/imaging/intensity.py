@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output units to [0, 1]: the window, and which end of it is white.
+
+Which window: the plan's if it has one, else the file's own, else everything that the stored type can hold. The plan's is public and the
+same at every hospital, which is what a federation wants for CT; the file's own is a technologist's choice.
+
+The plan's window is the interval [centre - width/2, centre + width/2], mapped linearly (LINEAR_EXACT, PS3.3 C.11.2.1.3.2): for any positive
+width, in any unit. A file's window means what its VOI LUT Function says; LINEAR, the default, has DICOM's half-pixel shift:
+
+    y = (x - (c - 0.5)) / (w - 1) + 0.5, clipped to [0, 1]      (C.11.2.1.2.1)
+
+    >>> float(linear(np.float32([40.0]), 40, 401)[0])          # the centre lies half a unit above c - 0.5
+    0.50125
+
+Not here yet: a VOI LUT Sequence (such a file is read over its full range) and pixel padding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.imaging.rejection import Reason, Rejected
+from common.plan.spec import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voi:
+    """A window as a file states it, with its VOI LUT Function: LINEAR, LINEAR_EXACT or SIGMOID."""
+
+    centre: float
+    width: float
+    function: str = "LINEAR"
+
+
+def to_unit(
+    values: NDArray[Any], *, plan: Window | None, voi: Voi | None, full_range: tuple[float, float], inverted: bool
+) -> NDArray[np.float32]:
+    """Values in output units, any shape, to float32 in [0, 1]; dark is 0 and bright is 1 whatever the photometric interpretation.
+
+    Raises: Rejected(WINDOW), if the file's window decides and is unusable; Rejected(CONSTANT), if nothing varies inside the window.
+    """
+    if plan is not None:
+        unit = linear_exact(values, plan.centre, plan.width)
+    elif voi is not None:
+        unit = _by_file(values, voi)
+    else:
+        low, high = full_range
+        unit = linear_exact(values, (low + high) / 2, high - low)
+    if unit.min() == unit.max():
+        raise Rejected(Reason.CONSTANT)
+    return np.subtract(1, unit, dtype=np.float32) if inverted else unit
+
+
+def linear(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
+    """DICOM's LINEAR window, for width >= 1; width 1 is a step at centre - 0.5."""
+    if width == 1:
+        return (values > centre - 0.5).astype(np.float32)
+    return linear_exact(values, centre - 0.5, width - 1)
+
+
+def linear_exact(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
+    """(x - c) / w + 0.5, clipped to [0, 1], for width > 0."""
+    unit: NDArray[Any] = values * values.dtype.type(1 / width)
+    unit += values.dtype.type(0.5 - centre / width)
+    np.clip(unit, 0, 1, out=unit)
+    return np.asarray(unit, dtype=np.float32)
+
+
+def sigmoid(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
+    """1 / (1 + exp(-4 (x - c) / w)) (C.11.2.1.3.1)."""
+    exponent = np.clip((centre - values) * (4 / width), -80, 80)
+    return (1 / (1 + np.exp(exponent))).astype(np.float32)
+
+
+def _by_file(values: NDArray[Any], voi: Voi) -> NDArray[np.float32]:
+    smallest = 1.0 if voi.function == "LINEAR" else np.finfo(np.float32).tiny
+    if not (np.isfinite(voi.centre) and np.isfinite(voi.width) and voi.width >= smallest):
+        raise Rejected(Reason.WINDOW)
+    match voi.function:
+        case "LINEAR":
+            return linear(values, voi.centre, voi.width)
+        case "LINEAR_EXACT":
+            return linear_exact(values, voi.centre, voi.width)
+        case "SIGMOID":
+            return sigmoid(values, voi.centre, voi.width)
+    raise Rejected(Reason.WINDOW)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image to what the plan asks for: uint16 (C, H, W), where 65535 is 1.0.
+
+Sixteen bits keep what a windowed twelve-bit scanner gave, in half the room of float32. Size is changed by Pillow's BILINEAR filter in
+float: a triangle as wide as two target pixels when shrinking (so every source pixel counts and nothing aliases), ordinary bilinear
+interpolation when enlarging. It accumulates in double precision in plain C, so the same file gives the same sample on every machine.
+Both sides are scaled on their own: an image of another shape is stretched to the plan's.
+
+Colour becomes grey by BT.601 luma (0.299, 0.587, 0.114), after scaling and before resizing; grey becomes three equal channels.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from client.imaging.dicom import Instance
+from client.imaging.intensity import to_unit
+from client.imaging.pixels import LARGEST_IMAGE
+from client.imaging.rejection import Reason, Rejected
+from common.plan.spec import InputSpec
+
+WHITE = 65535
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601-7, section 2.5.1
+PICTURE_FORMATS = ("PNG", "JPEG")
+
+Sample = NDArray[np.uint16]  # (C, H, W)
+
+
+def of_instance(instance: Instance, spec: InputSpec) -> Sample:
+    """A DICOM image as the plan's input. A window never applies to colour. Raises: Rejected with WINDOW or CONSTANT."""
+    unit = to_unit(
+        instance.values,
+        plan=None if instance.is_colour else spec.window,
+        voi=instance.voi,
+        full_range=instance.full_range,
+        inverted=instance.inverted,
+    )
+    return fit(unit, spec)
+
+
+def of_picture(content: bytes, spec: InputSpec) -> Sample:
+    """A PNG or JPEG as the plan's input: its full range is [0, 1], since a picture has no units for a window to be in.
+
+    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+            if picture.width * picture.height > LARGEST_IMAGE:
+                raise Rejected(Reason.TOO_LARGE)
+            return fit(_unit_of(ImageOps.exif_transpose(picture)), spec)
+    except Rejected:
+        raise
+    except UnidentifiedImageError as error:
+        raise Rejected(Reason.NOT_A_PICTURE) from error
+    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Rejected(Reason.TOO_LARGE) from error
+    except Exception as error:  # a damaged picture raises OSError, SyntaxError, ValueError, ...
+        raise Rejected(Reason.UNDECODABLE) from error
+
+
+def of_bytes(image: NDArray[np.uint8], spec: InputSpec) -> Sample:
+    """A uint8 array, (Y, X) or (Y, X, 3), as the plan's input."""
+    return fit(image.astype(np.float32) / np.float32(255), spec)
+
+
+def fit(unit: NDArray[np.float32], spec: InputSpec) -> Sample:
+    """[0, 1] values, (Y, X) or (Y, X, 3), in the plan's channels and size, as uint16 (C, H, W)."""
+    if unit.ndim == 3 and spec.channels == 1:
+        planes = [unit @ LUMA]
+    elif unit.ndim == 3:
+        planes = [unit[..., channel] for channel in range(3)]
+    else:
+        planes = [unit]
+    sample = np.empty((spec.channels, spec.height, spec.width), dtype=np.uint16)
+    for channel, plane in enumerate(planes):
+        sample[channel] = _quantise(_resize(plane, spec.height, spec.width))
+    sample[len(planes) :] = sample[0]
+    return sample
+
+
+def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    if plane.shape == (height, width):
+        return plane
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _quantise(unit: NDArray[np.float32]) -> NDArray[np.uint16]:
+    scaled = unit * np.float32(WHITE)
+    scaled += np.float32(0.5)  # round half up; truncation by the cast is four times quicker than np.rint
+    return np.clip(scaled, 0, WHITE, out=scaled).astype(np.uint16)
+
+
+def _unit_of(picture: Image.Image) -> NDArray[np.float32]:
+    if picture.mode.startswith("I"):  # 16-bit PNG
+        return np.asarray(picture).astype(np.float32) / np.float32(WHITE)
+    if picture.mode not in ("L", "RGB"):
+        picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
+    return np.asarray(picture).astype(np.float32) / np.float32(255)
