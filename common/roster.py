@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -51,7 +52,7 @@ class Member:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Roster:
     """Who takes part. Members are sorted by name."""
 
@@ -61,13 +62,17 @@ class Roster:
     coordinator: bytes
     members: tuple[Member, ...]
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """What a round's tag binds: the signed bytes, without the signatures."""
         return canonical.digest(b"fedward roster 1", render(self))
 
     def find(self, site_id: str) -> Member | None:
-        return next((member for member in self.members if member.site_id == site_id), None)
+        return self._by_name.get(site_id)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Member]:
+        return {member.site_id: member for member in self.members}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

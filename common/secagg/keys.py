@@ -53,12 +53,22 @@ def agreement_public(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def agree(private: bytes, peer_public: bytes) -> bytes | None:
-    """The X25519 secret of two parties; None for a public key of small order, whose secret anyone knows."""
-    try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(peer_public))
-    except ValueError:
-        return None
+@dataclass(frozen=True, slots=True)
+class AgreementKey:
+    """An X25519 private key, loaded once for many peers."""
+
+    _loaded: X25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def load(cls, private: bytes) -> "AgreementKey":
+        return cls(X25519PrivateKey.from_private_bytes(private))
+
+    def agree(self, peer_public: bytes) -> bytes | None:
+        """The secret of two parties; None for a public key of small order, whose secret anyone knows."""
+        try:
+            return self._loaded.exchange(X25519PublicKey.from_public_bytes(peer_public))
+        except ValueError:
+            return None
 
 
 def derive(secret: bytes, *, transcript: bytes, label: bytes, ids: tuple[str, ...]) -> bytes:

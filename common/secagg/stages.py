@@ -92,13 +92,14 @@ class Keyed:
         count, threshold = len(peers), seat.terms.threshold(len(peers))
         seeds = shamir.share(self.secrets.seed, threshold=threshold, count=count, entropy=seat.entropy)
         scalars = shamir.share(self.secrets.mask_private, threshold=threshold, count=count, entropy=seat.entropy)
+        channel = keys.AgreementKey.load(self.secrets.share_private)
         own, sealed = b"", []
         for peer, seed_share, key_share in zip(peers, seeds, scalars, strict=True):
             plaintext = field.to_bytes(seed_share) + field.to_bytes(key_share)
             if peer.site_id == seat.site_id:
                 own = plaintext
                 continue
-            key = _channel_key(self.secrets, peer, transcript, sender=seat.site_id, receiver=peer.site_id)
+            key = _channel_key(channel, peer, transcript, sender=seat.site_id, receiver=peer.site_id)
             sealed.append(keys.seal(key, plaintext, nonce=seat.entropy(keys.NONCE_SIZE), transcript=transcript))
         commitment = messages.seed_commitment(transcript, self.secrets.seed)
         reply = Shares(commitment=commitment, sealed=tuple(sealed))
@@ -135,9 +136,10 @@ class Shared:
     def unseal(self, deliveries: Deliveries, seat: Seat) -> tuple[tuple[str, bytes], ...]:
         """What peers sealed for this site. Raises: ShareDecrypt, naming the peer."""
         by_id = {peer.site_id: peer for peer in self.cohort}
+        channel = keys.AgreementKey.load(self.secrets.share_private)
         opened = []
         for item in deliveries.items:
-            key = _channel_key(self.secrets, by_id[item.site_id], self.transcript, sender=item.site_id, receiver=seat.site_id)
+            key = _channel_key(channel, by_id[item.site_id], self.transcript, sender=item.site_id, receiver=seat.site_id)
             plaintext = keys.unseal(key, item.sealed, transcript=self.transcript)
             if plaintext is None:
                 raise ShareDecrypt(
@@ -303,10 +305,9 @@ def masked_update(
     body = update.body.copy()
     tail = np.array([update.weight, 1, messages.canary(transcript)], dtype="<u4")
     present = {each.site_id for each in held} - {seat.site_id}
+    mask_key = keys.AgreementKey.load(secrets.mask_private)
     masks = [self_mask(secrets.seed, transcript, seat.site_id)]
-    masks += [
-        pair_mask(secrets.mask_private, transcript, seat.site_id, peer.site_id, peer.mask_key) for peer in cohort if peer.site_id in present
-    ]
+    masks += [pair_mask(mask_key, transcript, seat.site_id, peer.site_id, peer.mask_key) for peer in cohort if peer.site_id in present]
     apply(masks, body=body, tail=tail, workers=seat.workers)
     return body, tail.tobytes()
 
@@ -316,20 +317,20 @@ def self_mask(seed: bytes, transcript: bytes, site_id: str) -> Mask:
     return Mask(keys.derive(seed, transcript=transcript, label=b"FSA1 self mask", ids=(site_id,)))
 
 
-def pair_mask(private: bytes, transcript: bytes, site_id: str, peer_id: str, peer_public: bytes) -> Mask:
+def pair_mask(mask_key: keys.AgreementKey, transcript: bytes, site_id: str, peer_id: str, peer_public: bytes) -> Mask:
     """The mask of two sites: the one whose name sorts first adds it, the other takes it away."""
     ids = (site_id, peer_id) if site_id < peer_id else (peer_id, site_id)
-    key = keys.derive(_agreed(private, peer_public, peer_id), transcript=transcript, label=b"FSA1 pair mask", ids=ids)
+    key = keys.derive(_agreed(mask_key, peer_public, peer_id), transcript=transcript, label=b"FSA1 pair mask", ids=ids)
     return Mask(key, negative=site_id > peer_id)
 
 
-def _channel_key(secrets: Secrets, peer: Peer, transcript: bytes, *, sender: str, receiver: str) -> bytes:
-    secret = _agreed(secrets.share_private, peer.share_key, peer.site_id)
+def _channel_key(channel: keys.AgreementKey, peer: Peer, transcript: bytes, *, sender: str, receiver: str) -> bytes:
+    secret = _agreed(channel, peer.share_key, peer.site_id)
     return keys.derive(secret, transcript=transcript, label=b"FSA1 share", ids=(sender, receiver))
 
 
-def _agreed(private: bytes, public: bytes, peer_id: str) -> bytes:
-    secret = keys.agree(private, public)
+def _agreed(key: keys.AgreementKey, public: bytes, peer_id: str) -> bytes:
+    secret = key.agree(public)
     if secret is None:
         raise MessageFormat(f"the public key of '{peer_id}' has small order.", fix="The coordinator should leave that site out.")
     return secret

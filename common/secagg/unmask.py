@@ -108,10 +108,11 @@ def _reconstruct(stage: Unmasking, owner: str, shares: Mapping[int, int], liars:
             f"{len(shares)} usable shares of '{owner}' came back, expected {stage.threshold}.",
             fix="Wait for the others: the same attempt goes on when they answer.",
         )
-    for subset in shamir.subsets(tuple(sorted(shares)), stage.threshold, limit=_MOST_SUBSETS):
+    for attempt, subset in enumerate(shamir.subsets(tuple(sorted(shares)), stage.threshold, limit=_MOST_SUBSETS)):
         secret = shamir.reconstruct({x: shares[x] for x in subset})
         if secret is not None and matches(secret):
-            liars.update(shares.keys() - shamir.agree(shares, trusted=subset))
+            if attempt:
+                liars.update(shares.keys() - shamir.agree(shares, trusted=subset))
             return secret
     raise ShareReconstruct(
         f"{len(shares)} shares of '{owner}' give no secret that it committed to, in any of the sets of {stage.threshold} that were tried.",
@@ -139,9 +140,10 @@ def _masks_to_remove(masking: Masking, seeds: Mapping[str, bytes], scalars: Mapp
     for site_id, seed in seeds.items():
         yield Mask(stages.self_mask(seed, masking.transcript, site_id).key, negative=True)
     for fallen, scalar in scalars.items():
+        mask_key = keys.AgreementKey.load(scalar)
         for survivor in seeds:
             # The pair's key is the same from both sides; the fallen side's sign is what takes the survivor's mask away.
-            yield stages.pair_mask(scalar, masking.transcript, fallen, survivor, public[survivor])
+            yield stages.pair_mask(mask_key, masking.transcript, fallen, survivor, public[survivor])
 
 
 def _batches(masks: Iterator[Mask]) -> Iterator[list[Mask]]:
