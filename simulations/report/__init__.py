@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a run: one HTML file that a hospital can print, made from the run folder and nothing else.
 
-`folder` reads the parts into frozen types and names those that are missing; `evidence` derives what is shown; `figures` draws, `gallery`
-chooses and describes the drawings; `setting` says what was run and `wording` what that allows one to say; `page` fills the template.
+`folder` reads the parts into frozen types and names those that are missing; `scores`, `rounds` and `curves` derive what is shown;
+`figures` draws, `gallery` chooses and describes the drawings; `setting` says what was run and `wording` what that allows one to say;
+`page` fills the template.
 """
 
 from pathlib import Path

@@ -3,9 +3,31 @@
 
 import numpy as np
 
-from simulations.report import numbers
-from simulations.report.evidence import Bin, ModelScores, RocCurve
+from dataclasses import dataclass
 from simulations.report.folder import Predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RocCurve:
+    """One class against the rest; the operating point is (1 - specificity, sensitivity) at the plan's threshold."""
+
+    label: str
+    false_positive: tuple[float, ...]
+    true_positive: tuple[float, ...]
+    operating_point: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Patients of similar foretold probability: the mean foretold, the share found with its 95 % interval."""
+
+    left: float
+    right: float
+    foretold: float
+    found: float
+    low: float
+    high: float
+    patients: int
 
 
 def roc(p: Predictions, names, federated) -> list[RocCurve]:

@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from simulations.report import numbers
-from simulations.report.evidence import Bin, Compared, Metric, Participation, RocCurve
+from simulations.report.curves import Bin, RocCurve
 from simulations.report.folder import Round
+from simulations.report.rounds import Participation
+from simulations.report.scores import Compared, Metric
 
 PAGE_WIDTH_IN = 7.1
 HALF_WIDTH_IN = 3.5

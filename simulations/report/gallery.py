@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from common.plan import Plan
-from simulations.report import curves, evidence, figures, numbers, svg, wording
-from simulations.report.evidence import Results
+from simulations.report import curves, figures, numbers, rounds, scores, svg, wording
 from simulations.report.folder import Round, RunFolder
+from simulations.report.scores import Results
 
 _ROWS_OF_PARTICIPATION = 40
 
@@ -67,7 +67,7 @@ def _course(scored: Sequence[Round]) -> str:
 def _comparison(results: Results) -> Drawn | None:
     if results.federated is None:
         return None
-    rows = evidence.compare(results)
+    rows = scores.compare(results)
     marks = "each upright mark is one site's own model" if rows[-1].spread else "the dashed line is the federated model"
     caption = (
         "All models on the same hold-out, per patient. Pooled and single sites follow the same plan, with its privacy. "
@@ -78,10 +78,10 @@ def _comparison(results: Results) -> Drawn | None:
 
 
 def _participation(found: RunFolder) -> Drawn | None:
-    who = evidence.participation(found)
+    who = rounds.participation(found)
     if not who.absent or len(who.sites) > _ROWS_OF_PARTICIPATION:
         return None
-    absent = "; ".join(f"{miss.site} missed {numbers.runs(miss.rounds)}" for miss in evidence.missed(found.rounds))
+    absent = "; ".join(f"{miss.site} missed {numbers.runs(miss.rounds)}" for miss in rounds.missed(found.rounds))
     caption = "A dot is an answer that went into the round, a cross an absence. An empty place means that the site was not asked."
     return _drawn("participation", figures.participation(who), "Who took part in which round", caption, absent)
 
@@ -89,7 +89,7 @@ def _participation(found: RunFolder) -> Drawn | None:
 def _roc(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
     if found.predictions is None:
         return None
-    lines = curves.roc(found.predictions, evidence.class_names(found, plan), results.federated)
+    lines = curves.roc(found.predictions, scores.class_names(found, plan), results.federated)
     if not lines:
         return None
     many = "each class against the rest, " if len(lines) > 1 else ""
@@ -101,7 +101,7 @@ def _calibration(found: RunFolder, plan: Plan | None) -> Drawn | None:
     if found.predictions is None:
         return None
     bins = curves.calibration(found.predictions)
-    names = evidence.class_names(found, plan)
+    names = scores.class_names(found, plan)
     label = f"predicted probability of {names[1]}" if len(names) == 2 else "predicted probability of the likeliest class"
     described = "; ".join(
         f"predicted {numbers.decimals(group.foretold, 2)}, found {numbers.decimals(group.found, 2)} of {group.patients}" for group in bins

@@ -62,9 +62,9 @@ def scientific(value: float | None) -> str:
         return NOTHING
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    mantissa = f"{value / 10.0**exponent:.3g}"
-    return f"{mantissa}\u00a0×\u00a010{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    spelled = f"{float(mantissa):g}\u00a0×\u00a010{str(int(exponent)).translate(_SUPERSCRIPT)}"
+    return spelled.replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:

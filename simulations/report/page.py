@@ -17,9 +17,9 @@ from common.durable import write_atomically
 from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
-from simulations.report import evidence, folder, gallery, numbers, setting, wording
-from simulations.report.evidence import Results
+from simulations.report import folder, gallery, numbers, rounds, scores, setting, wording
 from simulations.report.folder import Cohort, Gap, RunFolder
+from simulations.report.scores import Results
 
 HERE = Path(__file__).parent
 FILE_NAME = "report.html"
@@ -34,7 +34,7 @@ class SiteRow:
     asked: int
     answered: int
     spent: float | None
-    alone: evidence.ModelScores | None
+    alone: scores.ModelScores | None
     gain: float | None
 
 
@@ -45,7 +45,7 @@ def render(run_folder: Path) -> str:
     """
     found = folder.read(run_folder)
     plan, gaps = _plan(found)
-    results = evidence.results(found, plan)
+    results = scores.results(found, plan)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -56,16 +56,16 @@ def render(run_folder: Path) -> str:
             plan=plan,
             digest_agrees=plan is not None and digest_of(plan) == found.run.plan.digest,
             gaps=(*found.gaps, *gaps),
-            classes=evidence.class_names(found, plan),
+            classes=scores.class_names(found, plan),
             total=_total(found.run.sites),
             results=results,
             verdict=wording.verdict(found, plan, results),
-            best=evidence.best_alone(results.local),
+            best=scores.best_alone(results.local),
             sites=_site_rows(found, results),
-            spent=evidence.spent(found),
+            spent=rounds.spent(found),
             costs=_costs(found),
-            missed=evidence.missed(found.rounds),
-            retrained=evidence.retrained(found),
+            missed=rounds.missed(found.rounds),
+            retrained=rounds.retrained(found),
             limits=wording.limits(found, plan, results),
             drawn=gallery.drawings(found, plan, results),
             mean_images=_mean_images(found.run.sites),
@@ -114,7 +114,7 @@ def _total(sites: tuple[Cohort, ...]) -> Cohort:
 
 
 def _site_rows(found: RunFolder, results: Results) -> list[SiteRow]:
-    who = evidence.participation(found)
+    who = rounds.participation(found)
     answered = [row for row, _ in who.answered]
     absent = [row for row, _ in who.absent]
     rows = []
@@ -125,20 +125,20 @@ def _site_rows(found: RunFolder, results: Results) -> list[SiteRow]:
                 site=site,
                 asked=answered.count(index) + absent.count(index),
                 answered=answered.count(index),
-                spent=evidence.spent_by(found, site),
+                spent=rounds.spent_by(found, site),
                 alone=alone,
-                gain=evidence.gain(results.federated, alone),
+                gain=scores.gain(results.federated, alone),
             )
         )
     return rows
 
 
-def _costs(found: RunFolder) -> list[evidence.PatientCost]:
+def _costs(found: RunFolder) -> list[rounds.PatientCost]:
     """The table of what a promise per image leaves for a patient; empty for any other promise."""
     promise = found.run.privacy
     if promise is None or promise.unit != "record" or promise.epsilon is None or promise.delta is None:
         return []
-    return [evidence.patient_cost(promise.epsilon, promise.delta, images=images) for images in _IMAGES_OF_A_PATIENT]
+    return [rounds.patient_cost(promise.epsilon, promise.delta, images=images) for images in _IMAGES_OF_A_PATIENT]
 
 
 def _mean_images(sites: tuple[Cohort, ...]) -> str:

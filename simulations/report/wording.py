@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from common.plan import Plan
 from simulations.report import numbers
-from simulations.report.evidence import Estimate, ModelScores, Results, best_alone
 from simulations.report.folder import Promise, RunFolder
+from simulations.report.scores import Estimate, ModelScores, Results, best_alone
 
 _DATA: Mapping[str, str] = {
     "made": "The images are made, not taken of patients: the figures show that the method works, and nothing about any patient or scanner.",
@@ -116,7 +116,7 @@ def limits(folder: RunFolder, plan: Plan | None, results: Results) -> list[str]:
         _DATA.get(run.data, "The run folder does not say whether the images are made or taken of patients."),
         _UNIT_SOURCES.get(run.unit_source, "How patients were told apart is not recorded; figures per patient may be figures per image."),
         "The hold-out was taken from the same data as the training images. How the model does elsewhere was not measured.",
-        "Intervals are bootstrap intervals over the patients of one hold-out. What another seed or another split would change is not in them.",
+        "Intervals are bootstrap intervals over the patients of one hold-out. They do not hold what another seed or split would change.",
         "All sites were simulated on one machine, with the code that sites and coordinators run. Networks and people had no part in it.",
         "No site sends a count, a score or a loss. They are shown here because the simulation holds the data of every site.",
     ]

@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the folder's numbers amount to: the values that the sentences, tables and drawings of the report all share.
+"""How good each way of training was: the scores of `comparison.json` as types, and how they stand beside each other.
 
-Nothing is measured here. Scores are those of `comparison.json` as `common.tasks` computed them, curves are its functions of the saved
-predictions, and what is derived (who was best alone, who was absent when, what epsilon becomes for a patient of m images) is arithmetic
-that a reader could check with a pencil.
+Nothing is scored here: `common.tasks` did that, on the same held-out patients for every model. What is derived is a choice (who was best
+alone) or a difference.
 """
 
-import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.plan import Plan
-from simulations.report.folder import Round, RunFolder, Scores
+from simulations.report.folder import RunFolder, Scores
 
 Metric = Literal["auc", "balanced_accuracy"]
 Kind = Literal["federated", "not_private", "pooled", "local"]
 ROWS_ALONE = 24
 """Beyond this many sites, a row for each says less than one row with a mark for each."""
-
-
-_EXP_MAX = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,62 +84,6 @@ class Compared:
         return self.values(metric) + [edge for edge in (own.low, own.high) if edge is not None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RocCurve:
-    """One class against the rest; the operating point is (1 - specificity, sensitivity) at the plan's threshold."""
-
-    label: str
-    false_positive: tuple[float, ...]
-    true_positive: tuple[float, ...]
-    operating_point: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
-    """Patients of similar foretold probability: the mean foretold, the share found with its 95 % interval."""
-
-    left: float
-    right: float
-    foretold: float
-    found: float
-    low: float
-    high: float
-    patients: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Participation:
-    """Who answered and who was absent, as (row of the site, round)."""
-
-    sites: tuple[str, ...]
-    rounds: int
-    answered: tuple[tuple[int, int], ...]
-    absent: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missed:
-    """One site, one reason, the rounds it was missing for it."""
-
-    site: str
-    why: str
-    rounds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatientCost:
-    """What an (epsilon, delta) per image leaves for a patient of `images` images, by the general rule for groups."""
-
-    images: int
-    epsilon: float
-    delta: float
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the bound allows everything."""
-        return self.delta >= 1
-
-
 def class_names(folder: RunFolder, plan: Plan | None) -> tuple[str, ...]:
     """The classes in the order of the model's outputs; without a readable plan, in that of the counts."""
     if plan is not None:
@@ -202,66 +140,6 @@ def gain(federated: ModelScores | None, alone: ModelScores | None) -> float | No
     return federated.auc.value - alone.auc.value
 
 
-def spent_by(folder: RunFolder, site: str) -> float | None:
-    """Epsilon after the last reservation in a site's ledger."""
-    return max((entry.epsilon_after for entry in folder.ledgers.get(site, ())), default=None)
-
-
-def spent(folder: RunFolder) -> float | None:
-    """Epsilon of the site that spent most: by the ledgers, and where there are none by the rounds."""
-    by_site = [after for site in folder.ledgers if (after := spent_by(folder, site)) is not None]
-    return max(by_site or [line.epsilon for line in folder.rounds if line.epsilon is not None], default=None)
-
-
-def retrained(folder: RunFolder) -> list[int]:
-    """Rounds that some site paid for more than once, because what it had trained was lost."""
-    return sorted({entry.round for entries in folder.ledgers.values() for entry in entries if entry.attempt > 1})
-
-
-def participation(folder: RunFolder) -> Participation:
-    """The grid of sites and rounds, in the order of run.json; sites it does not name follow."""
-    named = [site.site for site in folder.run.sites]
-    seen = {site for line in folder.rounds for site in (*line.sites, *(absence.site for absence in line.missing))}
-    sites = (*named, *sorted(seen - set(named)))
-    row = {site: index for index, site in enumerate(sites)}
-    return Participation(
-        sites=sites,
-        rounds=max((line.number for line in folder.rounds), default=0),
-        answered=tuple((row[site], line.number) for line in folder.rounds for site in line.sites),
-        absent=tuple((row[absence.site], line.number) for line in folder.rounds for absence in line.missing),
-    )
-
-
-def missed(rounds: Sequence[Round]) -> list[Missed]:
-    """Absences by site and reason."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for line in rounds:
-        for absence in line.missing:
-            found[absence.site, absence.why].append(line.number)
-    return [Missed(site=site, why=why, rounds=tuple(numbers)) for (site, why), numbers in sorted(found.items())]
-
-
-def patient_cost(epsilon: float, delta: float, *, images: int) -> PatientCost:
-    """Group privacy: images change one after the other, and each step multiplies what went before by e^epsilon.
-
-    So m images cost (m epsilon, (1 + e^epsilon + ... + e^((m-1) epsilon)) delta).
-
-    >>> cost = patient_cost(1.0, 1e-6, images=2)
-    >>> cost.epsilon, round(cost.delta * 1e6, 3)
-    (2.0, 3.718)
-    """
-    steps = sum(math.exp(min(step * epsilon, _EXP_MAX)) for step in range(images))
-    return PatientCost(images=images, epsilon=images * epsilon, delta=min(steps * delta, 1.0))
-
-
-def _row(label: str, kind: Kind, scores: ModelScores) -> Compared:
-    return Compared(label=label, kind=kind, auc=scores.auc, balanced_accuracy=scores.balanced_accuracy)
-
-
-def _estimate(scores: ModelScores, metric: Metric) -> Estimate:
-    return scores.auc if metric == "auc" else scores.balanced_accuracy
-
-
 def model_scores(raw: Scores, names: Sequence[str]) -> ModelScores:
     """Provisional."""
     raw = raw["patient"]
@@ -274,3 +152,11 @@ def model_scores(raw: Scores, names: Sequence[str]) -> ModelScores:
         classes=tuple(ClassScores(name=n, **per[n]) for n in names),
         confusion=tuple(map(tuple, raw["confusion"])),
     )
+
+
+def _row(label: str, kind: Kind, scores: ModelScores) -> Compared:
+    return Compared(label=label, kind=kind, auc=scores.auc, balanced_accuracy=scores.balanced_accuracy)
+
+
+def _estimate(scores: ModelScores, metric: Metric) -> Estimate:
+    return scores.auc if metric == "auc" else scores.balanced_accuracy

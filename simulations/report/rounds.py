@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened in the rounds, and what was spent: who took part, who was absent when and why, what each site's ledger adds up to.
+
+All of it is counting, except `patient_cost`: what a promise that was made for one image leaves for a patient who has several.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simulations.report.folder import Round, RunFolder
+
+_EXP_MAX = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participation:
+    """Who answered and who was absent, as (row of the site, round)."""
+
+    sites: tuple[str, ...]
+    rounds: int
+    answered: tuple[tuple[int, int], ...]
+    absent: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """One site, one reason, the rounds it was missing for it."""
+
+    site: str
+    why: str
+    rounds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientCost:
+    """What an (epsilon, delta) per image leaves for a patient of `images` images, by the general rule for groups."""
+
+    images: int
+    epsilon: float
+    delta: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the bound allows everything."""
+        return self.delta >= 1
+
+
+def participation(folder: RunFolder) -> Participation:
+    """The grid of sites and rounds, in the order of run.json; sites it does not name follow."""
+    named = [site.site for site in folder.run.sites]
+    seen = {site for line in folder.rounds for site in (*line.sites, *(absence.site for absence in line.missing))}
+    sites = (*named, *sorted(seen - set(named)))
+    row = {site: index for index, site in enumerate(sites)}
+    return Participation(
+        sites=sites,
+        rounds=max((line.number for line in folder.rounds), default=0),
+        answered=tuple((row[site], line.number) for line in folder.rounds for site in line.sites),
+        absent=tuple((row[absence.site], line.number) for line in folder.rounds for absence in line.missing),
+    )
+
+
+def missed(rounds: Sequence[Round]) -> list[Missed]:
+    """Absences by site and reason."""
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for line in rounds:
+        for absence in line.missing:
+            found[absence.site, absence.why].append(line.number)
+    return [Missed(site=site, why=why, rounds=tuple(numbers)) for (site, why), numbers in sorted(found.items())]
+
+
+def spent_by(folder: RunFolder, site: str) -> float | None:
+    """Epsilon after the last reservation in a site's ledger."""
+    return max((entry.epsilon_after for entry in folder.ledgers.get(site, ())), default=None)
+
+
+def spent(folder: RunFolder) -> float | None:
+    """Epsilon of the site that spent most: by the ledgers, and where there are none by the rounds."""
+    by_site = [after for site in folder.ledgers if (after := spent_by(folder, site)) is not None]
+    return max(by_site or [line.epsilon for line in folder.rounds if line.epsilon is not None], default=None)
+
+
+def retrained(folder: RunFolder) -> list[int]:
+    """Rounds that some site paid for more than once, because what it had trained was lost."""
+    return sorted({entry.round for entries in folder.ledgers.values() for entry in entries if entry.attempt > 1})
+
+
+def patient_cost(epsilon: float, delta: float, *, images: int) -> PatientCost:
+    """Group privacy: images change one after the other, and each step multiplies what went before by e^epsilon.
+
+    So m images cost (m epsilon, (1 + e^epsilon + ... + e^((m-1) epsilon)) delta).
+
+    >>> cost = patient_cost(1.0, 1e-6, images=2)
+    >>> cost.epsilon, round(cost.delta * 1e6, 3)
+    (2.0, 3.718)
+    """
+    steps = sum(math.exp(min(step * epsilon, _EXP_MAX)) for step in range(images))
+    return PatientCost(images=images, epsilon=images * epsilon, delta=min(steps * delta, 1.0))
