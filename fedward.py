@@ -1,19 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front door: `fedward COMMAND`. It mounts the rooms' commands and turns a refusal into words and an exit code."""
 
+import json
 import sys
 
+import typer
+from rich.console import Console
+
 from common.errors import FedwardError
+from simulations import cli
+from simulations.plan_cli import plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Hospitals train one diagnostic model together while every image stays at home.\n\n"
+    "Start with: fedward simulate (ten made hospitals, a private model, a report, in a few minutes).",
+)
+app.command()(cli.simulate)
+app.command()(cli.evaluate)
+app.add_typer(plan, name="plan")
 
 
 def main() -> None:
     """Entry point of the `fedward` script. Exit codes: 0 done, 1 refused (a named error), 2 wrong usage, 130 interrupted."""
-    from simulations.cli import app  # imported here, so that a broken environment is reported by the handler below
-
     try:
         app(prog_name="fedward")
     except FedwardError as error:
-        _refuse(error)
+        _report(error)
+        sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; a run can be continued with --resume\n")
+        sys.stderr.write("interrupted; go on with --resume\n")
         sys.exit(130)
+
+
+def _report(error: FedwardError) -> None:
+    """A refusal: for people on standard error and, where `--json` was asked for, as one object on standard output."""
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": error.as_dict()}, indent=1) + "\n")
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{error.code}: {error.message}", style="bold red", markup=False)
+    if error.fix:
+        console.print(error.fix, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -78,7 +78,7 @@ def read_site_file(home: Path) -> SiteFile:
     """Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue."""
     path = home / SITE_FILE
     if not path.is_file():
-        raise DataNotFound(f"site folder '{home}' has no {SITE_FILE}.", fix="Make one: fedward site init.")
+        raise DataNotFound(f"site folder '{home}' has no {SITE_FILE}.", fix="Point FEDWARD_SITE at a site's home folder.")
     text = path.read_text(encoding="utf-8")
     return validate(_SITE_FILE, read_table(text, name=str(path)), text=text, name=str(path))
 

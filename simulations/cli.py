@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of `fedward`, room by room, mounted on one typer app.
+"""`fedward simulate` and `fedward evaluate`.
 
 Arguments become typed values here and nowhere deeper. Results go to standard output (with `--json` as one JSON object), progress and
 warnings to standard error, so that a pipe sees nothing but the result.
 """
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,24 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from client.cli import site
-from common.errors import DataNotFound, FedwardError
-from simulations.plan_cli import plan
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Hospitals train one diagnostic model together while every image stays at home.\n\nStart with **fedward simulate**: ten made hospitals, "
-    "a private model, a report, in a few minutes.",
-)
-app.add_typer(plan, name="plan")
-app.add_typer(site, name="site")
+from common.errors import DataNotFound
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
-@app.command()
 def simulate(
     plan_name: Annotated[
         str, typer.Argument(metavar="[PLAN]", help="A plan file, or the name of one that ships with fedward (default: ten made hospitals).")
@@ -57,6 +45,7 @@ def simulate(
     The code that trains is the deployed client and server; only the network is missing. Nothing but released updates crosses between
     them; the figures shown are measured on patients that no hospital was given.
     """
+    # Imported when called: torch takes longer to import than --help should take.
     from simulations import scenario
     from simulations.run import Options, simulate
     from simulations.show import Show
@@ -88,7 +77,6 @@ def simulate(
         show.conclude(stage, result)
 
 
-@app.command()
 def evaluate(
     model: Annotated[Path, typer.Option(help="Folder with model.safetensors and model.json, such as a run folder.")],
     data: Annotated[Path, typer.Option(help="Folder of images with labels: DICOM with labels.csv, or an image folder with index.csv.")],
@@ -101,7 +89,7 @@ def evaluate(
 
     console = Console(stderr=True, quiet=as_json)
     with Show(console) as show:
-        scores, intake = evaluate_folder(model, data, bootstrap=bootstrap, cache=default_cache(), workers=cores(), progress=show.step)
+        scores, intake = evaluate_folder(model, data, bootstrap=bootstrap, workers=cores(), progress=show.step)
     if as_json:
         print_json({"model": str(model), "images": intake, "scores": scores.as_dict()})
     else:
@@ -113,15 +101,16 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
-def report_error(error: FedwardError) -> None:
-    """A refusal, for people on standard error and, where `--json` was asked for, as JSON on standard output."""
-    if "--json" in sys.argv:
-        print_json({"error": error.as_dict()})
-        return
-    console = Console(stderr=True)
-    console.print(f"[bold red]{error.code}[/]", error.message, highlight=False, markup=True)
-    if error.fix:
-        console.print(error.fix, highlight=False, markup=False)
+def default_cache() -> Path:
+    """Where made and decoded images are kept: FEDWARD_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("FEDWARD_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedward"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _remove_run(folder: Path) -> None:

@@ -47,9 +47,9 @@ class Options:
     compare: bool = True
 
 
-def simulate(stage: Stage, options: Options, show: Show) -> dict[str, Any]:
+def simulate(stage: Stage, options: Options, show: Show, *, command: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run, or finish, a staged simulation; returns what `--json` prints. Raises: FedwardError."""
-    started = _note_start(stage, options)
+    started = _note_start(stage, options, command)
     weights, committed = _federate(stage, options, show)
     models = {"federated": weights, **(_compare(stage, options, show) if options.compare else {})}
     comparison = _judge(stage, models, show)
@@ -144,7 +144,7 @@ def _export(stage: Stage, weights: Weights, committed: list[CommittedRound], com
     export(stage.folder, weights=weights, plan=stage.scenario.plan, facts=facts)
 
 
-def _note_start(stage: Stage, options: Options) -> dict[str, Any]:
+def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dict[str, Any]:
     """run.json, written at once so that a report of an unfinished run can be made; a resumed run keeps its first start."""
     path = stage.folder / RUN_FILE
     started = json.loads(path.read_text())["started"] if path.exists() else _now()
@@ -152,6 +152,7 @@ def _note_start(stage: Stage, options: Options) -> dict[str, Any]:
     run = {
         "fedward": version("fedward"),
         "plan": {"name": plan.name, "purpose": plan.plan.purpose, "digest": digest_of(plan), "toml": to_toml(stage.scenario)},
+        "command": command,
         "started": started,
         "finished": None,
         "seed": plan.training.seed,

@@ -5,13 +5,14 @@ On a terminal the lines move; in a log file each line appears once, when it is d
 """
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
+from common.plan import digest_of
 from simulations.observer import RoundFigures
+from simulations.stage import Stage, unsafe_seed
 
 
 class Show:
@@ -47,9 +48,37 @@ class Show:
         if note:
             self._progress.update(line, note=note)
 
-    def warn(self, text: str) -> None:
-        """In red: something that a reader of the result must know."""
-        self.console.print(f"[bold red]{text}[/]", highlight=False)
+    def announce(self, stage: Stage) -> None:
+        """What is about to be trained, and in red what a reader must not overlook."""
+        plan, counts = stage.scenario.plan, stage.counts
+        total = sum(site["images"] for site in counts["sites"])
+        patients = sum(site["patients"] for site in counts["sites"])
+        self.console.print(
+            f"[bold]{plan.name}[/]: {total} images of {patients} patients at {len(stage.sites)} sites, "
+            f"{counts['holdout']['patients']} patients held out; plan {digest_of(plan)[:12]}",
+            highlight=False,
+        )
+        for warning in warnings(stage):
+            self.console.print(f"[bold red]{warning}[/]", highlight=False)
+
+    def conclude(self, stage: Stage, result: dict[str, Any]) -> None:
+        """The closing table, and where everything lies."""
+        Console().print(comparison_table(stage, result))
+        Console().print(f"report   {stage.folder / 'report.html'}\nmodel    {stage.folder / 'model.safetensors'}", highlight=False)
+
+
+def warnings(stage: Stage) -> list[str]:
+    """What must be said before any figure of this run is believed."""
+    found = []
+    if not stage.scenario.plan.is_private:
+        found.append("NOT PRIVATE: updates of this run carry exact traces of patients. For comparison only.")
+    if stage.scenario.plan.privacy.unit == "record":
+        found.append("Privacy is counted per image: a patient with m images has about m times the epsilon.")
+    if unsafe_seed(stage) is not None:
+        found.append("UNSAFE NOISE SEED: whoever knows it can subtract the noise. This run protects nobody.")
+    if stage.unit_source in ("image_id", "none"):
+        found.append("These data have no patient ids: each image counts as its own patient, also in the hold-out.")
+    return found
 
 
 def describe(figures: RoundFigures, *, num_sites: int) -> str:
@@ -60,13 +89,3 @@ def describe(figures: RoundFigures, *, num_sites: int) -> str:
     if figures.epsilon is not None:
         parts.append(f"epsilon {figures.epsilon:.2f}")
     return " · ".join(parts)
-
-
-def summary(rows: list[tuple[str, str, str, str]]) -> Table:
-    """The closing table: who trained, AUC with its interval, balanced accuracy, epsilon."""
-    table = Table(title="on patients that no site has seen", title_justify="left")
-    for heading, justify in (("model", "left"), ("AUC (95 %)", "right"), ("balanced accuracy", "right"), ("epsilon", "right")):
-        table.add_column(heading, justify="right" if justify == "right" else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table

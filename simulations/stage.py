@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from client.imaging.dataset import Dataset, Images
-from client.imaging.identity import PatientSecret
+from client.imaging.identity import load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
@@ -173,7 +173,7 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
     if not root.is_dir():
         raise DataNotFound(f"data folder '{root}' does not exist.", fix="Give an existing folder with --data.")
     shop.cache.mkdir(parents=True, exist_ok=True)
-    secret = PatientSecret.load_or_create(shop.cache / "patient.key")
+    secret = load_or_create(shop.cache / "patient.key")
     hospitals = sorted(path.parent for path in root.glob(f"*/{LABELS_FILE}"))
     parts, reports = {}, []
     for number, source in enumerate(hospitals or [root]):
@@ -181,7 +181,7 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
         parts[source.name], report = open_dataset(
             DataSource(root=source), scenario.plan, cache=shop.cache / "images", key=secret, workers=shop.workers
         )
-        reports.append(asdict(report))
+        reports.append(report.as_dict())
     shop.progress("reading images", 1, 1)
     whole = merge(parts) if hospitals else next(iter(parts.values()))
     return whole, _add_up(reports)

@@ -36,7 +36,7 @@ def save_prepared(data: Dataset, folder: Path) -> None:
 def load_prepared(folder: Path) -> Dataset:
     """Open a data set; pixels stay on disk until they are read. Raises: DataNotFound, DataUnreadable."""
     if not (folder / COLUMNS_FILE).is_file():
-        raise DataNotFound(f"'{folder}' holds no prepared data.", fix="Prepare them: fedward site check-data.")
+        raise DataNotFound(f"'{folder}' holds no prepared data.", fix="Run `fedward simulate` again with --fresh.")
     try:
         columns = json.loads((folder / COLUMNS_FILE).read_bytes())
         pixels = np.load(folder / PIXELS_FILE, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedward plan`: write a plan, check it, read it.
+
+The files that ship with fedward carry a [simulation] table beside the plan; it is checked here too, and never part of the digest.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from common.errors import RunFolderTaken
+from common.plan import Plan, digest_of
+from simulations import scenario
+
+plan = typer.Typer(no_args_is_help=True, help="Write, check and read plans: what is trained, under which promise.")
+
+TEMPLATE = scenario.PLANS / "template.toml"
+PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="A plan file, or the name of one that ships with fedward.")]
+
+
+@plan.command()
+def new(
+    path: Annotated[Path, typer.Argument(help="The file to write; it must not exist yet.")] = Path("plan.toml"),
+    start_from: Annotated[str | None, typer.Option("--from", help="Begin from a plan that ships with fedward, such as ct-lung.")] = None,
+) -> None:
+    """Write a complete plan, every key with its meaning, to be edited by hand."""
+    if path.exists():
+        raise RunFolderTaken(f"'{path}' exists already.", fix="Choose another name; plans are not overwritten.")
+    path.write_text((scenario.find(start_from) if start_from else TEMPLATE).read_text(encoding="utf-8"), encoding="utf-8")
+    Console().print(f"wrote {path}; edit it, then: fedward plan check {path}", highlight=False)
+
+
+@plan.command()
+def check(name: PlanName, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Check a plan: every key, every value, and whether they go together. Prints its digest, which all sites must see alike."""
+    found = scenario.load(scenario.find(name))
+    if as_json:
+        sys.stdout.write(json.dumps({"ok": True, "name": found.plan.name, "digest": digest_of(found.plan)}) + "\n")
+    else:
+        Console().print(f"[green]ok[/] {found.plan.name}\ndigest {digest_of(found.plan)}", highlight=False)
+
+
+@plan.command()
+def show(name: PlanName, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Say in plain words what a plan asks of a hospital, then print it in full, defaults included."""
+    found = scenario.load(scenario.find(name))
+    if as_json:
+        sys.stdout.write(json.dumps({"digest": digest_of(found.plan), "toml": scenario.to_toml(found)}) + "\n")
+        return
+    console = Console()
+    console.print("\n".join(in_words(found.plan)), highlight=False, markup=False)
+    console.print("\n" + scenario.to_toml(found), highlight=False, markup=False)
+
+
+def in_words(plan: Plan) -> list[str]:
+    """A plan as sentences."""
+    training, privacy, group = plan.training, plan.privacy, plan.aggregation
+    work = f"{training.local_steps} steps" if training.local_steps else f"{training.local_epochs} passes over its images"
+    words = [
+        f"{plan.name}: {plan.plan.purpose}",
+        f"Input: {plan.input.modality} images, {plan.input.height} x {plan.input.width}, {plan.input.channels} channel(s).",
+        f"Answer: {', '.join(plan.task.classes)}.",
+        f"Training: {training.rounds} rounds; in each, a site trains {work} of {training.batch} images.",
+        f"A round needs {group.minimum_cohort} sites and waits for the others up to {group.deadline_s:g} s.",
+    ]
+    if privacy.unit == "none":
+        return [*words, "Privacy: none. What leaves a site is an exact update; it can give away patients."]
+    return [
+        *words,
+        f"Privacy: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all rounds together, counted per image (record).",
+        "A patient with m images is protected with about m times that epsilon.",
+    ]

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan says what it says, or is refused with the line and the fix."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import DataNotFound, PlanConflict, PlanError, PlanSyntax, PlanUnknownKey, PlanValue
+from common.plan import Plan, digest_of, load, parse, to_toml
+
+GOOD = """\
+[plan]
+name = "chest"
+purpose = "find nodules"
+[input]
+modality = "CT"
+height = 64
+width = 64
+channels = 1
+window = { centre = -600, width = 1500 }
+[task]
+kind = "classification"
+classes = ["normal", "nodule"]
+threshold = 0.5
+[model]
+family = "cnn"
+widths = [8, 16, 32]
+hidden = 32
+norm = "group"
+dropout = 0.1
+[training]
+rounds = 3
+local_steps = 2
+batch = 4
+learning_rate = 0.1
+[privacy]
+unit = "record"
+epsilon = 8
+delta = 1e-5
+clip_norm = 1
+[aggregation]
+minimum_cohort = 3
+"""
+
+# (name, replace this, by that, error, a piece of the message, the line it must name)
+MALFORMED = [
+    ("open bracket", "[input]", "[input", PlanSyntax, "not valid TOML", None),
+    ("the same key twice", "rounds = 3", "rounds = 3\nrounds = 4", PlanSyntax, "not valid TOML", None),
+    ("a bare word", 'name = "chest"', "name = chest", PlanSyntax, "not valid TOML", None),
+    ("misspelt section", "[task]", "[taks]", PlanUnknownKey, "Did you mean 'task'", 10),
+    ("misspelt key", "rounds = 3", "round = 3", PlanUnknownKey, "Did you mean 'rounds'", 21),
+    ("a key of another section", "hidden = 32", "hidden = 32\nepsilon = 8", PlanUnknownKey, "epsilon is not a key", 18),
+    ("a key of another family", 'family = "cnn"', 'family = "cnn"\nblocks = 2', PlanUnknownKey, "blocks is not a key", 16),
+    ("a key of the window", "width = 1500", "width = 1500, center = 3", PlanUnknownKey, "Did you mean 'centre'", 9),
+    ("no name", 'name = "chest"\n', "", PlanValue, "name is missing", 1),
+    ("no section", "[aggregation]\nminimum_cohort = 3\n", "", PlanValue, "[aggregation] is missing", None),
+    ("no model family", 'family = "cnn"\n', "", PlanValue, "family is missing", 14),
+    ("a name with blanks", '"chest"', '"my chest plan"', PlanValue, "name", 2),
+    ("no purpose", '"find nodules"', '""', PlanValue, "purpose", 3),
+    ("unknown modality", '"CT"', '"PET"', PlanValue, "modality", 5),
+    ("height in quotes", "height = 64", 'height = "64"', PlanValue, "height: input should be a valid integer, found '64'", 6),
+    ("a fraction of a pixel", "height = 64", "height = 64.5", PlanValue, "height", 6),
+    ("no image at all", "height = 64", "height = 0", PlanValue, "height", 6),
+    ("two channels", "channels = 1", "channels = 2", PlanValue, "channels", 8),
+    ("a window of no width", "width = 1500", "width = 0", PlanValue, "window.width", 9),
+    ("another kind of task", '"classification"', '"segmentation"', PlanValue, "kind", 11),
+    ("one class", '["normal", "nodule"]', '["nodule"]', PlanValue, "classes", 12),
+    ("a class twice", '["normal", "nodule"]', '["nodule", "nodule"]', PlanConflict, "named twice", 12),
+    ("classes as text", '["normal", "nodule"]', '"nodule"', PlanValue, "classes", 12),
+    ("a threshold of one", "threshold = 0.5", "threshold = 1.0", PlanValue, "threshold", 13),
+    ("a threshold for three", '"nodule"]\nthreshold = 0.5', '"nodule", "mass"]\nthreshold = 0.4', PlanConflict, "more than two classes", 13),
+    ("unknown family", '"cnn"', '"vgg"', PlanValue, "'cnn', 'resnet'", 15),
+    ("batch norm", 'norm = "group"', 'norm = "batch"', PlanValue, "norm", 18),
+    ("dropping everything", "dropout = 0.1", "dropout = 1.0", PlanValue, "dropout", 19),
+    ("no rounds", "rounds = 3", "rounds = 0", PlanValue, "rounds", 21),
+    ("a learning rate of nan", "learning_rate = 0.1", "learning_rate = nan", PlanValue, "learning_rate", 24),
+    ("a date for a number", "learning_rate = 0.1", "learning_rate = 2026-11-20", PlanValue, "learning_rate", 24),
+    ("a falling learning rate", "learning_rate = 0.1", "learning_rate = -0.1", PlanValue, "learning_rate", 24),
+    ("steps and epochs", "local_steps = 2", "local_steps = 2\nlocal_epochs = 1", PlanConflict, "exactly one", 22),
+    ("neither steps nor epochs", "local_steps = 2\n", "", PlanConflict, "exactly one", 20),
+    ("private epochs", "local_steps = 2", "local_epochs = 2", PlanConflict, "must not show", 22),
+    ("momentum for adam", "learning_rate = 0.1", 'learning_rate = 0.1\noptimiser = "adam"\nmomentum = 0.9', PlanConflict, "adam has its own", 26),
+    ("server momentum for fedavg", "rounds = 3", "rounds = 3\nserver_momentum = 0.9", PlanConflict, "no meaning under fedavg", 22),
+    ("an unknown unit", '"record"', '"hospital"', PlanValue, "unit", 26),
+    ("no epsilon", "epsilon = 8\n", "", PlanConflict, "needs an epsilon", 25),
+    ("no delta", "delta = 1e-5\n", "", PlanConflict, "needs a delta", 25),
+    ("no clip norm", "clip_norm = 1\n", "", PlanConflict, "needs a clip_norm", 25),
+    ("a delta that promises nothing", "delta = 1e-5", "delta = 0.1", PlanConflict, "next to nothing", 28),
+    ("epsilon without privacy", '"record"', '"none"', PlanConflict, "nothing is private", 26),
+    ("epsilon of zero", "epsilon = 8", "epsilon = 0", PlanValue, "epsilon", 27),
+    ("endless epsilon", "epsilon = 8", "epsilon = inf", PlanValue, "epsilon", 27),
+    ("fewer asked than needed", "minimum_cohort = 3", "minimum_cohort = 3\nsites_per_round = 2", PlanConflict, "fewer sites are asked", 32),
+    ("an empty cohort", "minimum_cohort = 3", "minimum_cohort = 0", PlanValue, "minimum_cohort", 31),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "error", "says", "line"), [case[1:] for case in MALFORMED], ids=[case[0] for case in MALFORMED])
+def test_a_malformed_plan_is_refused_by_name(old: str, new: str, error: type[PlanError], says: str, line: int | None) -> None:
+    text = GOOD.replace(old, new, 1)
+    assert text != GOOD
+    with pytest.raises(error) as refusal:
+        parse(text, name="chest.toml")
+    assert type(refusal.value) is error
+    assert says in str(refusal.value)
+    assert str(refusal.value).startswith("chest.toml")
+    assert refusal.value.fix
+    if line is not None:
+        assert f"line {line}:" in str(refusal.value)
+
+
+def test_every_refusal_reads_differently() -> None:
+    messages = set()
+    for _, old, new, _, _, _ in MALFORMED:
+        with pytest.raises(PlanError) as refusal:
+            parse(GOOD.replace(old, new, 1))
+        messages.add(str(refusal.value))
+    assert len(messages) == len(MALFORMED)
+    assert len(MALFORMED) >= 25
+
+
+def test_all_problems_of_a_file_are_named_at_once() -> None:
+    with pytest.raises(PlanUnknownKey) as refusal:
+        parse(GOOD.replace("rounds = 3", "round = 3").replace("batch = 4", 'batch = "four"'))
+    assert "'rounds'" in str(refusal.value)
+    assert "batch" in str(refusal.value)
+
+
+def test_an_image_that_is_halved_away_is_refused() -> None:
+    shrunk = GOOD.replace("height = 64\nwidth = 64", "height = 16\nwidth = 16").replace("[8, 16, 32]", "[8, 8, 8, 8, 8]")
+    with pytest.raises(PlanConflict, match="halved away"):
+        parse(shrunk)
+
+
+def test_a_missing_plan_file_is_named(tmp_path) -> None:
+    with pytest.raises(DataNotFound, match="nowhere.toml"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_a_plan_survives_being_written_and_read() -> None:
+    plan = parse(GOOD)
+    assert parse(to_toml(plan)) == plan
+
+
+def test_the_digest_forgets_spelling_and_order() -> None:
+    spelt = GOOD.replace("epsilon = 8", "epsilon = 8.00").replace("clip_norm = 1", "clip_norm = 1.0 # per image")
+    swapped = spelt.replace("rounds = 3\nlocal_steps = 2", "local_steps = 2\nrounds = 3")
+    assert digest_of(parse(swapped)) == digest_of(parse(GOOD))
+
+
+def test_the_digest_writes_defaults_out() -> None:
+    assert digest_of(parse(GOOD)) == digest_of(parse(GOOD + "deadline_s = 600.0\n"))
+
+
+def _leaves(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not dataclasses.is_dataclass(value):
+        return [path]
+    return [leaf for field in dataclasses.fields(value) for leaf in _leaves(getattr(value, field.name), (*path, field.name))]
+
+
+def _changed(value: object, path: tuple[str, ...]) -> object:
+    if not path:
+        match value:
+            case bool() | None:
+                return "x"
+            case int() | float():
+                return value + 1
+            case str():
+                return value + "x"
+            case tuple():
+                return (*value, value[-1])
+    return dataclasses.replace(value, **{path[0]: _changed(getattr(value, path[0]), path[1:])})  # type: ignore[type-var]
+
+
+@given(st.sampled_from(_leaves(parse(GOOD))))
+def test_the_digest_changes_with_every_single_field(leaf: tuple[str, ...]) -> None:
+    plan = parse(GOOD)
+    other = _changed(plan, leaf)
+    assert isinstance(other, Plan)
+    assert digest_of(other) != digest_of(plan)
