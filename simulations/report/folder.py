@@ -11,6 +11,7 @@ string in the folder can make a page that is malformed or that reads otherwise t
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -234,16 +235,13 @@ def _aligned(predictions: Predictions | None, gaps: list[Gap]) -> Predictions | 
     """Rows and labels that do not belong to each other would draw a curve of nothing."""
     if predictions is None:
         return None
-    widths = {len(row) for row in predictions.federated}
-    if len(predictions.federated) == len(predictions.labels) and len(widths) == 1 and _in_range(predictions.labels, widths):
+    rows, labels = predictions.federated, predictions.labels
+    width = len(rows[0]) if rows else 0
+    whole = all(len(row) == width and all(map(math.isfinite, row)) for row in rows)
+    if rows and whole and len(rows) == len(labels) and all(0 <= label < width for label in labels):
         return predictions
-    why = f"{len(predictions.federated)} rows of probabilities and {len(predictions.labels)} labels do not fit together"
-    gaps.append(Gap(part="predictions.json", why=why))
+    gaps.append(Gap(part="predictions.json", why=f"{len(rows)} rows of probabilities and {len(labels)} labels do not fit together"))
     return None
-
-
-def _in_range(labels: tuple[int, ...], widths: set[int]) -> bool:
-    return all(0 <= label < max(widths) for label in labels)
 
 
 def _parse(text: str) -> Any:
