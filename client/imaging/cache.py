@@ -22,23 +22,21 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.imaging import slots
 from client.imaging.rejection import Reason
+from client.imaging.slots import Shape
 from common.errors import DiskFull
 
 IMAGES, INDEX = "images.npy", "index.json"
-HEADER_BYTES = 128
 HASHED_UP_TO = 256 << 20  # bytes; beyond it, hashing would cost seconds at every start
-
-Shape = tuple[int, int, int]  # C, H, W
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +61,7 @@ class Cached:
     rejected: Counter[Reason]
 
 
-Fill = Callable[[int], Contents]  # writes samples to the open file, slot i at HEADER_BYTES + i * bytes a sample
+Fill = Callable[[int], Contents]  # writes samples to their slots of the open file
 
 
 def open_or_build(folder: Path, key: str, shape: Shape, fill: Fill, *, capacity: int) -> Cached:
@@ -80,11 +78,11 @@ def open_or_build(folder: Path, key: str, shape: Shape, fill: Fill, *, capacity:
             return cached
         for leftover in (home, *folder.glob(f".{key}-*")):
             shutil.rmtree(leftover, ignore_errors=True)
-        _check_room(folder, capacity * _sample_bytes(shape))
+        _check_room(folder, capacity * slots.sample_bytes(shape))
         building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder))
         try:
             _build(building, key, shape, fill)
-            building.rename(home)
+            _install(building, home)
         except OSError as error:
             raise DiskFull(f"imaging cache '{folder}': {error.strerror}.", fix="Free some room, or name another folder.") from error
         finally:
@@ -98,10 +96,7 @@ def open_or_build(folder: Path, key: str, shape: Shape, fill: Fill, *, capacity:
 def _build(building: Path, key: str, shape: Shape, fill: Fill) -> None:
     with (building / IMAGES).open("w+b", buffering=0) as images:
         contents = fill(images.fileno())
-        _close_gaps(images.fileno(), contents.slots, _sample_bytes(shape))
-        images.truncate(HEADER_BYTES + len(contents.slots) * _sample_bytes(shape))
-        os.pwrite(images.fileno(), _header((len(contents.slots), *shape)), 0)
-        os.fsync(images.fileno())
+        slots.finish(images.fileno(), contents.slots, shape)
     body = json.dumps(
         {
             "key": key,
@@ -117,6 +112,14 @@ def _build(building: Path, key: str, shape: Shape, fill: Fill) -> None:
         index.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         index.flush()
         os.fsync(index.fileno())
+
+
+def _install(building: Path, home: Path) -> None:
+    try:
+        building.rename(home)
+    except OSError:
+        if not home.exists():  # where locks do not work, another builder may have been first: its cache is as good
+            raise
 
 
 def _open(home: Path, key: str, shape: Shape) -> Cached | None:
@@ -148,25 +151,6 @@ def _hash_of(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _close_gaps(images: int, slots: tuple[int, ...], size: int) -> None:
-    """Move samples down over the slots of rejected files. Slots ascend, so no sample is overwritten before it has moved."""
-    for row, slot in enumerate(slots):
-        if row != slot:
-            os.pwrite(images, os.pread(images, size, HEADER_BYTES + slot * size), HEADER_BYTES + row * size)
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    stream = BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<u2", "fortran_order": False, "shape": shape})
-    if len(header := stream.getvalue()) != HEADER_BYTES:
-        raise ValueError(f"NPY header of {len(header)} bytes, {HEADER_BYTES} expected")
-    return header
-
-
-def _sample_bytes(shape: Shape) -> int:
-    return int(np.prod(shape)) * np.dtype(np.uint16).itemsize
-
-
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -186,5 +170,6 @@ def _make_private(folder: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network file systems have no locks: then two builders both work, and one is first
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -76,9 +76,9 @@ ENHANCED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Identity:
-    """Whose image this is, in plain text: it lives between reader and keyed hash, and is never written anywhere."""
+    """Whose image this is, in plain text: it lives between reader and keyed hash, and is never written or shown anywhere."""
 
     issuer: str
     patient_id: str

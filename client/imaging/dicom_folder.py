@@ -54,7 +54,6 @@ def _fill(request: Request, table: Labels, tasks: Sequence[Task], rejected: Coun
         input=request.plan.input,
         limits=request.limits,
         wanted=frozenset(table.by_item) if table.key == "sop_instance_uid" else None,
-        offset=cache.HEADER_BYTES,
     )
     outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
     contents = _contents(request.secret, table, tasks, outcomes, rejected)

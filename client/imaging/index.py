@@ -35,7 +35,7 @@ LARGEST_ARCHIVE = 4 << 30  # bytes, unpacked: it is held in memory once, while t
 UNITS: tuple[UnitSource, ...] = ("patient_id", "group_id", "image_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Item:
     """One usable row of the index. `patient` is in plain text, or empty where nothing names one."""
 

@@ -12,7 +12,7 @@ being row 1, so a spreadsheet finds them.
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ class Labels:
 
     key: Key
     column: str
-    by_item: Mapping[str, int]
+    by_item: Mapping[str, int] = field(repr=False)
     rows: int
 
 

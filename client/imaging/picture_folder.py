@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.imaging import cache, index, labels, sample
+from client.imaging import cache, index, labels, sample, slots
 from client.imaging.cache import Cached, Contents
 from client.imaging.dataset import Dataset, Images
 from client.imaging.identity import item_key, patient_key
@@ -24,7 +24,7 @@ from client.imaging.rejection import Reason, Rejected
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
-from client.imaging.worker import Brief, write_sample
+from client.imaging.worker import Brief
 from common.errors import DataUnreadable
 
 
@@ -67,7 +67,7 @@ def _fill(request: Request, table: Index, names: Sequence[str], patients: Sequen
 
 
 def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Reason | None]:
-    brief = Brief(kind="picture", input=request.plan.input, limits=request.limits, wanted=None, offset=cache.HEADER_BYTES)
+    brief = Brief(kind="picture", input=request.plan.input, limits=request.limits, wanted=None)
     tasks = [Task(slot=slot, path=item.name) for slot, item in enumerate(items)]
     outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
     return [outcome.reason for outcome in outcomes]
@@ -78,7 +78,7 @@ def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Reas
     reasons: list[Reason | None] = []
     for slot, item in enumerate(items):
         if int(item.name) < len(images):
-            write_sample(output, cache.HEADER_BYTES, slot, sample.of_bytes(images[int(item.name)], request.plan.input))
+            slots.write(output, slot, sample.of_bytes(images[int(item.name)], request.plan.input))
             reasons.append(None)
         else:
             reasons.append(Reason.NO_FILE)

@@ -35,7 +35,6 @@ DECODERS = {
     uid.HTJ2KLosslessRPCL: "pylibjpeg",
     uid.HTJ2K: "pylibjpeg",
     uid.JPEGBaseline8Bit: "pillow",
-    uid.JPEGExtended12Bit: "pillow",
 }
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 SAMPLES = {
@@ -115,7 +114,7 @@ def _check(claims: Claims) -> None:
         raise Rejected(Reason.PIXEL_FORMAT)
     if claims.allocated not in (8, 16, 32) or not 1 <= claims.stored <= claims.allocated:
         raise Rejected(Reason.PIXEL_FORMAT)
-    if claims.photometric not in MONOCHROME and (claims.is_signed or claims.allocated > 16):
+    if claims.photometric not in MONOCHROME and claims.is_signed:
         raise Rejected(Reason.PIXEL_FORMAT)
     if claims.rows * claims.columns > LARGEST_IMAGE:
         raise Rejected(Reason.TOO_LARGE)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from client.imaging.cache import Shape
 from client.imaging.identity import PatientSecret
 from client.imaging.listing import Listing, walk
 from client.imaging.readers import Progress
 from client.imaging.rejection import REMEDY, Reason
+from client.imaging.slots import Shape
 from client.imaging.splits import Fractions
 from client.imaging.worker import Limits
 from common import canonical

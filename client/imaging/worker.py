@@ -20,10 +20,10 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
-from client.imaging import dicom, sample
+from client.imaging import dicom, sample, slots
 from client.imaging.dicom import Identity
 from client.imaging.listing import read_beneath
 from client.imaging.rejection import Reason, Rejected
@@ -50,8 +50,7 @@ class Brief:
     kind: Kind
     input: InputSpec
     limits: Limits
-    wanted: frozenset[str] | None
-    offset: int  # of slot 0 in the output file, bytes
+    wanted: frozenset[str] | None = field(repr=False)
 
     def to_json(self) -> str:
         wanted = None if self.wanted is None else sorted(self.wanted)
@@ -67,7 +66,6 @@ def brief_from_json(text: str) -> Brief:
         input=InputSpec(**{**fields["input"], "window": None if window is None else Window(**window)}),
         limits=Limits(**fields["limits"]),
         wanted=None if fields["wanted"] is None else frozenset(fields["wanted"]),
-        offset=fields["offset"],
     )
 
 
@@ -114,19 +112,10 @@ def _answer(brief: Brief, root: int, output: int, slot: int, path: str) -> list[
     except Exception:  # nothing a file holds may end the run, or be printed
         return [slot, Reason.UNDECODABLE]
     try:
-        write_sample(output, brief.offset, slot, pixels)
+        slots.write(output, slot, pixels)
     except OSError as error:
         return [slot, "disk", errno.errorcode.get(error.errno or 0, "")]
     return [slot, None, identity.issuer, identity.patient_id, identity.sop_instance_uid]
-
-
-def write_sample(output: int, offset: int, slot: int, pixels: Sample) -> None:
-    """Put one sample at its slot, whole. Raises: OSError, on a full disk among others."""
-    content = pixels.data.cast("B")
-    position = offset + slot * len(content)
-    while content:
-        written = os.pwrite(output, content, position)
-        content, position = content[written:], position + written
 
 
 def main() -> None:
