@@ -19,6 +19,7 @@ from common.errors import (
     CoordinatorSignature,
     DuplicateKey,
     Equivocation,
+    MessageFormat,
     ModelLayout,
     OwnKey,
     PeerSignature,
@@ -46,7 +47,7 @@ from common.secagg.cases import (
     SurvivorsNamed,
     Update,
 )
-from common.secagg.keys import signature_holds
+from common.secagg.keys import has_small_order, signature_holds
 from common.secagg.messages import Confirmation, Nothing, RoundTag, Signed, Step
 from common.secagg.stages import Peer
 
@@ -248,6 +249,12 @@ def keys_are_distinct(case: CohortNamed) -> None:
         raise DuplicateKey("two keys of the cohort are the same.", fix="A site copied another's keys; leave it out.")
 
 
+def keys_have_large_order(case: CohortNamed) -> None:
+    for member, said in zip(case.cohort.members, case.announcements, strict=True):
+        if has_small_order(said.mask_key) or has_small_order(said.share_key):
+            raise MessageFormat(f"a public key of '{member.site_id[:64]}' has small order.", fix="Leave that site out.")
+
+
 def own_keys_are_intact(case: CohortNamed) -> None:
     if case.stage.announcement not in case.cohort.members:
         raise OwnKey("this site's own keys are missing from the cohort or altered.", fix="Nothing was shared; the coordinator is at fault.")
@@ -366,6 +373,7 @@ TABLE: dict[type, tuple[Check, ...]] = {
         cohort_is_my_group,
         peers_signed,
         keys_are_distinct,
+        keys_have_large_order,
         own_keys_are_intact,
         kinds_agree,
     ),

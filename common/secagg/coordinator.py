@@ -53,7 +53,6 @@ from common.secagg.terms import Chair, Kind
 
 T = TypeVar("T")
 Replies = Mapping[str, bytes]
-_ANY_KEY = keys.AgreementKey.load(bytes(31) + b"\x01")
 _MOST_PEER_HEADS = 16
 
 
@@ -109,7 +108,7 @@ class Inviting:
         said = codec.read(Keys, up.body, what="a site's keys")
         if said.kind is not self.kind or len(said.heads.peers) > _MOST_PEER_HEADS:
             raise PlanMismatch(f"site '{site_id}' announced {said.kind.name}, this round sums {self.kind.name}.")
-        if any(_ANY_KEY.agree(key) is None for key in (said.mask_key, said.share_key)):
+        if keys.has_small_order(said.mask_key) or keys.has_small_order(said.share_key):
             raise MessageFormat(f"a public key of '{site_id}' has small order.")
         signed = Signed(site_id=site_id, body=up.body, signature=up.signature)
         return Announced(site_id=site_id, identity=member.public_key, weight=member.weight, keys=said, said=signed)

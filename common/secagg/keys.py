@@ -21,6 +21,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from common.canonical import length_prefixed
 
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The u-coordinates of order 1, 2, 4 and 8 (https://cr.yp.to/ecdh.html#validate): whoever agrees with one agrees on zero."""
 NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
 
@@ -51,6 +64,11 @@ def signature_holds(public: bytes, signature: bytes, message: bytes) -> bool:
 def agreement_public(private: bytes) -> bytes:
     """The X25519 public key of 32 private bytes."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def has_small_order(public: bytes) -> bool:
+    """Whether the secret agreed with this X25519 public key is known to everybody."""
+    return public[:31] + bytes([public[31] & 0x7F]) in _SMALL_ORDER
 
 
 @dataclass(frozen=True, slots=True)

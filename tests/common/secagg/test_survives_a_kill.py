@@ -31,8 +31,8 @@ def revive(record: Record, f: Federation) -> Record:
     return load_record(save_record(record), update=stored)
 
 
-def forgetful(*args: int, **kwargs: int) -> Forgetful:
-    f = federation(*args, **kwargs)
+def forgetful(num_sites: int, num_values: int, *, ring_bits: int = 32) -> Forgetful:
+    f = federation(num_sites, num_values, ring_bits=ring_bits)
     return Forgetful(**{name: getattr(f, name) for name in f.__dataclass_fields__})
 
 
@@ -50,13 +50,9 @@ def test_a_revived_site_answers_every_step_with_the_same_bytes() -> None:
     confirming, survivors = f.to_masks(masking, deliveries)
     unmasking, quorum = f.to_confirmations(confirming, survivors)
     vector = f.vectors["site-001"].copy()
-    stages = {
-        Step.KEYS: Inviting(chair=f.chair, tag=f.tag).header,
-        Step.SHARE: cohort,
-        Step.MASK: deliveries["site-001"],
-        Step.CONFIRM: survivors,
-    }
-    for step, request in stages.items():
+    header = Inviting(chair=f.chair, tag=f.tag).header
+    requests = {Step.KEYS: header, Step.SHARE: cohort, Step.MASK: deliveries["site-001"], Step.CONFIRM: survivors}
+    for step, request in requests.items():
         stored = f.records["site-001"].answer(step)
         assert stored is not None
         assert f.reply("site-001", request) == stored.reply
