@@ -11,5 +11,6 @@ memory    shared memory without names, which cannot leak
 """
 
 from simulations.engine.grid import LocalEngine
+from simulations.engine.nursery import Nursery
 
-__all__ = ["LocalEngine"]
+__all__ = ["LocalEngine", "Nursery"]

@@ -14,6 +14,7 @@ It simulates, and keeps nobody apart: sites share processes, and nothing here pr
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import EngineError
 from simulations.engine.frames import Site
+from simulations.engine.nursery import Nursery
 from simulations.engine.parcel import copy_metadata, pack_message, unpack_message
 from simulations.engine.pool import Pool, Task
 
@@ -41,6 +43,7 @@ class LocalEngine(Grid):
     workers      processes; as many as this process may use cores, unless told otherwise.
     node_configs one per site, what its SuperNode would be started with; partition-id and num-partitions are added.
     env          further environment variables of the workers.
+    nursery      where its workers come from, if it is to be shared or was started early; else the engine has its own.
 
     Construction returns while the workers are still importing; messages wait for them.
     """
@@ -53,8 +56,9 @@ class LocalEngine(Grid):
         workers: int | None = None,
         node_configs: Sequence[Mapping[str, str | int | float | bool]] | None = None,
         env: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
-        _check(client_app, num_sites, workers, node_configs)
+        _check(client_app, num_sites, workers, node_configs, nursery)
         configs = node_configs or [{}] * num_sites
         self._configs: dict[int, UserConfig] = {
             _FIRST_NODE_ID + i: {PARTITION_ID_KEY: i, NUM_PARTITIONS_KEY: num_sites, **config} for i, config in enumerate(configs)
@@ -62,7 +66,9 @@ class LocalEngine(Grid):
         self.workers = min(workers or _cores(), num_sites)
         self._run = Run.create_empty(run_id=1)
         self.set_run(self._run)
-        self._pool = Pool(client_app, self.workers, env or {})
+        self._closing = ExitStack()
+        self._pool = Pool(nursery or self._closing.enter_context(Nursery(client_app)), self.workers, env or {})
+        self._closing.callback(self._pool.close)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +78,7 @@ class LocalEngine(Grid):
 
     def close(self) -> None:
         """End every worker at once. Messages without a reply stay without one."""
-        self._pool.close()
+        self._closing.close()
 
     # Flower's interface.
 
@@ -159,7 +165,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(client_app: str, num_sites: int, workers: int | None, node_configs: Sequence[object] | None) -> None:
+def _check(client_app: str, num_sites: int, workers: int | None, node_configs: Sequence[object] | None, nursery: Nursery | None) -> None:
     module, _, attribute = client_app.partition(":")
     if not module or not attribute:
         raise EngineError(f"the ClientApp is given as '{client_app}', expected 'module:attribute'.", fix="For example 'client.app:app'.")
@@ -167,3 +173,5 @@ def _check(client_app: str, num_sites: int, workers: int | None, node_configs: S
         raise EngineError(f"{num_sites} sites on {workers} workers: at least one of each is needed.", fix="Ask for one or more.")
     if node_configs is not None and len(node_configs) != num_sites:
         raise EngineError(f"{len(node_configs)} node configurations for {num_sites} sites.", fix="Give one per site, or none.")
+    if nursery is not None and nursery.client_app != client_app:
+        raise EngineError(f"the nursery has imported '{nursery.client_app}', expected '{client_app}'.", fix="Start one for this ClientApp.")

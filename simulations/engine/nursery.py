@@ -18,6 +18,7 @@ coordinator killed with -9. Its workers ask the kernel to be killed when the nur
 import ctypes
 import gc
 import importlib
+import json
 import operator
 import os
 import selectors
@@ -26,10 +27,11 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from flwr.app import Error
 from flwr.clientapp import ClientApp
@@ -51,42 +53,69 @@ _ORDER = struct.Struct("<QQ")
 _FORK, _KILL = 1, 2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PATIENCE_S = 5.0
-_MAIN = "import sys; sys.path[:] = sys.argv[4:]; from simulations.engine import nursery; nursery.main(*sys.argv[1:4])"
+_MAIN = "import sys; sys.path[:] = sys.argv[3:]; from simulations.engine import nursery; nursery.main(*sys.argv[1:3])"
 
 
 class Nursery:
-    """The coordinator's handle on the nursery process."""
+    """The coordinator's handle on the nursery process. A context manager; thread-safe.
 
-    def __init__(self, client_app: str, board: SharedFile, env: Mapping[str, str]) -> None:
-        self.pipe, theirs = socket.socketpair()
-        with theirs:
-            fds = (theirs.fileno(), board.fileno())
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, on this module
-                [sys.executable, "-c", _MAIN, client_app, *map(str, fds), *sys.path],
-                env={**os.environ, **SETTINGS, **env},
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-                process_group=0,  # Ctrl-C is for the coordinator, which then closes the engine
-            )
+    Starting one early lets it import while the coordinator still prepares; several engines, one after another, may share one.
+    """
+
+    def __init__(self, client_app: str) -> None:
+        self.client_app = client_app
+        self._lock = threading.Lock()
+        self._pipe, self._process = self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def fork(self, pipe: socket.socket, outbox: SharedFile) -> None:
-        """Ask for a worker on this end of a pipe. It reports on the pipe. Raises: OSError, if the nursery is dead."""
-        socket.send_fds(self.pipe, [_ORDER.pack(_FORK, 0)], [pipe.fileno(), outbox.fileno()])
+    def fork(self, pipe: socket.socket, board: SharedFile, outbox: SharedFile, env: Mapping[str, str]) -> None:
+        """Ask for a worker on this end of a pipe, to which it reports. A nursery that has died is started again."""
+        note = json.dumps(dict(env)).encode()
+        outbox.write(note, 0)
+        order, fds = _ORDER.pack(_FORK, len(note)), [pipe.fileno(), board.fileno(), outbox.fileno()]
+        with self._lock:
+            try:
+                socket.send_fds(self._pipe, [order], fds)
+            except OSError:
+                self._end()
+                self._pipe, self._process = self._start()
+                socket.send_fds(self._pipe, [order], fds)
 
     def kill(self, pid: int) -> None:
         """End a worker, busy or not. The nursery does it: until it has reaped a pid, that pid means no other process."""
-        with suppress(OSError):
-            self.pipe.sendall(_ORDER.pack(_KILL, pid))
+        with self._lock, suppress(OSError):
+            self._pipe.sendall(_ORDER.pack(_KILL, pid))
 
     def close(self) -> None:
         """End the nursery and all its workers, and wait for it."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, on this module
+                [sys.executable, "-c", _MAIN, self.client_app, str(theirs.fileno()), *sys.path],
+                env={**os.environ, **SETTINGS},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,  # Ctrl-C is for the coordinator, which then closes the engine
+            )
+        return ours, process
+
+    def _end(self) -> None:
         with suppress(OSError):
-            self.pipe.shutdown(socket.SHUT_RDWR)
-        self.pipe.close()
+            self._pipe.shutdown(socket.SHUT_RDWR)
+        self._pipe.close()
         try:
             self._process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -94,13 +123,13 @@ class Nursery:
             self._process.wait()
 
 
-def main(client_app: str, pipe_fd: str, board_fd: str) -> NoReturn:
+def main(client_app: str, pipe_fd: str) -> NoReturn:
     """The nursery process: import, then fork on demand until the coordinator's pipe closes."""
     with socket.socket(fileno=int(pipe_fd)) as pipe:
         app = _load(client_app)
         gc.collect()
         gc.freeze()
-        _Foster(pipe, SharedFile(int(board_fd)), app).run()
+        _Foster(pipe, app).run()
     os._exit(0)
 
 
@@ -120,8 +149,8 @@ def _load(client_app: str) -> LoadedApp:
 class _Foster:
     """The nursery's loop: orders come from the pipe, deaths from SIGCHLD."""
 
-    def __init__(self, pipe: socket.socket, board: SharedFile, app: LoadedApp) -> None:
-        self._pipe, self._board, self._app = pipe, board, app
+    def __init__(self, pipe: socket.socket, app: LoadedApp) -> None:
+        self._pipe, self._app = pipe, app
         self._children: set[int] = set()
 
     def run(self) -> None:
@@ -145,30 +174,31 @@ class _Foster:
             os.waitpid(pid, 0)
 
     def _obey(self) -> None:
-        order, fds, _, _ = socket.recv_fds(self._pipe, _ORDER.size, 2)
+        order, fds, _, _ = socket.recv_fds(self._pipe, _ORDER.size, 3)
         if not order:
             raise EOFError
-        verb, pid = _ORDER.unpack(order)
+        verb, number = _ORDER.unpack(order)
         if verb == _FORK:
-            self._fork(*fds)
-        elif pid in self._children:
-            os.kill(pid, signal.SIGKILL)
+            self._fork(fds, number)
+        elif number in self._children:
+            os.kill(number, signal.SIGKILL)
 
-    def _fork(self, pipe_fd: int, outbox_fd: int) -> None:
+    def _fork(self, fds: list[int], size_of_note: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         nursery = os.getpid()
-        pid = os.fork()
-        if pid:
+        if pid := os.fork():
             self._children.add(pid)
-            os.close(pipe_fd)
-            os.close(outbox_fd)
+            for fd in fds:
+                os.close(fd)
             return
         _die_with(nursery)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._pipe.close()
-        run_and_exit(socket.socket(fileno=pipe_fd), self._board, SharedFile(outbox_fd), self._app)
+        pipe, board, outbox = socket.socket(fileno=fds[0]), SharedFile(fds[1]), SharedFile(fds[2])
+        os.environ.update(json.loads(outbox.read(size_of_note, 0)))
+        run_and_exit(pipe, board, outbox, self._app)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):

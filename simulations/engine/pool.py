@@ -62,10 +62,10 @@ class Worker:
 
 
 class Pool:
-    """Persistent workers for one `ClientApp`. Thread-safe; `close` ends every process."""
+    """Persistent workers, forked from a nursery that may serve other pools too. Thread-safe; `close` ends the workers."""
 
-    def __init__(self, client_app: str, workers: int, env: Mapping[str, str]) -> None:
-        self._client_app, self._env = client_app, env
+    def __init__(self, nursery: Nursery, workers: int, env: Mapping[str, str]) -> None:
+        self._nursery, self._env = nursery, env
         self._board = Board()
         self._queue: dict[str, Task] = {}
         self._replies: dict[str, Parcel] = {}
@@ -79,7 +79,6 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         self._alarm, self._bell = socket.socketpair()
         self._watch(self._alarm, lambda: self._alarm.recv(4096))
-        self._nursery = self._open_nursery()
         self._workers: list[Worker] = []
         for _ in range(workers):
             self._hire()
@@ -133,10 +132,11 @@ class Pool:
             self._changed.notify_all()
         self._ring()
         self._thread.join()
-        self._nursery.close()
         self._selector.close()
         for worker in self._workers:
-            worker.pipe.close()
+            if worker.pid and worker.task:
+                self._nursery.kill(worker.pid)
+            worker.pipe.close()  # which ends an idle one
             worker.outbox.close()
         self._board.file.close()
         self._alarm.close()
@@ -242,27 +242,11 @@ class Pool:
 
     # Workers come and go.
 
-    def _open_nursery(self) -> Nursery:
-        nursery = Nursery(self._client_app, self._board.file, self._env)
-        self._watch(nursery.pipe, lambda: self._replace_nursery(nursery))
-        return nursery
-
-    def _replace_nursery(self, nursery: Nursery) -> None:
-        """Its pipe has closed: it died, and its workers with it. They are replaced as their own pipes close."""
-        if nursery is self._nursery:
-            self._selector.unregister(nursery.pipe)
-            nursery.close()
-            self._nursery = self._open_nursery()
-
     def _hire(self) -> None:
         ours, theirs = socket.socketpair()
         worker = Worker(ours, SharedFile.create())
         with theirs:
-            try:
-                self._nursery.fork(theirs, worker.outbox)
-            except OSError:
-                self._replace_nursery(self._nursery)
-                self._nursery.fork(theirs, worker.outbox)
+            self._nursery.fork(theirs, self._board.file, worker.outbox, self._env)
         self._workers.append(worker)
         self._watch(ours, lambda: self._hear(worker))
 
@@ -303,9 +287,10 @@ class Pool:
                 self._settle(task, _error(task, ErrorCode.CLIENT_APP_CRASHED, "the worker process died"))
             self._stillborn += worker.pid is None
             if self._stillborn >= _BIRTHS_WITHOUT_LIFE:
+                module = self._nursery.client_app.partition(":")[0]
                 raise EngineError(
                     f"{self._stillborn} simulation workers in a row died before their first message.",
-                    fix=f"Import '{self._client_app.partition(':')[0]}' in Python to see why; it may need more memory than there is.",
+                    fix=f"Import '{module}' in Python to see why; it may need more memory than there is.",
                 )
             self._hire()
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from common.errors import EngineError
-from simulations.engine import LocalEngine
+from simulations.engine import LocalEngine, Nursery
 from simulations.engine.parcel import pack_message, unpack_message
 
 
@@ -176,6 +176,21 @@ def test_a_message_to_nobody_is_refused(engine: LocalEngine) -> None:
 def test_impossible_engines_are_refused(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(EngineError, match=complaint):
         LocalEngine(**arguments)
+
+
+def test_engines_one_after_another_share_a_nursery(engine_app: str) -> None:
+    with Nursery(engine_app) as nursery:
+        workers = []
+        for name in ("first", "second"):
+            with LocalEngine(engine_app, num_sites=2, workers=1, env={"WHICH": name}, nursery=nursery) as engine:
+                (reply, _) = ask(engine, "query.environment")
+                assert reply["environment"]["WHICH"] == name
+                parent, worker = engine.pids()
+                assert parent == nursery.pid
+                workers.append(worker)
+        assert len(set(workers)) == 2
+        with pytest.raises(EngineError, match=f"imported '{engine_app}', expected 'client.app:app'"):
+            LocalEngine("client.app:app", num_sites=1, nursery=nursery)
 
 
 def test_a_closed_engine_says_so(engine_app: str) -> None:

@@ -16,7 +16,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from common.errors import EngineError
-from simulations.engine import LocalEngine
+from simulations.engine import LocalEngine, Nursery
 
 PATIENCE_S = 60.0
 
@@ -149,6 +149,18 @@ def test_leaving_the_engine_ends_every_process_even_a_busy_one(engine_app: str) 
         pids = engine.pids()
     assert len(pids) == 3
     wait_until_gone(pids)
+
+
+def test_leaving_an_engine_ends_its_busy_workers_but_not_a_shared_nursery(engine_app: str) -> None:
+    with Nursery(engine_app) as nursery:
+        with LocalEngine(engine_app, num_sites=2, workers=2, nursery=nursery) as engine:
+            first, second = engine.get_node_ids()
+            engine.push_messages([Message(RecordDict(), first, "train.hang")])
+            engine.send_and_receive([Message(RecordDict(), second, "query.who")])
+            _, *workers = engine.pids()
+        wait_until_gone(workers)
+        with LocalEngine(engine_app, num_sites=1, nursery=nursery) as engine:
+            assert not ask(engine, ["query.who"])[0].has_error()
 
 
 COORDINATOR = """

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ways to train a round at many sites, one process each: `python -m simulations.benchmarks.contenders NAME SITES WORKERS FOLDER`.
+
+    loop      one plain PyTorch loop (plain.py)
+    limit     one plain PyTorch process per worker, tuned, and nothing else (plain.py)
+    fedward   client/app.py and server/rounds.py on the LocalEngine, as `fedward simulate` runs them
+    ray       client/app.py and server/rounds.py on Flower's own simulation runtime
+
+All train the same network on the same stored images, and all import only what they need, since start-up is measured too.
+"""
+
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulations.benchmarks.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+    from common.update import Weights
+    from server.journal import CommittedRound
+
+ENGINES = ("fedward", "ray")
+CLIENT_APP = "client.app:app"
+PLAIN = ("loop", "limit")
+
+
+class Metronome:
+    """An `Observer` that makes a coordinator wait at the turnstile after each round, and refuses to time a round that failed."""
+
+    def __init__(self, turnstile: Turnstile) -> None:
+        self._turnstile = turnstile
+
+    def round_opened(self, number: int, cohort: list[str]) -> None:
+        if number == 1:
+            self._turnstile.ready()
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
+        if refused:
+            raise RuntimeError(f"{site} refused round {number}; its error.log says why")
+
+    def round_committed(self, done: "CommittedRound", weights: "Weights") -> None:
+        if done.missing:
+            raise RuntimeError(f"{len(done.missing)} sites are missing from round {done.round}")
+        self._turnstile.lap()
+
+
+def run(name: str, num_sites: int, workers: int, folder: Path) -> None:
+    """Be a contender until the plan's rounds are done."""
+    turnstile = Turnstile()
+    if name in ENGINES:
+        {"fedward": _fedward, "ray": _ray}[name](num_sites, workers, folder, turnstile)
+        return
+    from simulations.benchmarks import plain
+    from simulations.benchmarks.workload import Workload
+
+    train = {"loop": plain.loop, "limit": plain.limit}[name]
+    train(Workload(folder=folder, num_sites=num_sites), workers, turnstile)
+
+
+def _fedward(num_sites: int, workers: int, folder: Path, turnstile: Turnstile) -> None:
+    """As `fedward simulate` does it: the nursery first, so that it imports while this process does."""
+    from simulations.engine import LocalEngine, Nursery
+
+    with Nursery(CLIENT_APP) as nursery:
+        coordinate = _coordinator(num_sites, folder, turnstile)
+        with LocalEngine(CLIENT_APP, num_sites, workers=workers, env=_environment(folder), nursery=nursery) as grid:
+            coordinate(grid)
+
+
+def _ray(num_sites: int, workers: int, folder: Path, turnstile: Turnstile) -> None:
+    """The same on Flower's simulation runtime, one processor for each of its actors."""
+    from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
+    from flwr.serverapp import ServerApp
+    from flwr.simulation import run_simulation
+
+    from client.app import app
+
+    os.environ.update(_environment(folder))
+    coordinate = _coordinator(num_sites, folder, turnstile)
+    server_app = ServerApp()
+    server_app.main()(lambda grid, context: coordinate(grid))
+    resources: BackendConfig = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}}
+    run_simulation(server_app, app, num_sites, backend_config=resources)
+
+
+def _coordinator(num_sites: int, folder: Path, turnstile: Turnstile) -> "Callable[[Grid], None]":
+    """The real coordinator, opened when it gets its grid: Flower calls it in a thread of its own."""
+    from common.models import initial_weights
+    from common.plan import digest_of
+    from server.checkpoint import CheckpointFolder
+    from server.journal import Journal
+    from server.rounds import Coordinator
+    from simulations.benchmarks.workload import Workload
+
+    plan = Workload(folder=folder, num_sites=num_sites).plan
+
+    def coordinate(grid: "Grid") -> None:
+        run = Path(tempfile.mkdtemp(dir=folder))
+        journal = Journal(run / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=False)
+        coordinator = Coordinator(
+            grid=grid,
+            plan=plan,
+            initial=initial_weights(plan),
+            journal=journal,
+            checkpoints=CheckpointFolder(run / "checkpoints", power_cut_safe=False),
+            observer=Metronome(turnstile),
+        )
+        coordinator.run()
+        journal.close()
+
+    return coordinate
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    from simulations.benchmarks.workload import PLAN_FILE, SITES
+
+    return {"FEDWARD_PLAN": str(folder / PLAN_FILE), "FEDWARD_SITES": str(folder / SITES)}
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
