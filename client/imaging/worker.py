@@ -15,10 +15,12 @@ Not protected: the network. Run the site without one (deploy/).
 import dataclasses
 import errno
 import json
+import logging
 import os
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -92,6 +94,8 @@ def serve(tasks: IO[str], results: IO[str], root: int, output: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (brief.limits.memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")
+    logging.disable()
     for line in tasks:
         slot, path = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, brief.limits.seconds)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A patient's key hides who it is, tells patients apart, and lasts as long as the secret."""
+
+import hashlib
+import hmac
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.imaging.identity import PatientSecret, is_placeholder, item_key, load_or_create, patient_key
+from common.errors import SecretFile
+
+SECRET = PatientSecret(value=bytes(range(32)))
+identifiers = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
+
+
+def test_the_key_is_the_documented_hmac() -> None:
+    parts = [b"patient", b"NORTH", b"MRN-1"]
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    expected = hmac.new(SECRET.value, message, hashlib.sha256).digest()[:16].hex()
+    assert patient_key(SECRET, "NORTH", "MRN-1") == expected
+
+
+@given(identifiers, identifiers, identifiers, identifiers)
+def test_two_patients_never_share_a_key(issuer: str, patient: str, other_issuer: str, other_patient: str) -> None:
+    same_person = (issuer, patient) == (other_issuer, other_patient)
+    assert (patient_key(SECRET, issuer, patient) == patient_key(SECRET, other_issuer, other_patient)) is same_person
+
+
+@given(identifiers, identifiers)
+def test_a_patient_and_an_image_of_one_name_have_different_keys(kind: str, name: str) -> None:
+    assert patient_key(SECRET, kind, name) != item_key(SECRET, kind, name)
+
+
+def test_the_boundary_between_issuer_and_id_counts() -> None:
+    assert patient_key(SECRET, "AB", "C") != patient_key(SECRET, "A", "BC")
+
+
+def test_padding_and_unicode_spelling_do_not_count() -> None:
+    assert patient_key(SECRET, "N ", "Mu\u0308ller ") == patient_key(SECRET, "N", "M\u00fcller")
+
+
+def test_another_secret_gives_another_key_and_another_fingerprint() -> None:
+    other = PatientSecret(value=bytes(32))
+    assert patient_key(SECRET, "N", "1") != patient_key(other, "N", "1")
+    assert SECRET.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("text", ["", "   ", "ANON", "anonymous", "Anonymized", "UNKNOWN", "N/A", "none", "XXXX", "---", "No-ID", "***"])
+def test_a_placeholder_is_no_patient(text: str) -> None:
+    assert is_placeholder(text)
+
+
+@pytest.mark.parametrize("text", ["1", "0017", "MRN-0017", "X12", "Anonymous17", "PAT001", "p000"])
+def test_an_identifier_is_no_placeholder(text: str) -> None:
+    assert not is_placeholder(text)
+
+
+def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "patients.secret"
+    first = load_or_create(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_or_create(path) == first
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_processes_that_make_the_secret_at_once_share_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        secrets = list(pool.map(load_or_create, [tmp_path / "secret"] * 32))
+    assert len({secret.value for secret in secrets}) == 1
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "secret"
+    load_or_create(path)
+    path.chmod(mode)
+    with pytest.raises(SecretFile, match=rf"{mode:04o}, 0600 expected.*chmod 600"):
+        load_or_create(path)
+
+
+def test_a_link_in_place_of_the_secret_is_refused(tmp_path: Path) -> None:
+    load_or_create(tmp_path / "real")
+    (tmp_path / "secret").symlink_to(tmp_path / "real")
+    with pytest.raises(SecretFile, match="not a link"):
+        load_or_create(tmp_path / "secret")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SecretFile):
+        load_or_create(tmp_path / "dangling")
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_secret_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "secret"
+    path.touch(mode=0o600)
+    path.write_bytes(os.urandom(size))
+    with pytest.raises(SecretFile, match=f"{size} bytes found, 32 expected"):
+        load_or_create(path)
+
+
+def test_the_secret_is_not_in_its_repr() -> None:
+    shown = repr(PatientSecret(value=b"S" * 32))
+    assert "S" * 4 not in shown
+    assert (b"S" * 4).hex() not in shown
