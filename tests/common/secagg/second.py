@@ -136,7 +136,7 @@ def verify_key(seed: bytes) -> bytes:
 
 
 def quantise(x: float, bits: int, r: float, weight: int, max_weight: int) -> int:
-    top = 2 ** (bits - 1) - 1
+    top = (1 << (bits - 1)) - 1
     rounded: int = round(max(-r, min(r, x * (weight / max_weight))) * (top / r))
     return max(-top, min(top, rounded))
 
