@@ -59,13 +59,13 @@ class RecordHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus has no types
             self._collected[parameter] = self._collected[parameter] + of_each if parameter in self._collected else of_each
 
 
-def convolution_gradients(layer: nn.Conv2d, inputs: Sequence[Tensor], output_gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
+def convolution_gradients(layer: nn.Conv2d, inputs: Sequence[Tensor], output_gradient: Tensor) -> Mapping[Tensor, Tensor]:
     """Gradients of a convolution's weight (B, O, C, K, L) and bias (B, O), for any memory order."""
     patches_BQP = _patches(inputs[0], layer)
     slopes_BQO = output_gradient.permute(0, 2, 3, 1).flatten(1, 2)
     weight_BOP = slopes_BQO.transpose(1, 2) @ patches_BQP
     B, O, _ = weight_BOP.shape  # noqa: E741  # output channels
-    gradients: dict[nn.Parameter, Tensor] = {layer.weight: weight_BOP.view(B, O, *layer.kernel_size, -1).permute(0, 1, 4, 2, 3)}
+    gradients = {layer.weight: weight_BOP.view(B, O, *layer.kernel_size, -1).permute(0, 1, 4, 2, 3)}
     if layer.bias is not None:
         gradients[layer.bias] = slopes_BQO.sum(dim=1)
     return gradients
