@@ -52,7 +52,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context, reply: Callable[[Site], RecordDict]) -> Message:
-    home = _home(context)
+    home = home_of(context)
     try:
         content = reply(_site(home, _plan_file(context)))
     except FedwardError as error:
@@ -71,7 +71,8 @@ def _plan_file(context: Context) -> Path:
     return Path(str(context.node_config.get("plan") or _required(PLAN_VARIABLE)))
 
 
-def _home(context: Context) -> Path:
+def home_of(context: Context) -> Path:
+    """The home folder of the site that this node is. Raises: DataNotFound, if nothing on this machine says."""
     if home := context.node_config.get("home") or os.environ.get(SITE_VARIABLE):
         return Path(str(home))
     return _homes(Path(_required(SITES_VARIABLE)))[int(context.node_config["partition-id"])]

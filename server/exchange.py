@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 _POLL_S = 0.2
@@ -38,7 +38,7 @@ def ask(grid: Grid, question: str, contents: Mapping[int, RecordDict], *, group:
 
     The message's time to live is the deadline: what comes later is not delivered by Flower, and not awaited by us.
     """
-    messages = [grid.create_message(content, question, node, group, ttl=deadline_s) for node, content in contents.items()]
+    messages = [Message(content, node, question, ttl=deadline_s, group_id=group) for node, content in contents.items()]
     nodes = [message.metadata.dst_node_id for message in messages]
     awaited = dict(zip(grid.push_messages(messages), nodes, strict=True))
     end = time.monotonic() + deadline_s

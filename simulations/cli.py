@@ -29,7 +29,9 @@ def simulate(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to train; privacy is calibrated to them.")] = None,
     engine: Annotated[str, typer.Option(help="local: worker processes here. ray: Flower's own runtime, past one machine.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one a core).")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Fixes partition, first weights and order of work; never the privacy noise.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Fixes partition, first weights and order of work; never the privacy noise.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/PLAN-NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, after a crash or an interruption.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in --out.")] = False,
@@ -37,6 +39,9 @@ def simulate(
     cache: Annotated[Path | None, typer.Option(help="Where made and decoded images are kept between runs.")] = None,
     unsafe_noise_seed: Annotated[
         int | None, typer.Option(help="Draw the privacy noise from a seed, to compare two runs bit by bit. Such a run protects nobody.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Let a site fail: SITE:KIND:ROUND; kinds raise, crash, silent; round * is each.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,6 +52,7 @@ def simulate(
     """
     # Imported when called: torch takes longer to import than --help should take.
     from simulations import scenario
+    from simulations.faults import parse_faults
     from simulations.run import Options, simulate
     from simulations.show import Show
     from simulations.stage import Workshop, find_stage, set_stage
@@ -54,7 +60,7 @@ def simulate(
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}' is not an engine; choose local or ray.", param_hint="--engine")
     console = Console(stderr=True, quiet=as_json)
-    options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare)
+    options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare, faults=parse_faults(fault or ()))
     with Show(console) as show:
         if resume:
             if out is None:

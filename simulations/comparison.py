@@ -99,8 +99,7 @@ def _drive(grid: LocalEngine, chains: Mapping[int, Chain], progress: Progress) -
     awaited: dict[str, int] = {}
 
     def push(node: int) -> None:
-        message = grid.create_message(chains[node].question(), wire.TRAIN, node, "comparison")
-        [message_id] = grid.push_messages([message])
+        [message_id] = grid.push_messages([Message(chains[node].question(), node, wire.TRAIN)])
         awaited[message_id] = node
 
     for node in chains:

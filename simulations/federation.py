@@ -26,11 +26,15 @@ from server.checkpoint import CheckpointFolder
 from server.journal import CommittedRound, Journal
 from server.rounds import Coordinator, Observer
 from simulations.engine import LocalEngine
+from simulations.faults import FAULTS_VARIABLE, FAULTY_APP, Fault
 
 CLIENT_APP = "client.app:app"
 EngineName = Literal["local", "ray"]
 CHECKPOINTS = "checkpoints"
 JOURNAL = "journal.sqlite"
+
+Outcome = tuple[Weights, list[CommittedRound]]
+"""The final model, and every committed round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,22 +47,27 @@ class Federation:
     num_sites: int
     folder: Path
     unsafe_noise_seed: int | None = None
+    faults: tuple[Fault, ...] = ()
 
-    def train(self, observer: Observer, *, engine: EngineName, workers: int | None) -> tuple[Weights, list[CommittedRound]]:
-        """Run, or go on with, all rounds. Returns the final model and every committed round. Raises: RoundError, StorageError,
-        EngineError."""
-        with self._journal() as journal:
+    def train(self, observer: Observer, *, engine: EngineName, workers: int | None) -> Outcome:
+        """Run, or go on with, all rounds.
 
-            def run(grid: Grid) -> Weights:
-                return self._coordinator(grid, journal, observer).run()
+        Raises: RoundError, StorageError, EngineError.
+        """
 
-            environment = {PLAN_VARIABLE: str(self.plan_file.resolve()), SITES_VARIABLE: str(self.sites.resolve())}
-            if engine == "local":
-                with LocalEngine(CLIENT_APP, self.num_sites, workers=workers, env=environment) as grid:
-                    weights = run(grid)
-            else:
-                weights = _on_ray(run, environment, self.num_sites, workers or os.cpu_count() or 1)
-            return weights, journal.committed()
+        def run(grid: Grid) -> Outcome:
+            # Opened here, because Flower calls a ServerApp in a thread of its own and SQLite stays in the thread that opened it.
+            with self._journal() as journal:
+                return self._coordinator(grid, journal, observer).run(), journal.committed()
+
+        environment = {PLAN_VARIABLE: str(self.plan_file.resolve()), SITES_VARIABLE: str(self.sites.resolve())}
+        if engine == "ray":
+            return _on_ray(run, environment, self.num_sites, workers or os.cpu_count() or 1)
+        client_app = CLIENT_APP
+        if self.faults:
+            client_app, environment[FAULTS_VARIABLE] = FAULTY_APP, ",".join(map(str, self.faults))
+        with LocalEngine(client_app, self.num_sites, workers=workers, env=environment) as grid:
+            return run(grid)
 
     @contextmanager
     def _journal(self) -> Iterator[Journal]:
@@ -87,7 +96,7 @@ class Federation:
         )
 
 
-def _on_ray(run: Callable[[Grid], Weights], environment: dict[str, str], num_sites: int, workers: int) -> Weights:
+def _on_ray(run: Callable[[Grid], Outcome], environment: dict[str, str], num_sites: int, workers: int) -> Outcome:
     """The same coordinator and the same ClientApp on Flower's simulation runtime, which can span machines."""
     try:
         import ray  # noqa: F401 - an extra: absent on hospital machines on purpose, since Ray pickles
@@ -96,7 +105,7 @@ def _on_ray(run: Callable[[Grid], Weights], environment: dict[str, str], num_sit
         raise EngineError("--engine ray needs Flower's simulation extra.", fix="Install it: pip install 'fedward[ray]'.") from error
     from client.app import app as client_app
 
-    results: list[Weights] = []
+    results: list[Outcome] = []
     failures: list[BaseException] = []
     server_app = ServerApp()
 
@@ -110,11 +119,10 @@ def _on_ray(run: Callable[[Grid], Weights], environment: dict[str, str], num_sit
             raise
 
     os.environ.update(environment)
-    resources = {"num_cpus": 1, "num_gpus": 0.0}
+    client: dict[str, ConfigRecordValues] = {"num_cpus": 1, "num_gpus": 0.0}
+    pool: dict[str, ConfigRecordValues] = {"num_cpus": workers}
     try:
-        run_simulation(
-            server_app, client_app, num_sites, backend_config={"client_resources": resources, "init_args": {"num_cpus": workers}}
-        )
+        run_simulation(server_app, client_app, num_sites, backend_config={"client_resources": client, "init_args": pool})
     except Exception:
         if not failures:
             raise

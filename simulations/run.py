@@ -24,6 +24,7 @@ from server.export import export
 from server.journal import CommittedRound
 from simulations import report
 from simulations.comparison import POOLED, train_apart
+from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
 from simulations.observer import HoldOut, RoundFigures, predictions, score
 from simulations.scenario import to_toml
@@ -45,6 +46,7 @@ class Options:
     engine: EngineName = "local"
     workers: int | None = None
     compare: bool = True
+    faults: tuple[Fault, ...] = ()
 
 
 def simulate(stage: Stage, options: Options, show: Show, *, command: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def _federate(stage: Stage, options: Options, show: Show) -> tuple[Weights, list
         num_sites=len(stage.sites),
         folder=stage.folder,
         unsafe_noise_seed=unsafe_seed(stage),
+        faults=options.faults,
     )
     observer = _watch(stage, "federation", show, record=True)
     return federation.train(observer, engine=options.engine, workers=options.workers)

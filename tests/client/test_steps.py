@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first request wins: the same one gets the same bytes, another one is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.steps import Answered, StepStore
+from common.errors import Equivocation, Replay
+from common.update import ReleasedDelta
+from common.wire import Step
+
+STEP = Step(session=b"a" * 16, round=5, attempt=1, plan="p")
+UPDATE = ReleasedDelta(values=np.linspace(-1, 1, 17, dtype=np.float32))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    StepStore(tmp_path / "answer.bin", power_cut_safe=True).store(Answered(step=STEP, request="r", update=UPDATE))
+    return tmp_path / "answer.bin"
+
+
+def find(path: Path, step: Step, request: str = "r") -> ReleasedDelta | None:
+    return StepStore(path, power_cut_safe=False).find(step, request)
+
+
+def test_the_same_request_gets_the_same_bytes(path: Path) -> None:
+    found = find(path, STEP)
+    assert found is not None
+    assert found.values.tobytes() == UPDATE.values.tobytes()
+
+
+def test_a_new_site_has_answered_nothing(tmp_path: Path) -> None:
+    assert find(tmp_path / "answer.bin", STEP) is None
+
+
+@pytest.mark.parametrize("step", [replace(STEP, round=6, attempt=0), replace(STEP, attempt=2), replace(STEP, session=b"b" * 16, round=1)])
+def test_a_later_step_or_another_session_is_new(path: Path, step: Step) -> None:
+    assert find(path, step) is None
+
+
+def test_another_model_for_the_same_step_is_refused(path: Path) -> None:
+    with pytest.raises(Equivocation, match="round 5, attempt 1"):
+        find(path, STEP, "another")
+
+
+@pytest.mark.parametrize("step", [replace(STEP, round=4), replace(STEP, attempt=0), replace(STEP, round=4, attempt=7)])
+def test_an_older_step_is_refused(path: Path, step: Step) -> None:
+    with pytest.raises(Replay):
+        find(path, step)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small federation for journeys: pictures that a tiny network can tell apart, of patients who do not exist."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from simulations import scenario
+from simulations.scenario import Scenario
+from simulations.stage import Stage, Workshop, set_stage
+
+PLAN = """\
+[plan]
+name = "journey"
+purpose = "a short federation for the tests"
+[input]
+modality = "any"
+height = 16
+width = 16
+[task]
+kind = "classification"
+classes = ["left", "right"]
+[model]
+family = "cnn"
+widths = [4, 8]
+hidden = 8
+[training]
+rounds = 4
+local_steps = 2
+batch = 8
+learning_rate = 0.2
+momentum = 0.5
+[privacy]
+{privacy}
+[aggregation]
+minimum_cohort = 2
+deadline_s = 60
+[simulation]
+sites = 4
+partition = "iid"
+folds = 4
+"""
+PRIVATE = 'unit = "record"\nepsilon = 8\ndelta = 1e-4\nclip_norm = 1'
+OPEN = 'unit = "none"'
+NOISE_SEED = 7
+
+
+def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, seed: int = 0) -> Path:
+    """An image folder with index.csv: a bright bar on the left or on the right, in noise."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    images, rows = [], []
+    for patient in range(patients):
+        label = patient % 2
+        for _ in range(images_each):
+            image = rng.normal(90, 25, (16, 16))
+            image[3:13, 10 * label + 1 : 10 * label + 5] += 70
+            rows.append({"row": len(images), "label": label, "patient_id": f"made {patient}"})
+            images.append(image.clip(0, 255).astype(np.uint8))
+    np.savez(folder / "images.npz", images=np.stack(images))
+    with (folder / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["row", "label", "patient_id"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def made_scenario(*, private: bool, change: tuple[str, str] = ("", "")) -> Scenario:
+    """The journey's plan, with one piece of its text replaced."""
+    return scenario.parse(PLAN.format(privacy=PRIVATE if private else OPEN).replace(*change))
+
+
+def made_stage(folder: Path, played: Scenario) -> Stage:
+    """A run folder, set and ready; its noise is seeded, so that two runs can be compared bit by bit."""
+    data = folder.parent / "pictures"
+    if not data.exists():
+        pictures(data)
+    shop = Workshop(cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
+    return set_stage(played, data, folder, shop)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round is committed when the journal says so, and a journal knows its run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.errors import RunFolderTaken, StorageError
+from server.journal import CommittedRound, Journal, Missing
+
+
+def opened(folder: Path, plan: str = "p", session: bytes = b"s") -> Journal:
+    return Journal(folder / "journal.sqlite", plan=plan, session=session, power_cut_safe=True)
+
+
+def done(number: int) -> CommittedRound:
+    return CommittedRound(
+        round=number,
+        attempt=0,
+        sites=("north", "south"),
+        missing=(Missing(site="west", why="E_SILENT"),),
+        checkpoint=f"round-{number}.safetensors",
+        sha256="0" * 64,
+        seconds=1.5,
+        update_norm=0.25,
+    )
+
+
+def test_a_committed_round_is_read_back_whole(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="m", cohort=["north", "south", "west"])
+    journal.commit(done(1))
+    journal.close()
+    assert opened(tmp_path).committed() == [done(1)]
+
+
+def test_the_session_outlives_the_coordinator(tmp_path: Path) -> None:
+    opened(tmp_path, session=b"first").close()
+    assert opened(tmp_path, session=b"second").session == b"first"
+
+
+def test_an_open_round_keeps_its_attempt_so_that_sites_answer_again(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    assert journal.open_round(1, model="m", cohort=["north"]) == 0
+    journal.close()
+    assert opened(tmp_path).open_round(1, model="m", cohort=["north"]) == 0
+
+
+def test_a_failed_round_gets_a_new_attempt(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="m", cohort=["north"])
+    journal.reopen(1)
+    assert journal.open_round(1, model="m", cohort=["north"]) == 1
+
+
+def test_an_open_round_is_not_committed(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="m", cohort=["north"])
+    assert journal.committed() == []
+
+
+def test_a_committed_round_is_not_opened_again(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="m", cohort=["north"])
+    journal.commit(done(1))
+    with pytest.raises(StorageError, match="round 1 is 'committed'"):
+        journal.open_round(1, model="m", cohort=["north"])
+
+
+def test_another_plan_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path, plan="p").close()
+    with pytest.raises(RunFolderTaken, match="belongs to plan p"):
+        opened(tmp_path, plan="q")
+
+
+def test_two_coordinators_cannot_share_a_journal(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="m", cohort=["north"])
+    second = (
+        "import sys; from pathlib import Path; from server.journal import Journal\n"
+        "Journal(Path(sys.argv[1]) / 'journal.sqlite', plan='p', session=b's', power_cut_safe=True)"
+    )
+    other = subprocess.run([sys.executable, "-c", second, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert other.returncode != 0
+    assert "in use by another coordinator" in other.stderr
+    journal.close()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strategies are arithmetic that can be done by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import CohortTooSmall
+from common.update import AggregateDelta, ReleasedDelta
+from server.rounds import mean_of
+from server.strategies.fedavg import FedAvg
+from server.strategies.fedavgm import FedAvgM
+
+
+def vector(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_fedavg_adds_the_mean_delta() -> None:
+    state = FedAvg().init(vector(1, 2))
+    state = FedAvg().apply(state, AggregateDelta(values=vector(0.5, -1), num_sites=3))
+    np.testing.assert_array_equal(state.weights, vector(1.5, 1))
+
+
+def test_fedavgm_remembers_the_last_round() -> None:
+    strategy = FedAvgM(learning_rate=2.0, momentum=0.5)
+    state = strategy.init(vector(0))
+    for expected in (2.0, 5.0, 8.5):  # velocities 1, 1.5, 1.75
+        state = strategy.apply(state, AggregateDelta(values=vector(1), num_sites=2))
+        assert state.weights[0] == expected
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=8))
+def test_fedavgm_without_momentum_is_fedavg(deltas: list[float]) -> None:
+    plain, momentum = FedAvg(), FedAvgM(learning_rate=1.0, momentum=0.0)
+    one, other = plain.init(vector(0)), momentum.init(vector(0))
+    for delta in deltas:
+        aggregate = AggregateDelta(values=vector(delta), num_sites=1)
+        one, other = plain.apply(one, aggregate), momentum.apply(other, aggregate)
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def test_the_order_of_arrival_does_not_change_a_bit() -> None:
+    rng = np.random.default_rng(0)
+    updates = {f"site_{i}": ReleasedDelta(values=rng.normal(size=64).astype(np.float32) * 10.0**i) for i in range(4)}
+    means = {mean_of(dict(order)).values.tobytes() for order in itertools.permutations(updates.items())}
+    assert len(means) == 1
+
+
+def test_the_mean_is_the_mean() -> None:
+    rng = np.random.default_rng(1)
+    deltas = rng.normal(size=(7, 33)).astype(np.float32)
+    mean = mean_of({str(i): ReleasedDelta(values=delta) for i, delta in enumerate(deltas)})
+    assert mean.num_sites == 7
+    np.testing.assert_allclose(mean.values, deltas.astype(np.float64).mean(axis=0), atol=1e-7)
+
+
+def test_nobody_has_no_mean() -> None:
+    with pytest.raises(CohortTooSmall):
+        mean_of({})
