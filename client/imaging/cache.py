@@ -126,15 +126,12 @@ def _open(home: Path, key: str, shape: Shape) -> Cached | None:
     """The cache, or None if it is not there or not sound."""
     try:
         fingerprint, _, body = (home / INDEX).read_bytes().partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != fingerprint:
-            return None
         index: dict[str, Any] = json.loads(body)
-        images = np.load(home / IMAGES, mmap_mode="r", allow_pickle=False)
-        whole = (len(index["items"]), *shape)
-        if index["key"] != key or images.shape != whole or images.dtype != np.uint16 or _hash_of(home / IMAGES) != index["images_sha256"]:
+        if hashlib.sha256(body).hexdigest().encode() != fingerprint or index["key"] != key:
             return None
+        images = _map(home / IMAGES, (len(index["items"]), *shape), index["images_sha256"])
         return Cached(
-            images=np.asarray(images),
+            images=images,
             items=tuple(index["items"]),
             patients=tuple(index["patients"]),
             seen=index["seen"],
@@ -142,6 +139,16 @@ def _open(home: Path, key: str, shape: Shape) -> Cached | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _map(path: Path, shape: tuple[int, ...], sha256: str | None) -> NDArray[np.uint16]:
+    """The images, mapped from disk. Raises: ValueError, if the file is not the one that was written."""
+    if path.stat().st_size != slots.HEADER_BYTES + int(np.prod(shape)) * slots.SAMPLE_DTYPE.itemsize or _hash_of(path) != sha256:
+        raise ValueError("not what was written")
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.shape != shape or images.dtype != slots.SAMPLE_DTYPE:
+        raise ValueError("not what was written")
+    return np.asarray(images)
 
 
 def _hash_of(path: Path) -> str | None:

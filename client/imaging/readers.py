@@ -21,7 +21,7 @@ from types import TracebackType
 
 from client.imaging.dicom import Identity
 from client.imaging.rejection import Reason
-from client.imaging.worker import Brief
+from client.imaging.worker import READY, Brief
 from common.errors import DiskFull, EngineError
 
 Progress = Callable[[int, int], None]  # files done, files in all
@@ -41,7 +41,6 @@ IN_FLIGHT = 2
 FILES_PER_WORKER = 16  # fewer, and starting another process costs more than it brings
 LONGEST_LINE = 1 << 20
 GRACE_S = 2.0  # for a dying process to be gone, so that its status says of what it died
-PYTHON_ERROR = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,7 @@ class _Worker:
         os.close(tasks_read)
         os.close(results_write)
         self.pending: deque[Task] = deque()
-        self.answered = 0
+        self.is_ready = False
         self._partial = b""
         self._send(brief)
 
@@ -108,6 +107,8 @@ class _Worker:
         """Whole answers that have arrived; None when the worker is gone."""
         received = os.read(self.results, 1 << 16)
         *lines, self._partial = (self._partial + received).split(b"\n")
+        if lines and not self.is_ready:
+            self.is_ready = json.loads(lines.pop(0)) == READY
         return lines if received and len(self._partial) < LONGEST_LINE else None
 
     def end(self, *, grace_s: float = 0.0) -> int:
@@ -158,9 +159,7 @@ class _Crew:
             for ready, _ in self._selector.select():
                 worker: _Worker = ready.data
                 lines = worker.lines()
-                answers = [_answer(worker.pending.popleft(), line) for line in lines or ()]
-                worker.answered += len(answers)
-                yield from answers
+                yield from (_answer(worker.pending.popleft(), line) for line in lines or ())
                 if lines is None:
                     yield from self._bury(worker)
                 else:
@@ -186,9 +185,10 @@ class _Crew:
     def _bury(self, worker: _Worker) -> Iterator[Outcome]:
         """The file it was reading is to blame, the others go back to the queue, and another worker takes its place."""
         status = self._dismiss(worker, grace_s=GRACE_S)
-        if not worker.answered and status == PYTHON_ERROR:
+        if not worker.is_ready:
             raise EngineError(
-                "imaging: a reader process ended before its first file.", fix=f"Run: {sys.executable} -c 'import client.imaging.worker'."
+                f"imaging: a reader process did not start (exit status {status}).",
+                fix=f"Run in '{HOUSE}': {sys.executable} -c 'import client.imaging.worker'.",
             )
         if worker.pending:
             reason = Reason.TIMEOUT if status == -signal.SIGALRM else Reason.CRASHED

@@ -7,7 +7,7 @@ wedged decoder cannot argue with: address space (RLIMIT_AS), and a timer per fil
 What it sees as identity goes up the pipe in plain text and is hashed by the parent at once.
 
 The sample is written in place with pwrite, at the slot that the task names; only the outcome travels through the pipe. Messages are JSON
-lines: a `Brief` first, then `[slot, path]` each answered by `[slot, reason]` or `[slot, null, issuer, patient_id, sop_instance_uid]`.
+lines: a `Brief` answered by `"ready"`, then each `[slot, path]` by `[slot, reason]` or `[slot, null, issuer, patient_id, sop_instance_uid]`.
 
 Not protected: the network. Run the site without one (deploy/).
 """
@@ -33,6 +33,7 @@ from client.imaging.sample import Sample
 from common.plan.spec import InputSpec, Window
 
 Kind = Literal["dicom", "picture"]
+READY = "ready"
 NOBODY = Identity(issuer="", patient_id="", sop_instance_uid="")
 
 
@@ -96,13 +97,18 @@ def serve(tasks: IO[str], results: IO[str], root: int, output: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
     logging.disable()
+    _say(results, READY)
     for line in tasks:
         slot, path = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, brief.limits.seconds)
         answer = _answer(brief, root, output, slot, path)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        results.write(json.dumps(answer) + "\n")
-        results.flush()
+        _say(results, answer)
+
+
+def _say(results: IO[str], message: Any) -> None:
+    results.write(json.dumps(message) + "\n")
+    results.flush()
 
 
 def _answer(brief: Brief, root: int, output: int, slot: int, path: str) -> list[Any]:
