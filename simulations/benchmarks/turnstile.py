@@ -75,6 +75,6 @@ class Contender:
         word = self._process.stdout.readline().strip()
         if not word:
             self._process.kill()
-            self._process.wait()
-            raise EngineError(f"contender '{self.name}' stopped:\n{self._log.read_text()[-_TAIL:]}", fix="")
+            self.close()
+            raise EngineError(f"contender '{self.name}' stopped:\n{self._log.read_text()[-_TAIL:]}")
         return word
