@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points of the ROC and calibration drawings, from one row of probabilities and one label per held-out patient.
+"""What the ROC and calibration drawings are made of, from one row of probabilities and one label per held-out patient.
 
-Patients with equal probabilities enter the ROC curve together, so its corners do not depend on the order of the file. Calibration counts
-patients in ten bins of equal width; the interval of the share found is Wilson's (1927), which stays inside [0, 1] and says something even
-of a bin in which everyone, or no one, has the finding.
+The points are those of `common.tasks`. Added here: the operating point, and an interval for each bin of the calibration. That is Wilson's
+(1927), which stays inside [0, 1] and says something even of a bin in which everyone, or no one, has the finding.
 """
 
 import math
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.tasks import CalibrationBin, calibration_bins, roc_curve
 from simulations.report import numbers
 from simulations.report.folder import Predictions
 from simulations.report.scores import ModelScores
@@ -35,7 +34,7 @@ class RocCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Patients of similar foretold probability: the mean foretold, the share found with its 95 % interval."""
+    """Predictions of a similar probability: the mean foretold, the share found with its 95 % interval, and how many they are."""
 
     left: float
     right: float
@@ -43,20 +42,23 @@ class Bin:
     found: float
     low: float
     high: float
-    patients: int
+    count: int
 
 
 def roc(predictions: Predictions, names: Sequence[str], federated: ModelScores | None) -> list[RocCurve]:
     """A curve for the positive class of two, or for each of the first few of many; none for a class that everyone or no one has."""
-    probabilities_NC, labels_N = np.array(predictions.federated), np.array(predictions.labels)
+    probabilities_NC, labels_N = np.array(predictions.federated, dtype=np.float32), np.array(predictions.labels)
     classes = range(probabilities_NC.shape[1])
     drawn = [1] if len(classes) == 2 else list(classes)[:CLASSES_DRAWN]
     point = _operating_point(federated) if len(classes) == 2 else None
-    return [
-        _curve(probabilities_NC[:, index], labels_N == index, names[index] if index < len(names) else f"class {index}", point)
-        for index in drawn
-        if 0 < np.count_nonzero(labels_N == index) < labels_N.size
-    ]
+    found = []
+    for index in drawn:
+        curve = roc_curve(probabilities_NC[:, index], labels_N == index)
+        if curve is not None:
+            label = names[index] if index < len(names) else f"class {index}"
+            false, true = curve.false_positive_rate, curve.true_positive_rate
+            found.append(RocCurve(label=label, false_positive=false, true_positive=true, operating_point=point))
+    return found
 
 
 def describe(curve: RocCurve) -> str:
@@ -71,24 +73,16 @@ def describe(curve: RocCurve) -> str:
 
 def calibration(predictions: Predictions) -> list[Bin]:
     """Bins that hold anyone: of the positive class of two, else of the likeliest class and whether it was right."""
-    probabilities_NC, labels_N = np.array(predictions.federated), np.array(predictions.labels)
+    probabilities_NC, labels_N = np.array(predictions.federated, dtype=np.float32), np.array(predictions.labels)
     if probabilities_NC.shape[1] == 2:
-        foretold_N, found_N = probabilities_NC[:, 1], labels_N == 1
+        found = calibration_bins(probabilities_NC[:, 1], labels_N == 1, bins=NUM_BINS)
     else:
-        foretold_N, found_N = probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == labels_N
-    bin_N = np.clip((foretold_N * NUM_BINS).astype(int), 0, NUM_BINS - 1)
-    return [_bin(index, foretold_N[bin_N == index], found_N[bin_N == index]) for index in np.unique(bin_N)]
-
-
-def _curve(scores_N: NDArray[np.float64], positive_N: NDArray[np.bool_], label: str, point: tuple[float, float] | None) -> RocCurve:
-    order = np.argsort(-scores_N, kind="stable")
-    last_of_equals = np.append(np.diff(scores_N[order]) != 0, True)
-    true, false = (np.cumsum(hits[order])[last_of_equals] / np.count_nonzero(hits) for hits in (positive_N, ~positive_N))
-    return RocCurve(label=label, false_positive=(0.0, *false.tolist()), true_positive=(0.0, *true.tolist()), operating_point=point)
+        found = calibration_bins(probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == labels_N, bins=NUM_BINS)
+    return [_with_interval(group) for group in found]
 
 
 def _operating_point(federated: ModelScores | None) -> tuple[float, float] | None:
-    if federated is None or len(federated.confusion) != 2:
+    if federated is None or [len(row) for row in federated.confusion] != [2, 2]:
         return None
     (true_negative, false_positive), (false_negative, true_positive) = federated.confusion
     if not true_negative + false_positive or not true_positive + false_negative:
@@ -96,16 +90,17 @@ def _operating_point(federated: ModelScores | None) -> tuple[float, float] | Non
     return false_positive / (true_negative + false_positive), true_positive / (true_positive + false_negative)
 
 
-def _bin(index: int, foretold_n: NDArray[np.float64], found_n: NDArray[np.bool_]) -> Bin:
-    low, high = wilson(int(np.count_nonzero(found_n)), found_n.size)
+def _with_interval(group: CalibrationBin) -> Bin:
+    low, high = wilson(round(group.frequency * group.count), group.count)
+    index = min(int(group.mean_probability * NUM_BINS), NUM_BINS - 1)
     return Bin(
         left=index / NUM_BINS,
         right=(index + 1) / NUM_BINS,
-        foretold=float(foretold_n.mean()),
-        found=float(found_n.mean()),
+        foretold=group.mean_probability,
+        found=group.frequency,
         low=low,
         high=high,
-        patients=found_n.size,
+        count=group.count,
     )
 
 

@@ -154,8 +154,8 @@ def roc(curves: Sequence[RocCurve]) -> str:
     return _svg(figure)
 
 
-def calibration(bins: Sequence[Bin], *, label: str) -> str:
-    """What was foretold against what was found, with the number of patients behind each dot beneath."""
+def calibration(bins: Sequence[Bin], *, label: str, counted: str) -> str:
+    """What was foretold against what was found, with the number of patients (or what else was counted) behind each dot beneath."""
     with _figure(HALF_WIDTH_IN, 3.3) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4.4, 1))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
@@ -165,14 +165,14 @@ def calibration(bins: Sequence[Bin], *, label: str) -> str:
         _unit_square(axes, "", "share found")
         below.bar(
             [(group.left + group.right) / 2 for group in bins],
-            [group.patients for group in bins],
+            [group.count for group in bins],
             width=[0.86 * (group.right - group.left) for group in bins],
             color="#9fb6c6",
         )
         for group in bins:
             below.annotate(
-                str(group.patients),
-                ((group.left + group.right) / 2, group.patients),
+                str(group.count),
+                ((group.left + group.right) / 2, group.count),
                 xytext=(0, 1.5),
                 textcoords="offset points",
                 ha="center",
@@ -181,8 +181,8 @@ def calibration(bins: Sequence[Bin], *, label: str) -> str:
             )
         below.set_yticks([])
         below.spines["left"].set_visible(False)
-        below.set_ylabel("patients", rotation=0, ha="right", va="center", fontsize=7.5)
-        below.set_ylim(0, 1.35 * max((group.patients for group in bins), default=1))
+        below.set_ylabel(counted, rotation=0, ha="right", va="center", fontsize=7.5)
+        below.set_ylim(0, 1.35 * max((group.count for group in bins), default=1))
         below.set_xlabel(_short(label, 44))
         figure.subplots_adjust(left=0.17, right=0.96, top=0.97, bottom=0.13, hspace=0.09)
     return _svg(figure)

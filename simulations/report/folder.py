@@ -21,12 +21,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import DataNotFound, DataUnreadable
+from common.tasks import Scores
 
 T = TypeVar("T")
 LENIENT = ConfigDict(extra="ignore", allow_inf_nan=True)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-
-Scores = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

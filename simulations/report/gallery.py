@@ -35,7 +35,7 @@ def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str,
         _comparison(results),
         _participation(found),
         _roc(found, plan, results),
-        _calibration(found, plan),
+        _calibration(found, plan, results),
     )
     return {drawn.name: drawn for drawn in candidates if drawn is not None}
 
@@ -70,7 +70,8 @@ def _comparison(results: Results) -> Drawn | None:
     rows = scores.compare(results)
     marks = "each upright mark is one site's own model" if rows[-1].spread else "the dashed line is the federated model"
     caption = (
-        "All models on the same hold-out, per patient. Pooled and single sites follow the same plan, with its privacy. "
+        f"All models on the same hold-out, per {results.unit}. "
+        "Pooled and single sites follow the same plan, with its privacy. "
         f"Bars are 95 % intervals; {marks}."
     )
     described = "; ".join(f"{row.label}: AUC {wording.estimate(row.auc)}" for row in rows if not row.spread)
@@ -93,23 +94,23 @@ def _roc(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
     if not lines:
         return None
     many = "each class against the rest, " if len(lines) > 1 else ""
-    described = "Receiver operating characteristic per patient: " + "; ".join(curves.describe(line) for line in lines)
-    return _drawn("roc", figures.roc(lines), "Receiver operating characteristic", f"Federated model, {many}per patient.", described)
+    described = f"Receiver operating characteristic per {results.unit}: " + "; ".join(curves.describe(line) for line in lines)
+    return _drawn("roc", figures.roc(lines), "Receiver operating characteristic", f"Federated model, {many}per {results.unit}.", described)
 
 
-def _calibration(found: RunFolder, plan: Plan | None) -> Drawn | None:
+def _calibration(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
     if found.predictions is None:
         return None
     bins = curves.calibration(found.predictions)
     names = scores.class_names(found, plan)
     label = f"predicted probability of {names[1]}" if len(names) == 2 else "predicted probability of the likeliest class"
     described = "; ".join(
-        f"predicted {numbers.decimals(group.foretold, 2)}, found {numbers.decimals(group.found, 2)} of {group.patients}" for group in bins
+        f"predicted {numbers.decimals(group.foretold, 2)}, found {numbers.decimals(group.found, 2)} of {group.count}" for group in bins
     )
     caption = (
-        "Federated model, per patient, with 95 % intervals; a model whose probabilities can be taken at their word keeps to the diagonal."
+        f"Federated model, per {results.unit}, with 95 % intervals; probabilities that can be taken at their word lie on the diagonal."
     )
-    return _drawn("calibration", figures.calibration(bins, label=label), "Calibration", caption, described)
+    return _drawn("calibration", figures.calibration(bins, label=label, counted=f"{results.unit}s"), "Calibration", caption, described)
 
 
 def _drawn(name: str, drawing: str, title: str, caption: str, description: str) -> Drawn:

@@ -45,7 +45,7 @@ def render(run_folder: Path) -> str:
     """
     found = folder.read(run_folder)
     plan, gaps = _plan(found)
-    results = scores.results(found, plan)
+    results = scores.results(found)
     return (
         _environment()
         .get_template("report.html.j2")

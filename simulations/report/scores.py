@@ -5,14 +5,15 @@ Nothing is scored here: `common.tasks` did that, on the same held-out patients f
 alone) or a difference.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.plan import Plan
-from simulations.report.folder import RunFolder, Scores
+from common.tasks import ClassScores, LevelScores, Scores
+from simulations.report.folder import RunFolder
 
 Metric = Literal["auc", "balanced_accuracy"]
+Unit = Literal["patient", "image"]
 Kind = Literal["federated", "not_private", "pooled", "local"]
 ROWS_ALONE = 24
 """Beyond this many sites, a row for each says less than one row with a mark for each."""
@@ -28,26 +29,16 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassScores:
-    """One class against the rest, per patient."""
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScores:
-    """One model on the hold-out, per patient. confusion[truth][answer] counts patients."""
+    """One model on the hold-out, counted in patients, or in images where patients are not known. confusion[true][said]."""
 
-    patients: int | None
+    unit: Unit
+    count: int
     auc: Estimate
     balanced_accuracy: Estimate
     accuracy: Estimate
-    classes: tuple[ClassScores, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[ClassScores, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +49,11 @@ class Results:
     not_private: ModelScores | None = None
     pooled: ModelScores | None = None
     local: dict[str, ModelScores] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> Unit:
+        """What the scores count."""
+        return "patient" if self.federated is None else self.federated.unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +71,8 @@ class Compared:
 
     def values(self, metric: Metric) -> list[float]:
         """The point, or the points of a spread."""
-        found = [_estimate(model, metric).value for model in self.spread] if self.spread else [self.estimate(metric).value]
+        models = self.spread or (self,)
+        found = [(model.auc if metric == "auc" else model.balanced_accuracy).value for model in models]
         return [value for value in found if value is not None]
 
     def edges(self, metric: Metric) -> list[float]:
@@ -85,23 +82,38 @@ class Compared:
 
 
 def class_names(folder: RunFolder, plan: Plan | None) -> tuple[str, ...]:
-    """The classes in the order of the model's outputs; without a readable plan, in that of the counts."""
+    """The classes in the order of the model's outputs; without a readable plan, as the scores or else the counts name them."""
     if plan is not None:
         return plan.task.classes
+    if folder.comparison is not None:
+        return tuple(line.name for line in folder.comparison.federated.images.classes)
     return tuple(dict.fromkeys(name for site in folder.run.sites for name in site.classes))
 
 
-def results(folder: RunFolder, plan: Plan | None) -> Results:
+def results(folder: RunFolder) -> Results:
     """The comparison, as far as it goes."""
     found = folder.comparison
     if found is None:
         return Results()
-    names = class_names(folder, plan)
     return Results(
-        federated=model_scores(found.federated, names),
-        not_private=None if found.not_private is None else model_scores(found.not_private, names),
-        pooled=None if found.pooled is None else model_scores(found.pooled, names),
-        local={site: model_scores(scores, names) for site, scores in found.local.items()},
+        federated=model_scores(found.federated),
+        not_private=None if found.not_private is None else model_scores(found.not_private),
+        pooled=None if found.pooled is None else model_scores(found.pooled),
+        local={site: model_scores(scores) for site, scores in found.local.items()},
+    )
+
+
+def model_scores(found: Scores) -> ModelScores:
+    """The patients' figures with their intervals, or the images' without."""
+    level = found.patients or found.images
+    return ModelScores(
+        unit="image" if found.patients is None else "patient",
+        count=level.count,
+        auc=_estimate(found, level, "auc"),
+        balanced_accuracy=_estimate(found, level, "balanced_accuracy"),
+        accuracy=_estimate(found, level, "accuracy"),
+        classes=level.classes,
+        confusion=level.confusion,
     )
 
 
@@ -140,23 +152,11 @@ def gain(federated: ModelScores | None, alone: ModelScores | None) -> float | No
     return federated.auc.value - alone.auc.value
 
 
-def model_scores(raw: Scores, names: Sequence[str]) -> ModelScores:
-    """Provisional."""
-    raw = raw["patient"]
-    per = raw["per_class"]
-    return ModelScores(
-        patients=raw["patients"],
-        auc=Estimate(**raw["auc"]),
-        balanced_accuracy=Estimate(**raw["balanced_accuracy"]),
-        accuracy=Estimate(**raw["accuracy"]),
-        classes=tuple(ClassScores(name=n, **per[n]) for n in names),
-        confusion=tuple(map(tuple, raw["confusion"])),
-    )
-
-
 def _row(label: str, kind: Kind, scores: ModelScores) -> Compared:
     return Compared(label=label, kind=kind, auc=scores.auc, balanced_accuracy=scores.balanced_accuracy)
 
 
-def _estimate(scores: ModelScores, metric: Metric) -> Estimate:
-    return scores.auc if metric == "auc" else scores.balanced_accuracy
+def _estimate(scores: Scores, level: LevelScores, metric: Literal["auc", "balanced_accuracy", "accuracy"]) -> Estimate:
+    value = {"auc": level.auc, "balanced_accuracy": level.balanced_accuracy, "accuracy": level.accuracy}[metric]
+    interval = (scores.intervals or {}).get(metric)
+    return Estimate(value=value) if interval is None else Estimate(value=value, low=interval.low, high=interval.high)

@@ -45,15 +45,16 @@ def verdict(folder: RunFolder, plan: Plan | None, results: Results) -> Verdict:
     if federated is None:
         text = f"Trained for {done}, but not evaluated: the run folder holds no comparison, so nothing is known of the model."
         return Verdict(text=text, is_alarm=True)
-    whom = f"{numbers.count(federated.patients)} patients that no site trained on" if federated.patients else "the hold-out"
-    result = f"the model of {_sites(len(folder.run.sites))} reaches an AUC of {estimate(federated.auc)} on {whom}"
+    whom = f"{numbers.count(federated.count)} {federated.unit}s that no site trained on"
+    reached = (
+        f"reaches an AUC of {estimate(federated.auc)}" if federated.auc.value is not None else "was judged, though its AUC cannot be said,"
+    )
+    result = f"the model of {_sites(len(folder.run.sites))} {reached} on {whom}"
     return Verdict(text=f"{_under(folder.run.privacy)}, {result}{_against(federated, results.local)}.", is_alarm=False)
 
 
 def estimate(found: Estimate) -> str:
     """'0.912 (95 % interval 0.880 to 0.941)'."""
-    if found.value is None:
-        return "an undefined value"
     return f"{numbers.ratio(found.value)} ({interval(found)})" if interval(found) else numbers.ratio(found.value)
 
 
@@ -116,10 +117,15 @@ def limits(folder: RunFolder, plan: Plan | None, results: Results) -> list[str]:
         _DATA.get(run.data, "The run folder does not say whether the images are made or taken of patients."),
         _UNIT_SOURCES.get(run.unit_source, "How patients were told apart is not recorded; figures per patient may be figures per image."),
         "The hold-out was taken from the same data as the training images. How the model does elsewhere was not measured.",
-        "Intervals are bootstrap intervals over the patients of one hold-out. They do not hold what another seed or split would change.",
         "All sites were simulated on one machine, with the code that sites and coordinators run. Networks and people had no part in it.",
         "No site sends a count, a score or a loss. They are shown here because the simulation holds the data of every site.",
     ]
+    if results.federated is not None and results.unit == "patient":
+        found.append(
+            "Intervals come from resampling the patients of one hold-out. They do not hold what another seed or split would change."
+        )
+    if results.federated is not None and results.unit == "image":
+        found.append("Scores count images, as patients are not known; images of one patient are alike, so no interval could be given.")
     if alone > 1:
         found.append(f"“Best site alone” is the best of {alone} after the fact, on this same hold-out: a comparison in that site's favour.")
     if not run.secure_aggregation:

@@ -19,7 +19,7 @@ def binary(positive: list[float], labels: list[int]) -> Predictions:
 
 def with_confusion(*rows: tuple[int, int]) -> ModelScores:
     nothing = Estimate()
-    return ModelScores(patients=None, auc=nothing, balanced_accuracy=nothing, accuracy=nothing, classes=(), confusion=rows)
+    return ModelScores(unit="patient", count=140, auc=nothing, balanced_accuracy=nothing, accuracy=nothing, confusion=rows)
 
 
 tied_patients = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(0, 1)), min_size=2, max_size=60).filter(
@@ -50,8 +50,8 @@ def test_calibration_agrees_with_scikit_learn() -> None:
     bins = curves.calibration(binary(positive.tolist(), labels.tolist()))
     found, foretold = calibration_curve(labels, positive, n_bins=curves.NUM_BINS)
     np.testing.assert_allclose([group.found for group in bins], found)
-    np.testing.assert_allclose([group.foretold for group in bins], foretold)
-    assert sum(group.patients for group in bins) == 500
+    np.testing.assert_allclose([group.foretold for group in bins], foretold, rtol=1e-6)
+    assert sum(group.count for group in bins) == 500
     assert all(group.low <= group.found <= group.high for group in bins)
 
 

@@ -29,7 +29,9 @@ def drawings() -> dict[str, str]:
         "convergence": figures.convergence(rounds, planned=4, budget=3.0),
         "comparison": figures.comparison([Compared(label="Federated", kind="federated", auc=some, balanced_accuracy=some)]),
         "roc": figures.roc([RocCurve(label="x", false_positive=(0, 0, 1), true_positive=(0, 1, 1), operating_point=(0.2, 0.9))]),
-        "calibration": figures.calibration([Bin(left=0.4, right=0.5, foretold=0.45, found=0.5, low=0.3, high=0.7, patients=9)], label="p"),
+        "calibration": figures.calibration(
+            [Bin(left=0.4, right=0.5, foretold=0.45, found=0.5, low=0.3, high=0.7, count=9)], label="p", counted="patients"
+        ),
         "participation": figures.participation(
             Participation(sites=("a", "b"), rounds=2, answered=((0, 1), (0, 2), (1, 1)), absent=((1, 2),))
         ),
@@ -92,7 +94,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
 def test_a_figure_without_any_score_can_be_drawn() -> None:
     figures.convergence([Round(number=1)], planned=0, budget=None)
     figures.comparison([Compared(label="a", kind="federated", auc=Estimate(), balanced_accuracy=Estimate())])
-    figures.calibration([], label="p")
+    figures.calibration([], label="p", counted="patients")
 
 
 def test_nobody_but_the_figures_module_imports_matplotlib() -> None:

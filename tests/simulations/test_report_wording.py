@@ -18,7 +18,7 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
 
 
 def model(auc: float | None) -> ModelScores:
-    return ModelScores(patients=10, auc=estimate(auc), balanced_accuracy=estimate(auc), accuracy=estimate(auc), classes=(), confusion=())
+    return ModelScores(unit="patient", count=10, auc=estimate(auc), balanced_accuracy=estimate(auc), accuracy=estimate(auc))
 
 
 @pytest.mark.parametrize(
