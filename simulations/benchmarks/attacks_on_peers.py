@@ -25,17 +25,17 @@ import flwr
 import numpy as np
 import typer
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app.message_type import MessageType
 from flwr.client.mod.secure_aggregation.secaggplus_mod import secaggplus_mod
-from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
-from flwr.common.constant import MessageType
-from flwr.common.parameter import bytes_to_ndarray
-from flwr.common.recorddict_compat import fitres_to_recorddict
+from flwr.common import Code, FitRes, Status, bytes_to_ndarray, ndarrays_to_parameters
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
 from flwr.common.secure_aggregation.quantization import quantize
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -93,7 +93,8 @@ def mask_of_flower(secret_bits: int) -> Verdict:
     twin = bytes(28) + fold(seed).to_bytes(4, "little")
     same = np.array_equal(pseudo_rand_gen(twin, _MODULUS, [(64,)])[0], pseudo_rand_gen(seed, _MODULUS, [(64,)])[0])
     whole = seconds / tried * 2**32 / 3600
-    evidence = f"{tried} guesses, all 64 values exact: {opened}; a key of 224 zero bits makes the same mask: {same}; all 2^32: {whole:.0f} core hours"
+    evidence = f"{tried} guesses, all 64 values exact: {opened}; a key of 224 zero bits makes the same mask: {same}; "
+    evidence += f"all 2^32: {whole:.0f} core hours"
     return Verdict(attack="32-bit mask", target="Flower SecAgg+", falls=opened and same, evidence=evidence, seconds=seconds)
 
 
@@ -182,7 +183,7 @@ def _opens(
         key = generate_shared_key(bytes_to_private_key(private), bytes_to_public_key(said[Key.PUBLIC_KEY_1]))
         sign = 1 if node_id > peer else -1
         total = [part - sign * mask for part, mask in zip(total, pseudo_rand_gen(key, _MODULUS, shapes), strict=True)]
-    expected = quantize([truth], 8.0, 1 << 22)[0]
+    expected = quantize([truth], 8.0, 1 << 22)[0].astype(np.int64)
     return bool(np.array_equal(total[1] % _MODULUS, expected % _MODULUS))
 
 
@@ -217,9 +218,8 @@ def shares_of_fsa1(num_sites: int = 5) -> Verdict:
                     second_halves += control != quorum
                 except FedwardError as refusal:
                     codes.add(refusal.code)
-    evidence = (
-        f"the release says no list; {2 * len(lies) * num_sites} requests for other survivors, {second_halves} answered: {sorted(codes)}"
-    )
+    evidence = f"the release says no list; {2 * len(lies) * num_sites} requests for other survivors, "
+    evidence += f"{second_halves} answered: {', '.join(sorted(codes))}"
     return Verdict(attack="both shares", target="FSA1", falls=second_halves > 0, evidence=evidence, seconds=time.perf_counter() - started)
 
 
@@ -258,6 +258,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Also write the verdicts here.")] = None,
 ) -> None:
     """Attack both, and print who falls."""
+    TaskIdentity.node_id, TaskIdentity.task_id, TaskIdentity.run_id = 1, 1, 1
     verdicts = [mask_of_flower(secret_bits), mask_of_fsa1(min(secret_bits, 16)), shares_of_flower(), shares_of_fsa1()]
     table = Table(title=f"A malicious coordinator against Flower {flwr.__version__} and FSA1", show_lines=True)
     for column in ("attack", "target", "verdict", "what was seen", "s"):
