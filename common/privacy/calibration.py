@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much noise a budget needs.
 
-Epsilon falls as noise grows, so the smallest sufficient noise multiplier is found by bisection; what is returned has been recomputed by
-the accountant and costs at most the target, and at least 99 % of it. The search looks at whole Rényi orders first: those are several times
-quicker and never too small, so their answer is safe, and usually already tight.
+Epsilon falls as noise grows, so the smallest sufficient noise multiplier is found by closing in on it from both sides; what is returned has
+been recomputed by the accountant and costs at most the target, and at least 99 % of it. The search looks at whole Rényi orders first:
+those are several times quicker and never too small, so their answer is safe, and usually already tight.
 
     >>> noise = calibrate(8.0, 1e-5, 0.05, 300)
     >>> 7.92 <= epsilon([Event(sampling_rate=0.05, noise_multiplier=noise, steps=300)], 1e-5) <= 8.0
@@ -20,6 +20,7 @@ from common.privacy.events import Event
 
 LEAST_NOISE = 0.2
 MOST_NOISE = 1000.0  # noise a thousand times one patient's largest influence leaves nothing to learn at any hospital
+TINY = 1e-12  # for the logarithm: very much noise costs 0
 UNUSED = 0.01  # the part of the target that may stay unused
 
 
@@ -44,11 +45,22 @@ def calibrate(target: float, delta: float, sampling_rate: float, steps: int) -> 
 
 
 def _least(cost: Callable[[float], float], target: float, *, unused: float, most: float) -> float:
-    """The least noise, found by halving the range of its logarithm, that costs between (1 - unused) * target and target."""
+    """The least noise that costs between (1 - unused) * target and target.
+
+    Epsilon is nearly a power of the noise, so the search aims along the straight line between its two ends on logarithmic paper, with a
+    step of at least a tenth of the range lest one end stay where it is.
+    """
     low, high = LEAST_NOISE, most
-    while cost(high) < (1 - unused) * target and high > low * (1 + 1e-9):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if cost(middle) <= target else (middle, high)
+    cost_low, cost_high = cost(low), cost(high)
+    aim = (1 - unused / 2) * target
+    while cost_high < (1 - unused) * target and high > low * (1 + 1e-9):
+        share = math.log(aim / max(cost_high, TINY)) / math.log(cost_low / max(cost_high, TINY))
+        middle = high * (low / high) ** min(max(share, 0.1), 0.9)
+        cost_middle = cost(middle)
+        if cost_middle <= target:
+            high, cost_high = middle, cost_middle
+        else:
+            low, cost_low = middle, cost_middle
     return high
 
 

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both families: shapes, gradients, no memory of a batch; and their weights as a flat vector."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from common.errors import ModelLayout
+from common.models import build, flatten, initial_weights, layout_of, layout_of_plan, load, read_weights, write_weights
+from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, TaskSpec, TrainingSpec
+from common.update import Weights
+
+FAMILIES = [
+    CnnSpec(family="cnn"),
+    CnnSpec(family="cnn", widths=(5, 7), hidden=3, norm="none", dropout=0.3),
+    ResNetSpec(family="resnet"),
+    ResNetSpec(family="resnet", widths=(4, 6), blocks=2, dropout=0.3),
+]
+
+
+def image(height=16, width=24, channels=1):
+    return InputSpec(modality="CT", height=height, width=width, channels=channels)
+
+
+def plan(seed=0, classes=("a", "b"), model=FAMILIES[0]):
+    return Plan(
+        plan=Identity(name="small", purpose="a test"),
+        input=image(),
+        task=TaskSpec(kind="classification", classes=classes),
+        model=model,
+        training=TrainingSpec(rounds=1, local_steps=1, batch=1, learning_rate=0.1, seed=seed),
+        privacy=PrivacySpec(unit="none"),
+        aggregation=AggregationSpec(),
+    )
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+@pytest.mark.parametrize(("height", "width", "channels", "outputs"), [(8, 8, 1, 1), (17, 33, 3, 5), (64, 40, 1, 2)])
+def test_any_image_gives_one_logit_for_each_output(spec, height, width, channels, outputs):
+    model = build(spec, image(height, width, channels), outputs)
+    assert model(torch.zeros(3, channels, height, width)).shape == (3, outputs)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_no_image_looks_at_another(spec):
+    model = build(spec, image(), 2).double().eval()
+    x = torch.randn(4, 1, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together, alone = model(x), torch.cat([model(one) for one in x.split(1)])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_the_order_in_memory_does_not_change_what_a_model_says(spec):
+    model = build(spec, image(channels=3), 2).double().eval()
+    x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(model(x), model(x.to(memory_format=torch.channels_last)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_every_weight_takes_part_and_nothing_is_buffered(spec):
+    model = build(spec, image(), 2).eval()
+    x = torch.randn(4, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    model(x)[:, 0].square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not list(model.buffers())
+
+
+def test_pooling_before_the_relu_is_the_textbook_network_bit_for_bit():
+    def textbook(model, x):
+        for convolution, norm in zip(model.convolutions, model.norms, strict=True):
+            x = functional.max_pool2d(functional.relu(norm(convolution(x))), 2)
+        return model.head(functional.relu(model.hidden(x.flatten(1))))
+
+    model = build(FAMILIES[0], image(), 1)
+    x = torch.randn(4, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    ours = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    theirs = torch.autograd.grad(textbook(model, x).sum(), list(model.parameters()))
+    assert torch.equal(model(x), textbook(model, x))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_layer_with_buffers_is_refused_by_name():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(ModelLayout, match=r"layer '1' \(BatchNorm2d\) keeps the buffer 'running_mean'"):
+        layout_of(model)
+    with pytest.raises(ModelLayout, match="BatchNorm2d"):
+        read_weights(model)
+
+
+def test_first_weights_come_from_the_seed_and_from_nothing_else():
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch.randn(3)
+    torch_before = torch.get_rng_state()
+    first = initial_weights(plan(seed=1))
+    assert np.array_equal(first.values, initial_weights(plan(seed=1)).values)
+    assert not np.array_equal(first.values, initial_weights(plan(seed=2)).values)
+    assert not np.array_equal(first.values, initial_weights(plan(seed=1 + 2**32)).values)
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_first_weights_are_distributed_as_in_pytorch(spec):
+    for module in build(spec, image(), 2).modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            assert module.weight.abs().max() <= bound
+            if module.weight.numel() > 1000:
+                assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        if isinstance(module, nn.GroupNorm):
+            assert module.weight.unique().tolist() == [1.0]
+            assert module.bias.unique().tolist() == [0.0]
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
+def test_a_plans_layout_is_its_models_layout(spec, classes):
+    agreed = plan(classes=classes, model=spec)
+    assert layout_of_plan(agreed) == initial_weights(agreed).layout
+    assert layout_of_plan(agreed).size == initial_weights(agreed).values.size
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_weights_come_back_as_they_went_in(spec):
+    model = build(spec, image(), 2)
+    layout = layout_of(model)
+    weights = Weights(layout=layout, values=np.arange(layout.size, dtype=np.float32))
+    write_weights(model, weights)
+    assert np.array_equal(read_weights(model).values, weights.values)
+    first = next(model.parameters())
+    assert first.detach().flatten().tolist() == list(range(first.numel()))
+
+
+def test_the_flat_order_is_canonical_even_in_channels_last_memory():
+    model = build(FAMILIES[0], image(channels=3), 2)
+    before = read_weights(model).values
+    model.to(memory_format=torch.channels_last)
+    assert np.array_equal(read_weights(model).values, before)
+    write_weights(model, Weights(layout=layout_of(model), values=before))
+    assert np.array_equal(read_weights(model).values, before)
+
+
+def test_what_was_read_does_not_change_when_the_model_trains():
+    model = flatten(build(FAMILIES[0], image(), 1))
+    weights = read_weights(model.module)
+    before = weights.values.copy()
+    model.values.add_(1.0)
+    assert np.array_equal(weights.values, before)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_a_flat_model_is_the_same_model(spec):
+    model, x = build(spec, image(), 2).eval(), torch.ones(2, 1, 16, 24)
+    said, slopes = model(x).detach(), torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    flat = flatten(model)
+    assert torch.equal(flat.module(x), said)
+    flat.module(x).sum().backward()
+    torch.testing.assert_close(flat.gradient, torch.cat([slope.flatten() for slope in slopes]))
+    flat.values.zero_()
+    assert not flat.module(x).any()
+
+
+def test_another_models_weights_are_refused():
+    flat = flatten(build(FAMILIES[0], image(), 1))
+    other = read_weights(build(FAMILIES[1], image(), 1))
+    with pytest.raises(ModelLayout, match="another layout"):
+        load(flat, other)
+    with pytest.raises(ModelLayout, match="another layout"):
+        write_weights(flat.module, other)
+
+
+def test_reading_and_writing_350_thousand_values_takes_less_than_half_a_millisecond():
+    model = build(CnnSpec(family="cnn", widths=(32, 64, 64), hidden=300), image(32, 32), 1)
+    weights = read_weights(model)
+    flat, best = flatten(model), math.inf
+    assert weights.values.size > 350_000
+    for _ in range(20):
+        started = time.perf_counter()
+        load(flat, weights)
+        flat.values.numpy() - weights.values
+        best = min(best, time.perf_counter() - started)
+    assert best < 0.5e-3

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sum of what was spent, against Opacus, against the closed form, and against the classic way to get it wrong."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opacus.accountants import RDPAccountant
+
+from common.errors import EpsilonImpossible, TooFewPatients
+from common.privacy import Event, calibrate, epsilon, epsilon_pld, public_count, sampling_rate
+
+DELTA = 1e-5
+ROUND = Event(sampling_rate=0.05, noise_multiplier=1.1, steps=10)
+
+
+def opacus_epsilon(events, delta):
+    accountant = RDPAccountant()
+    for event in events:
+        accountant.history.append((event.noise_multiplier, event.sampling_rate, event.steps))
+    return accountant.get_epsilon(delta)
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order is the:UserWarning")  # Opacus' grid of orders ends at 63; ours does not
+@pytest.mark.parametrize("rate", [0.002, 0.02, 0.125])
+@pytest.mark.parametrize("noise", [0.7, 1.3, 4.0])
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_epsilon_agrees_with_opacus_within_half_a_percent(rate, noise, steps):
+    """Outside of what anyone would promise, the two use different orders: ours is smaller near 0 and larger beyond 20."""
+    event = Event(sampling_rate=rate, noise_multiplier=noise, steps=steps)
+    ours, theirs = epsilon([event], DELTA), opacus_epsilon([event], DELTA)
+    if theirs < 20:  # beyond, dp-accounting leaves out orders whose series does not converge
+        assert ours <= theirs * 1.005
+    if theirs > 0.3:  # below, Opacus lacks the large orders
+        assert ours >= theirs * 0.995
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps"), [(0.01, 1.0, 1000), (0.05, 1.0, 200), (0.25, 2.0, 100)])
+def test_privacy_loss_distributions_are_tighter_and_not_by_much(rate, noise, steps):
+    events = [Event(sampling_rate=rate, noise_multiplier=noise, steps=steps)]
+    assert 0.8 * epsilon(events, DELTA) < epsilon_pld(events, DELTA) <= epsilon(events, DELTA)
+
+
+def test_without_sampling_it_is_the_gaussian_mechanism_in_closed_form():
+    """Renyi divergence of order a is a * steps / (2 noise^2); the best order over the reals bounds what any grid can reach."""
+    steps, noise = 8, 5.0
+    rho = steps / (2 * noise**2)
+    classic = rho + 2 * math.sqrt(rho * math.log(1 / DELTA))  # Bun and Steinke 2016, proposition 1.3
+    ours = epsilon([Event(sampling_rate=1.0, noise_multiplier=noise, steps=steps)], DELTA)
+    assert 0.8 * classic < ours <= classic
+
+
+def test_a_hundred_rounds_are_not_forgotten():
+    """The classic bug: an engine made anew each round reports each round as if it were the first."""
+    spent, history = [], []
+    for _ in range(100):
+        history.append(ROUND)
+        spent.append(epsilon(history, DELTA))
+    assert all(later > earlier for earlier, later in pairwise(spent))
+    whole = Event(sampling_rate=0.05, noise_multiplier=1.1, steps=1000)
+    assert spent[-1] == pytest.approx(epsilon([whole], DELTA), rel=1e-12)
+    assert spent[-1] > 3 * spent[0]
+
+
+def test_different_events_are_summed_and_not_only_the_last_kind():
+    noisy, quiet = ROUND, Event(sampling_rate=0.05, noise_multiplier=0.8, steps=10)
+    both = epsilon([noisy, quiet], DELTA)
+    assert max(epsilon([noisy], DELTA), epsilon([quiet], DELTA)) < both <= epsilon([noisy], DELTA) + epsilon([quiet], DELTA)
+    assert both == epsilon([quiet, noisy], DELTA)
+    assert both == pytest.approx(opacus_epsilon([noisy, quiet], DELTA), rel=0.005)
+
+
+def test_nothing_costs_nothing_and_no_noise_costs_everything():
+    assert epsilon([], DELTA) == 0.0 == epsilon_pld([], DELTA)
+    assert epsilon([Event(sampling_rate=0.05, noise_multiplier=1.0, steps=0)], DELTA) == 0.0
+    assert epsilon([ROUND, Event(sampling_rate=0.05, noise_multiplier=0.0, steps=1)], DELTA) == math.inf
+
+
+def test_orders_that_do_not_converge_are_left_out_in_silence(caplog, capfd):
+    assert 15 < epsilon([Event(sampling_rate=0.25, noise_multiplier=1.0, steps=100)], DELTA) < 25
+    assert "converge" not in caplog.text + capfd.readouterr().err
+
+
+@pytest.mark.parametrize("target", [0.5, 1.0, 3.0, 8.0, 30.0])
+@pytest.mark.parametrize(("rate", "steps"), [(0.001, 10), (0.01, 2000), (0.1, 300), (0.5, 50), (1.0, 20)])
+def test_calibrated_noise_costs_the_target_and_not_a_bit_more(target, rate, steps):
+    noise = calibrate(target, DELTA, rate, steps)
+    spent = epsilon([Event(sampling_rate=rate, noise_multiplier=noise, steps=steps)], DELTA)
+    assert 0.99 * target <= spent <= target
+
+
+def test_calibration_is_spent_exactly_by_its_rounds_one_by_one():
+    noise = calibrate(8.0, DELTA, 0.1, 12 * 5)
+    rounds = [Event(sampling_rate=0.1, noise_multiplier=noise, steps=5)] * 12
+    assert epsilon(rounds, DELTA) <= 8.0 < epsilon([*rounds, rounds[0]], DELTA)
+
+
+def test_a_generous_target_still_gets_some_noise():
+    assert calibrate(1e6, DELTA, 0.1, 10) == 0.2
+
+
+def test_an_impossible_epsilon_is_refused_with_numbers_that_work():
+    with pytest.raises(EpsilonImpossible, match=r"epsilon 0\.01 .* 300 steps") as refusal:
+        calibrate(0.01, DELTA, 0.25, 300)
+    words = refusal.value.fix.replace(",", "").split()
+    larger, fewer = float(words[words.index("to") + 1]), int(words[words.index("train") + 1])
+    assert calibrate(larger, DELTA, 0.25, 300) > 0
+    assert calibrate(0.01, DELTA, 0.25, fewer) > 0
+    with pytest.raises(EpsilonImpossible):
+        calibrate(0.01, DELTA, 0.25, fewer + 1)
+
+
+def test_where_no_number_of_steps_would_do_none_is_proposed():
+    with pytest.raises(EpsilonImpossible) as refusal:
+        calibrate(1e-4, DELTA, 0.25, 300)
+    assert "train" not in refusal.value.fix
+
+
+@given(st.integers(0, 10**9))
+def test_the_public_count_hides_all_but_three_bits_and_never_flatters(units):
+    count = public_count(units)
+    assert count <= units < count * 1.25 + 1
+    assert bin(count).rstrip("0").count("1") <= 3
+    assert public_count(count) == count
+
+
+def test_the_accounted_rate_is_never_below_the_true_one():
+    assert sampling_rate(batch=16, units=1000) == 16 / 896 >= 16 / 1000
+    assert sampling_rate(batch=8, units=9) == 1.0
+    with pytest.raises(TooFewPatients, match=r"8 training units here \(rounded down\), the plan's batch needs at least 9"):
+        sampling_rate(batch=9, units=9)
