@@ -5,8 +5,8 @@ Every shape is a distance to an outline, negative inside; a pixel is covered in 
 volume does in a scanner. Large shapes are computed on the whole grid, tubes (there are a hundred in a slice) on the few pixels
 around them.
 
-Axes: y are rows, growing towards the back; x are columns, growing towards the patient's left; both centred, in mm. Arrays are
-float32, shape (Y, X).
+Axes: y are rows, growing towards the back; x are columns, growing towards the patient's left; in mm from the
+middle of the body. Arrays are float32, shape (Y, X).
 """
 
 from dataclasses import dataclass
@@ -45,11 +45,11 @@ class Tube:
 class Canvas:
     """One slice being drawn: `hu_YX`, and the position of each pixel."""
 
-    def __init__(self, size_px: int, spacing_mm: float, background_hu: float) -> None:
+    def __init__(self, size_px: int, spacing_mm: float, centre_mm: tuple[float, float], background_hu: float) -> None:
         axis = (np.arange(size_px, dtype=np.float32) - (size_px - 1) / 2) * np.float32(spacing_mm)
         self.spacing_mm = spacing_mm
-        self.x_X = axis
-        self.y_Y = axis
+        self.x_X = axis + np.float32(centre_mm[0])
+        self.y_Y = axis + np.float32(centre_mm[1])
         self.hu_YX: Grid = np.full((size_px, size_px), background_hu, np.float32)
 
     def ellipse(self, shape: Ellipse) -> Grid:
@@ -72,11 +72,12 @@ class Canvas:
         margin = tube.radius + self.spacing_mm
         reach_x = abs(np.cos(tube.angle)) * tube.half_length + margin
         reach_y = abs(np.sin(tube.angle)) * tube.half_length + margin
-        return self._pixels(tube.y - reach_y, tube.y + reach_y), self._pixels(tube.x - reach_x, tube.x + reach_x)
+        return _between(self.y_Y, tube.y - reach_y, tube.y + reach_y), _between(self.x_X, tube.x - reach_x, tube.x + reach_x)
 
-    def _pixels(self, low_mm: float, high_mm: float) -> slice:
-        first = int(np.searchsorted(self.x_X, low_mm))
-        return slice(first, max(first, int(np.searchsorted(self.x_X, high_mm))))
+
+def _between(axis_mm: Grid, low_mm: float, high_mm: float) -> slice:
+    first, last = np.searchsorted(axis_mm, (low_mm, high_mm))
+    return slice(int(first), int(last))
 
 
 def coverage(distance_mm: Grid, edge_mm: float) -> Grid:

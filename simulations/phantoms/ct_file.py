@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from simulations.phantoms.hospital import Hospital
+from simulations.phantoms.thorax import Chest
 
 UID_NAMES = uuid.UUID("5a9c0a6e-0b4f-5c58-9a3e-6b1b6f0d7c11")
 IMPLEMENTATION = uuid.uuid5(UID_NAMES, "fedward phantoms")
@@ -33,6 +34,7 @@ class Study:
     seed: int
     patient: int
     spacing_mm: float
+    centre_mm: tuple[float, float]
     sex: str
     age_years: int
     day: date
@@ -43,13 +45,14 @@ class Study:
         return UID(f"2.25.{uuid.uuid5(UID_NAMES, name).int}")
 
 
-def draw_study(rng: np.random.Generator, hospital: Hospital, seed: int, patient: int, spacing_mm: float) -> Study:
+def draw_study(rng: np.random.Generator, hospital: Hospital, seed: int, patient: int, chest: Chest) -> Study:
     """A patient's paperwork."""
     return Study(
         hospital=hospital,
         seed=seed,
         patient=patient,
-        spacing_mm=round(spacing_mm, 6),
+        spacing_mm=round(chest.spacing_mm, 6),
+        centre_mm=chest.centre_mm,
         sex=str(rng.choice(["F", "M"])),
         age_years=int(rng.integers(40, 85)),
         day=FIRST_STUDY_DAY + timedelta(days=int(rng.integers(STUDY_DAYS))),
@@ -122,13 +125,14 @@ def _describe_scanner(dataset: Dataset, hospital: Hospital) -> None:
 
 
 def _place(dataset: Dataset, study: Study, size_px: int, slice_index: int, z_mm: float) -> None:
-    corner_mm = -0.5 * (size_px - 1) * study.spacing_mm
+    corner_x_mm, corner_y_mm = (middle - 0.5 * (size_px - 1) * study.spacing_mm for middle in study.centre_mm)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.ImageComments = "Synthetic phantom: no patient, not for diagnosis"
     dataset.InstanceNumber = slice_index + 1
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.ImagePositionPatient = [round(corner_mm, 4), round(corner_mm, 4), round(z_mm, 4)]
+    dataset.ImagePositionPatient = [round(corner_x_mm, 4), round(corner_y_mm, 4), round(z_mm, 4)]
     dataset.PixelSpacing = [study.spacing_mm, study.spacing_mm]
+    dataset.ReconstructionDiameter = round(study.spacing_mm * size_px, 4)
     dataset.SliceThickness = study.hospital.slice_spacing_mm
 
 
@@ -141,8 +145,6 @@ def _describe_pixels(dataset: Dataset, hospital: Hospital, stored_YX: NDArray[np
     dataset.BitsStored = vendor.bits_stored
     dataset.HighBit = vendor.bits_stored - 1
     dataset.PixelRepresentation = int(vendor.signed)
-    if vendor.padding is not None:
-        dataset.PixelPaddingValue = vendor.padding
     dataset.RescaleIntercept = vendor.intercept
     dataset.RescaleSlope = vendor.slope
     dataset.RescaleType = "HU"

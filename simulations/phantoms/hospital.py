@@ -4,7 +4,7 @@
 Models that learn at one hospital fail at the next mostly for dull reasons: another reconstruction kernel, more noise on a low-dose
 protocol, contrast agent or none, a drifted calibration, a different share of sick patients. A `Hospital` fixes those for one site.
 The vendors are made up, but each writes its stored values the way a real one does: unsigned with intercept -1024, signed with
-intercept 0, padded outside the reconstruction circle, or with a slope that is not 1. Whoever forgets the rescale sees four data sets.
+intercept 0, in twelve bits or fourteen, or with a slope that is not 1. Whoever forgets the rescale sees four data sets.
 """
 
 from dataclasses import dataclass
@@ -24,26 +24,25 @@ class Vendor:
     intercept: float
     signed: bool
     bits_stored: int
-    padding: int | None  # the stored value outside the reconstruction circle
     windows: tuple[tuple[int, int], ...]  # (centre, width) in HU
 
 
 VENDORS = (
     Vendor(
         manufacturer="Alpenglow Imaging", model="Firn 64", slope=1.0, intercept=-1024.0, signed=False, bits_stored=12,
-        padding=None, windows=((-600, 1500),),
+        windows=((-600, 1500),),
     ),
     Vendor(
         manufacturer="BRACKWATER MEDICAL", model="Delta VCT", slope=1.0, intercept=-1024.0, signed=True, bits_stored=16,
-        padding=-2000, windows=((-700, 1500),),
+        windows=((-700, 1500),),
     ),
     Vendor(
         manufacturer="Cinder & Vale", model="Ember 128", slope=1.0, intercept=0.0, signed=True, bits_stored=16,
-        padding=None, windows=((-500, 1400), (40, 400)),
+        windows=((-500, 1400), (40, 400)),
     ),
     Vendor(
         manufacturer="Dovetail Healthcare", model="Mortise 32", slope=0.5, intercept=-1000.0, signed=False, bits_stored=14,
-        padding=None, windows=((-600, 1600),),
+        windows=((-600, 1600),),
     ),
 )  # fmt: skip
 
@@ -85,7 +84,7 @@ def draw(seed: int, index: int) -> Hospital:
         slice_spacing_mm=float(np.round(rng.uniform(2.0, 4.0), 1)),
         contrast_hu=float(rng.choice([0.0, 60.0, 120.0])),
         girth=float(rng.uniform(0.94, 1.06)),
-        prevalence=float(rng.uniform(0.3, 0.6)),
+        prevalence=float(rng.uniform(0.4, 0.6)),
     )
 
 

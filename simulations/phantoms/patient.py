@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulations.phantoms import ct_file, findings, scanner, thorax
+from simulations.phantoms.canvas import Grid
+from simulations.phantoms.findings import Mass
 from simulations.phantoms.hospital import Hospital
 from simulations.phantoms.spec import PhantomSpec
+from simulations.phantoms.thorax import Chest
 
 PATIENT_STREAM = 2  # keeps the draws of patients apart from those of hospitals
 
@@ -31,14 +34,27 @@ def make_patient(spec: PhantomSpec, hospital: Hospital, patient: int, *, has_nod
     rng = np.random.default_rng([spec.seed, PATIENT_STREAM, hospital.index, patient])
     chest = thorax.draw_chest(rng, hospital, spec.size_px)
     mass = findings.draw_mass(rng, chest, spec.nodule_diameter_mm)
-    study = ct_file.draw_study(rng, hospital, spec.seed, patient, chest.spacing_mm)
+    study = ct_file.draw_study(rng, hospital, spec.seed, patient, chest)
     for index in range(spec.slices_per_patient):
         z_mm = (index - (spec.slices_per_patient - 1) / 2) * hospital.slice_spacing_mm
-        canvas, lung_YX = thorax.draw_slice(rng, chest, z_mm, spec.size_px)
-        visible = has_nodule and findings.paint_nodule(canvas, lung_YX, mass, z_mm)
-        if not has_nodule:
-            findings.paint_twin(canvas, lung_YX, mass, z_mm)
-        stored_YX = scanner.encode(scanner.scan(rng, canvas.hu_YX, hospital), hospital.vendor)
-        sop_instance_uid, content = ct_file.encode(study, stored_YX, index, z_mm)
-        name = f"{ct_file.FIRST_PATIENT_NUMBER + patient:06d}_{index + 1}.dcm"
-        yield LabelledFile(name=name, sop_instance_uid=sop_instance_uid, label=int(visible), content=content)
+        draw = _draw_with_nodule if has_nodule else _draw_without_nodule
+        hu_YX = scanner.scan(rng, draw(rng, chest, mass, z_mm, spec.size_px), hospital)
+        sop_instance_uid, content = ct_file.encode(study, scanner.encode(hu_YX, hospital.vendor), index, z_mm)
+        yield LabelledFile(
+            name=f"{ct_file.FIRST_PATIENT_NUMBER + patient:06d}_{index + 1}.dcm",
+            sop_instance_uid=sop_instance_uid,
+            label=int(has_nodule and findings.is_visible(mass, z_mm)),
+            content=content,
+        )
+
+
+def _draw_with_nodule(rng: np.random.Generator, chest: Chest, mass: Mass, z_mm: float, size_px: int) -> Grid:
+    canvas, lung_YX = thorax.draw_slice(rng, chest, z_mm, size_px)
+    findings.paint_nodule(canvas, lung_YX, mass, z_mm)
+    return canvas.hu_YX
+
+
+def _draw_without_nodule(rng: np.random.Generator, chest: Chest, mass: Mass, z_mm: float, size_px: int) -> Grid:
+    canvas, lung_YX = thorax.draw_slice(rng, findings.chest_of_twin(chest, mass, z_mm), z_mm, size_px)
+    canvas.paint_tubes(findings.twin_vessels(mass, z_mm), mass.hu, lung_YX)
+    return canvas.hu_YX

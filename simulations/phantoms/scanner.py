@@ -30,8 +30,6 @@ def encode(hu_YX: Grid, vendor: Vendor) -> NDArray[np.uint16] | NDArray[np.int16
     """Stored values: what the vendor's slope and intercept turn back into HU, clipped to the bits it stores."""
     low, high = stored_range(vendor)
     stored = np.clip(np.rint((hu_YX - vendor.intercept) / vendor.slope), low, high)
-    if vendor.padding is not None:
-        stored[_outside_circle(hu_YX.shape[0])] = vendor.padding
     return np.asarray(stored, np.int16) if vendor.signed else np.asarray(stored, np.uint16)
 
 
@@ -51,9 +49,3 @@ def _filters(size: int, sharpness: float) -> tuple[NDArray[np.float64], NDArray[
     spectrum = np.sqrt(frequency) * np.exp(-((frequency / (0.18 + 0.22 * sharpness)) ** 2))
     twice = np.where((np.arange(spectrum.shape[1]) % size == 0) | (2 * np.arange(spectrum.shape[1]) == size), 1.0, 2.0)
     return mtf, spectrum / np.sqrt(np.sum(spectrum**2 * twice) / size**2)
-
-
-@lru_cache(maxsize=4)
-def _outside_circle(size: int) -> NDArray[np.bool_]:
-    axis = np.arange(size) - (size - 1) / 2
-    return np.asarray(np.hypot(axis[:, None], axis[None, :]) > size / 2)

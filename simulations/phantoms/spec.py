@@ -11,7 +11,7 @@ from common.errors import PlanValue
 
 MIN_SIZE_PX = 32
 MAX_SIZE_PX = 512
-MIN_DIAMETER_MM = 10.0
+MIN_DIAMETER_MM = 16.0
 MAX_DIAMETER_MM = 40.0
 
 
@@ -25,9 +25,9 @@ class PhantomSpec:
 
     hospitals: int = 10
     patients_per_hospital: int = 100
-    slices_per_patient: int = 3
-    size_px: int = 96
-    nodule_diameter_mm: tuple[float, float] = (16.0, 30.0)
+    slices_per_patient: int = 4
+    size_px: int = 64
+    nodule_diameter_mm: tuple[float, float] = (28.0, 40.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
