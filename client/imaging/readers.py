@@ -10,7 +10,6 @@ write to it what they found in a file.
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -21,7 +20,7 @@ from types import TracebackType
 
 from client.imaging.dicom import Identity
 from client.imaging.rejection import Reason
-from client.imaging.worker import READY, Brief
+from client.imaging.worker import READY, TIME_IS_UP, Brief
 from common.errors import DiskFull, EngineError
 
 Progress = Callable[[int, int], None]  # files done, files in all
@@ -191,7 +190,7 @@ class _Crew:
                 fix=f"Run in '{HOUSE}': {sys.executable} -c 'import client.imaging.worker'.",
             )
         if worker.pending:
-            reason = Reason.TIMEOUT if status == -signal.SIGALRM else Reason.CRASHED
+            reason = Reason.TIMEOUT if status == -TIME_IS_UP else Reason.CRASHED
             yield Outcome(slot=worker.pending.popleft().slot, reason=reason, identity=None)
         self._waiting.extendleft(reversed(worker.pending))
         if self._waiting:

@@ -35,7 +35,7 @@ def finish(output: int, slots: Sequence[int], shape: Shape) -> None:
     """Make the file a NPY of the samples at `slots` (ascending), in that order, and bring it to the disk."""
     _close_gaps(output, slots, sample_bytes(shape))
     os.ftruncate(output, HEADER_BYTES + len(slots) * sample_bytes(shape))
-    _write_at(output, memoryview(_header((len(slots), *shape))), 0)
+    _write_at(output, memoryview(header((len(slots), *shape))), 0)
     os.fsync(output)
 
 
@@ -52,9 +52,11 @@ def _write_at(output: int, content: memoryview, position: int) -> None:
         content, position = content[written:], position + written
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def header(shape: tuple[int, ...]) -> bytes:
+    """The NPY header (version 1.0) of an array of samples."""
     stream = BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": SAMPLE_DTYPE.str, "fortran_order": False, "shape": shape})
-    if len(header := stream.getvalue()) != HEADER_BYTES:
-        raise ValueError(f"NPY header of {len(header)} bytes, {HEADER_BYTES} expected")
-    return header
+    content = stream.getvalue()
+    if len(content) != HEADER_BYTES:
+        raise ValueError(f"NPY header of {len(content)} bytes, {HEADER_BYTES} expected")
+    return content

@@ -3,11 +3,13 @@
 
 Parsers and decoders are C and Python code fed by whoever sent the CD-ROM. They run here, in a process that was started afresh, knows the
 root folder, the plan's input and one output file, and holds neither the patient secret nor a key. Limits come from the kernel, which a
-wedged decoder cannot argue with: address space (RLIMIT_AS), and a timer per file whose signal is left at its default, death.
+wedged decoder cannot argue with: address space (RLIMIT_AS), and a timer of processor time per file whose signal is left at its default,
+death. Processor time and not the clock's, so that a busy machine rejects the same files as an idle one.
 What it sees as identity goes up the pipe in plain text and is hashed by the parent at once.
 
-The sample is written in place with pwrite, at the slot that the task names; only the outcome travels through the pipe. Messages are JSON
-lines: a `Brief` answered by `"ready"`, then each `[slot, path]` by `[slot, reason]` or `[slot, null, issuer, patient_id, sop_instance_uid]`.
+The sample is written in place with pwrite, at the slot that the task names; only the outcome travels through the pipe. Messages are lines
+of JSON: a `Brief`, answered by `"ready"`; then tasks `[slot, path]`, each answered by `[slot, reason]` or
+`[slot, null, issuer, patient_id, sop_instance_uid]`.
 
 Not protected: the network. Run the site without one (deploy/).
 """
@@ -34,6 +36,7 @@ from common.plan.spec import InputSpec, Window
 
 Kind = Literal["dicom", "picture"]
 READY = "ready"
+TIME_IS_UP = signal.SIGPROF  # what ITIMER_PROF sends
 NOBODY = Identity(issuer="", patient_id="", sop_instance_uid="")
 
 
@@ -42,7 +45,7 @@ class Limits:
     """What one file may cost."""
 
     memory_bytes: int = 2 << 30
-    seconds: float = 20.0
+    cpu_seconds: float = 20.0
     file_bytes: int = 1 << 30
 
 
@@ -94,15 +97,15 @@ def serve(tasks: IO[str], results: IO[str], root: int, output: int) -> None:
     brief = brief_from_json(tasks.readline())
     resource.setrlimit(resource.RLIMIT_AS, (brief.limits.memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(TIME_IS_UP, signal.SIG_DFL)
     warnings.simplefilter("ignore")
     logging.disable()
     _say(results, READY)
     for line in tasks:
         slot, path = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, brief.limits.seconds)
+        signal.setitimer(signal.ITIMER_PROF, brief.limits.cpu_seconds)
         answer = _answer(brief, root, output, slot, path)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         _say(results, answer)
 
 
