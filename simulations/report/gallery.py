@@ -71,7 +71,7 @@ def _comparison(results: Results) -> Drawn | None:
     marks = "each upright mark is one site's own model" if rows[-1].spread else "the dashed line is the federated model"
     caption = (
         f"All models on the same hold-out, per {results.unit}. "
-        "Pooled and single sites follow the same plan, with its privacy. "
+        "Pooled and single sites train for as many rounds, under the same privacy. "
         f"Bars are 95 % intervals; {marks}."
     )
     described = "; ".join(f"{row.label}: AUC {wording.estimate(row.auc)}" for row in rows if not row.spread)
