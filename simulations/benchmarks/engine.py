@@ -33,6 +33,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from common.errors import EngineError
 from simulations.benchmarks.contenders import ENGINES, PLAIN
 from simulations.benchmarks.footprint import PeakWatch, cpu_s
 from simulations.benchmarks.turnstile import Contender
@@ -168,7 +169,11 @@ def main(
     console = Console(width=max(Console().width, _WIDTH))
     count = workers or os.cpu_count() or 1
     torch_s = torch_import_s()
-    results = [result for number in sites.split(",") for result in measure(contenders.split(","), int(number), rounds, count, console)]
+    try:
+        results = [result for number in sites.split(",") for result in measure(contenders.split(","), int(number), rounds, count, console)]
+    except EngineError as error:
+        console.print(str(error), markup=False)
+        raise typer.Exit(1) from None
     console.print(table(results, torch_s, count))
     if file:
         file.write_text(json.dumps(as_dict(results, torch_s, count), indent=1) + "\n")
