@@ -99,6 +99,11 @@ def kind_is_planned(case: Invitation) -> None:
         raise PlanMismatch(f"the round sums {case.header.kind.name}, which the plan does not.", fix="Nothing was answered.")
 
 
+def round_is_planned(case: Invitation) -> None:
+    if case.header.tag.round > case.seat.terms.max_rounds:
+        raise PlanMismatch(f"round {case.header.tag.round} is beyond the plan's {case.seat.terms.max_rounds}.", fix="The plan has ended.")
+
+
 def layout_is_planned(case: Invitation) -> None:
     if case.header.tag.layout != case.seat.terms.layout:
         raise ModelLayout("the round's layout is not the plan's.", fix="Both sides must build the model from the same plan.")
@@ -355,6 +360,7 @@ TABLE: dict[type, tuple[Check, ...]] = {
         tag_is_the_header,
         plan_is_approved,
         kind_is_planned,
+        round_is_planned,
         layout_is_planned,
         roster_is_mine,
         roster_is_not_older,

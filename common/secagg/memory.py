@@ -41,11 +41,11 @@ class Memory:
     def mark(self, session: bytes) -> Mark | None:
         return next((mark for mark in self.marks if mark.session == session), None)
 
-    def accept(self, tag: RoundTag, *, roster_epoch: int) -> "Memory":
-        """After a header was found good."""
+    def accept(self, tag: RoundTag, *, roster_epoch: int, with_model: bool) -> "Memory":
+        """After a header was found good. Only a model that came along and was checked is a model seen; its digest alone is a claim."""
         mark = Mark(session=tag.session, round=tag.round, attempt=tag.attempt)
         others = tuple(each for each in self.marks if each.session != tag.session)
-        models = (*(each for each in self.models if each != tag.model), tag.model)
+        models = (*(each for each in self.models if each != tag.model), tag.model) if with_model else self.models
         return replace(
             self,
             marks=(*others, mark)[-_SESSIONS_KEPT:],

@@ -115,7 +115,7 @@ def _begin(seat: Seat, record: Record, message: Down, request: bytes, *, now: in
     header = codec.read(Header, message.body, what="a header")
     checks.run(cases.Invitation(message=message, header=header, seat=seat, memory=record.memory, now=now))
     _check_offer(seat, record, header, offer)
-    memory = record.memory.accept(header.tag, roster_epoch=seat.roster.epoch)
+    memory = record.memory.accept(header.tag, roster_epoch=seat.roster.epoch, with_model=header.kind is not Kind.STAT)
     earlier = record.stage
     if not isinstance(earlier, Listening) and _same_round(earlier, header):
         if isinstance(earlier, Released):

@@ -37,7 +37,8 @@ class Terms:
 
     `max_norm` bounds one site's vector (C_update, plus the public noise bound where noise is added before masking); `step_norm` bounds
     how far the global model may move in a round (C_update / (1 - momentum), plus the same). `members` are the sites that may share a
-    cohort with this one: its group, where the plan groups large cohorts.
+    cohort with this one: its group, where the plan groups large cohorts. `max_rounds` ends the plan: a coordinator that could name any
+    round could also claim that the model had any number of rounds to move in.
     """
 
     plan: bytes
@@ -49,6 +50,7 @@ class Terms:
     max_norm: float
     step_norm: float
     max_cohort: int
+    max_rounds: int
     min_cohort: int = 5
     noise_quorum: int = 0
     kinds: frozenset[Kind] = frozenset({Kind.UPDATE})

@@ -135,6 +135,11 @@ class _FlowerClient:
         return Message(fitres_to_recorddict(result, keep_input=False), reply_to=message)
 
 
+def pose_as_a_task() -> None:
+    """Flower makes messages only inside one of its tasks, and asks these three numbers."""
+    TaskIdentity.node_id, TaskIdentity.task_id, TaskIdentity.run_id = 1, 1, 1
+
+
 def shares_of_flower(num_clients: int = 5, threshold: int = 3) -> Verdict:
     """An honest round, but for the last request: everybody is alive, and everybody is dead. Then every update is opened."""
     started = time.perf_counter()
@@ -237,6 +242,7 @@ def _table(num_sites: int) -> tuple[Chair, dict[str, Seat], messages.RoundTag]:
         max_norm=1.0,
         step_norm=1.0,
         max_cohort=num_sites,
+        max_rounds=1,
     )
     seats = {s: Seat(site_id=s, signer=consortium.sites[s], terms=terms, roster=consortium.roster, entropy=os.urandom) for s in names}
     tag = messages.RoundTag(
@@ -258,7 +264,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Also write the verdicts here.")] = None,
 ) -> None:
     """Attack both, and print who falls."""
-    TaskIdentity.node_id, TaskIdentity.task_id, TaskIdentity.run_id = 1, 1, 1
+    pose_as_a_task()
     verdicts = [mask_of_flower(secret_bits), mask_of_fsa1(min(secret_bits, 16)), shares_of_flower(), shares_of_fsa1()]
     table = Table(title=f"A malicious coordinator against Flower {flwr.__version__} and FSA1", show_lines=True)
     for column in ("attack", "target", "verdict", "what was seen", "s"):

@@ -79,6 +79,7 @@ class _Table:
             max_norm=1.0,
             step_norm=1.0,
             max_cohort=num_sites,
+            max_rounds=1,
             min_cohort=3,
         )
         self.seats = {

@@ -151,6 +151,15 @@ def cohort_that_mixes_updates_and_statistics(f: Federation) -> Lie:
 
 
 @attack("E_MSG_FORMAT")
+def colluding_site_announces_a_mask_key_of_small_order(f: Federation) -> Lie:
+    """Every pair mask with it would be known to everybody."""
+    _, control = f.to_keys()
+    members = cohort_of(control).members
+    weak = replace(codec.read(Keys, members[0].body), mask_key=b"\x01" + bytes(31))
+    return share(f, swap(members, 0, resigned(f, members[0].site_id, weak)))
+
+
+@attack("E_MSG_FORMAT")
 def colluding_site_announces_a_key_of_small_order(f: Federation) -> Lie:
     """Whoever agrees with the zero point agrees on a secret that everybody knows."""
     _, control = f.to_keys()

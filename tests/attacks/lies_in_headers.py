@@ -199,6 +199,21 @@ def crafted_model_far_from_the_last(f: Federation) -> Lie:
     return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
 
 
+@attack("E_MODEL_JUMP")
+def crafted_model_smuggled_in_by_a_statistic(f: Federation) -> Lie:
+    """A statistic comes without a model; the digest in its header must not count as a model seen."""
+    values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
+    f.tell(VICTIM, Inviting(chair=f.chair, tag=replace(f.tag, model=digest(values, LAYOUT)), kind=Kind.STAT).header)
+    return Lie(control=invite(f, round=2, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+
+
+@attack("E_PLAN_MISMATCH")
+def crafted_model_that_a_million_rounds_could_have_reached(f: Federation) -> Lie:
+    """The distance that a model may move grows with the rounds in between, and the coordinator counts them."""
+    values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
+    return Lie(control=invite(f, round=10**6, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+
+
 @attack("E_MODEL_CHAIN")
 def crafted_model_for_a_site_that_has_none_to_compare(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)

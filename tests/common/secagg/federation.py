@@ -168,6 +168,7 @@ def federation(
         max_norm=1.0,
         step_norm=1.0,
         max_cohort=max(8, num_sites),
+        max_rounds=1000,
         min_cohort=min_cohort,
         kinds=frozenset(Kind),
     )

@@ -321,7 +321,7 @@ class Site:
         _, _, roster, epoch, validity = parse_roster(self.roster)
         refuse_if((tag.version, tag.ring_bits, tag.rt) != outer, "E_ROUND_TAG")
         refuse_if(tag.plan.hex() != self.terms["plan"], "E_PLAN_MISMATCH")
-        refuse_if(kind not in self.terms["kinds"], "E_PLAN_MISMATCH")
+        refuse_if(kind not in self.terms["kinds"] or tag.round > self.terms["max_rounds"], "E_PLAN_MISMATCH")
         refuse_if(tag.layout.hex() != self.terms["layout"], "E_MODEL_LAYOUT")
         refuse_if(tag.roster != roster, "E_ROSTER_CHANGED")
         refuse_if(not validity[0] - GRACE <= now <= validity[1] + GRACE, "E_ROSTER_EXPIRED")
@@ -340,7 +340,8 @@ class Site:
         if self.tag is not None and self.stage != "Listening":
             self.over.append(self.tag.rt)
         self.marks[tag.session] = here
-        self.models.add(tag.model)
+        if kind != 2:
+            self.models.add(tag.model)
         living = self.tag is not None and self.stage not in ("Listening", "Invited", "Released") and not again
         self.tag, self.kind, self.stage = tag, kind, "Invited"
         self.answers = {KEYS: (request, b"", b"")}

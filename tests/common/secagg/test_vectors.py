@@ -52,6 +52,7 @@ def terms_from(v: dict[str, Any]) -> Terms:
         max_norm=v["max_norm"],
         step_norm=v["step_norm"],
         max_cohort=v["max_cohort"],
+        max_rounds=v["max_rounds"],
         min_cohort=v["min_cohort"],
         noise_quorum=v["noise_quorum"],
         kinds=frozenset(map(Kind, v["kinds"])),

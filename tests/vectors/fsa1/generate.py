@@ -83,6 +83,7 @@ def terms_of(terms: Terms) -> dict[str, Any]:
         "max_norm": terms.max_norm,
         "step_norm": terms.step_norm,
         "max_cohort": terms.max_cohort,
+        "max_rounds": terms.max_rounds,
         "min_cohort": terms.min_cohort,
         "noise_quorum": terms.noise_quorum,
         "kinds": sorted(terms.kinds),

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other shapes of a round: an older peer, groups, statistics, a coordinator with little memory, what KEYS carries."""
+
+import gc
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import UnknownVersion, WrongStage
+from common.secagg import codec, groups
+from common.secagg.coordinator import Inviting
+from common.secagg.messages import Heads, Keys, PeerHead, Step, Up
+from common.secagg.site import handle, join
+from common.secagg.terms import Kind
+from common.secagg.unmask import open_sum
+from tests.common.secagg.federation import NOW, federation
+
+
+def test_one_version_back_is_accepted_where_the_plan_says_so() -> None:
+    f = federation(5, versions=frozenset({0, 1}))
+    for version in (0, 1):
+        f.next_round()
+        f.tag = replace(f.tag, version=version)
+        result = f.run()
+        assert np.array_equal(result.body.view(np.int32), f.plain_sum(f.site_ids))
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(2, 1), (0, 1), (1, 2)])
+def test_another_version_is_refused_by_name_on_both_sides(theirs: int, ours: int) -> None:
+    f = federation(5, versions=frozenset({ours}))
+    f.tag = replace(f.tag, version=theirs)
+    with pytest.raises(UnknownVersion, match=f"version {theirs}"):
+        f.run()
+    g = federation(5, versions=frozenset({ours, theirs}))
+    g.tag = replace(g.tag, version=theirs)
+    replies = {s: g.announce(s, Inviting(chair=g.chair, tag=g.tag).header) for s in g.site_ids}
+    mine = Inviting(chair=g.chair, tag=replace(g.tag, version=ours))
+    with pytest.raises(Exception, match="announced keys"):
+        mine.agree(replies, now=NOW)
+
+
+def test_a_message_of_one_version_does_not_count_in_a_round_of_another() -> None:
+    """The version is part of the round's tag: the same round in another version is another round."""
+    f = federation(5)
+    assert f.tag.rt != replace(f.tag, version=0).rt != replace(f.tag, ring_bits=16).rt
+
+
+def test_groups_are_rounds_of_their_own_and_their_means_make_the_whole() -> None:
+    f = federation(11, 50)
+    parts = groups.partition(f.site_ids, epoch=f.consortium.roster.epoch, max_group=4)
+    means, weights, total = [], [], np.zeros(50, np.int64)
+    for part in parts:
+        terms = replace(f.terms, members=part)
+        g = federation(11, 50)
+        g.chair = replace(g.chair, terms=terms)
+        g.seats = {s: replace(g.seats[s], terms=terms) for s in sorted(part)}
+        result = g.run()
+        assert set(result.survivors) == part
+        total += g.plain_sum(part)
+        means.append(result.mean(terms))
+        weights.append(result.total_weight)
+    whole = groups.weighted_mean(means, weights)
+    assert np.allclose(whole, total * f.terms.grid.step / 11, atol=1e-7)
+    assert groups.median(means).shape == (50,)
+
+
+@pytest.mark.parametrize("kind", [Kind.STAT, Kind.EVAL])
+def test_statistics_and_evaluations_are_summed_alike(kind: Kind) -> None:
+    f = federation(5)
+    result = f.run(inviting=Inviting(chair=f.chair, tag=f.tag, kind=kind))
+    assert np.array_equal(result.body.view(np.int32), f.plain_sum(f.site_ids))
+
+
+def test_keys_carry_the_heads_of_the_ledger_the_audit_log_and_of_peers() -> None:
+    f = federation(5)
+    seen = PeerHead(site_id="site-001", ledger_head=b"\x03" * 32, audit_head=b"\x04" * 32)
+    heads = Heads(ledger=b"\x01" * 32, audit=b"\x02" * 32, peers=(seen,))
+    header = Inviting(chair=f.chair, tag=f.tag).header
+    record = handle(f.seats["site-000"], f.records["site-000"], header, now=NOW, offer=f.offer()).record
+    outcome = join(f.seats["site-000"], record, f.train("site-000"), heads=heads)
+    said = codec.read(Keys, codec.read(Up, outcome.reply or b"").body)
+    assert said.heads == heads
+    again = handle(f.seats["site-000"], outcome.record, header, now=NOW, heads=Heads())
+    assert again.reply == outcome.reply
+
+
+def test_the_coordinator_holds_one_vector_at_a_time() -> None:
+    """Loaded from disk, added, forgotten: memory does not grow with the cohort."""
+    f = federation(12, 1000)
+    unmasking, quorum = f.to_confirmations(*f.to_masks(*f.to_shares(*f.to_keys())))
+    opened = {s: f.reply(s, quorum) for s in f.site_ids}
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def load(site_id: str) -> Any:
+        nonlocal most
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive) + 1)
+        vector = f.vectors[site_id].copy()
+        alive.append(weakref.ref(vector))
+        return vector
+
+    result = open_sum(unmasking, opened, load)
+    assert np.array_equal(result.body.view(np.int32), f.plain_sum(f.site_ids))
+    assert len(alive) == 12
+    assert most <= 2
+
+
+def test_a_stage_has_only_the_step_that_is_due() -> None:
+    """The types say it, and `handle` says it by name."""
+    f = federation(4)
+    sharing, cohort = f.to_keys()
+    stage = f.records["site-000"].stage
+    assert hasattr(stage, "share")
+    assert not any(hasattr(stage, step) for step in ("mask", "confirm", "release"))
+    with pytest.raises(WrongStage):
+        join(f.seats["site-000"], f.records["site-000"], f.updates["site-000"])
+    assert sharing.members
+    assert codec.read(Up, f.reply("site-000", cohort)).step is Step.SHARE
