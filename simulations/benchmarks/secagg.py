@@ -3,9 +3,10 @@
 
     python -m simulations.benchmarks.secagg [--sites 10,50,200] [--values 100000,1000000,10000000] [--json FILE]
 
-Seconds are the best of several repeats on one thread, so that whatever else runs on the machine is in nobody's figure; ratios carry over
-to other machines. "masking" is keystream and ring additions of all a site's masks; the limit is the same without anything around it.
-"mask step" is the whole answer to step 3: key agreement, opening shares, masks, digest and signature. A site's total is steps 2 to 5.
+Seconds are processor seconds, the best of several repeats, so that what else runs on the machine is in nobody's figure (with --workers
+above 1 they are the wall's for FSA1); ratios carry over to other machines. "masking" is keystream and ring additions of all a site's
+masks; the limit is the same without anything around it. "mask step" is the whole answer to step 3: key agreement, opening shares, masks,
+digest and signature. A site's total is steps 2 to 5.
 
 Aims (issue 3): 7 ms to mask 10^6 parameters for ten sites, within 1.3 times the limit; up at most 4 bytes a parameter and 50 kB.
 """
@@ -62,7 +63,7 @@ def bandwidth_error(num_sites: int, num_values: int) -> dict[str, float]:
 
 
 def table(lines: list[dict[str, Any]]) -> Table:
-    out = Table(title="Secure aggregation, one site and the coordinator (ms, best of several)", width=_WIDTH)
+    out = Table(title="Secure aggregation, one site and the coordinator (processor ms, best of several)", width=_WIDTH)
     for name in ("sites", "values", "word", "masking", "limit", "ratio", "mask step", "share", "site total"):
         out.add_column(name, justify="right")
     for name in ("coord. sum", "drops", "up B/value", "control kB", "Flower mask", "Flower share", "CKKS"):
@@ -96,7 +97,7 @@ def _row(costs: Costs, floor: Limit, peer: Flower | None, encrypted: Ckks | None
 
 
 def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.3g}" if seconds < 10 else f"{seconds * 1000:.0f}"
+    return "-" if seconds is None else f"{seconds * 1000:.3g}" if seconds < 1 else f"{seconds * 1000:.0f}"
 
 
 def main(
