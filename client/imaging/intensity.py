@@ -9,7 +9,7 @@ width, in any unit. A file's window means what its VOI LUT Function says; LINEAR
 
     y = (x - (c - 0.5)) / (w - 1) + 0.5, clipped to [0, 1]      (C.11.2.1.2.1)
 
-    >>> float(linear(np.float32([40.0]), 40, 401)[0])          # the centre lies half a unit above c - 0.5
+    >>> round(float(linear(np.array([40.0]), 40, 401)[0]), 6)   # the centre lies half a unit above c - 0.5
     0.50125
 
 Not here yet: a VOI LUT Sequence (such a file is read over its full range) and pixel padding.
