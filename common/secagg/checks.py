@@ -130,8 +130,7 @@ def roster_is_valid(case: Invitation) -> None:
 
 
 def round_is_new(case: Invitation) -> None:
-    tag = case.header.tag
-    mark = case.memory.mark(tag.session)
+    tag, mark = case.header.tag, case.memory.mark(case.header.tag.session)
     if mark and (tag.round, tag.attempt) < (mark.round, mark.attempt):
         raise Replay(
             f"round {tag.round} attempt {tag.attempt} is over; this site is at round {mark.round} attempt {mark.attempt}.",
@@ -140,8 +139,7 @@ def round_is_new(case: Invitation) -> None:
 
 
 def round_is_the_one_answered(case: Invitation) -> None:
-    tag = case.header.tag
-    mark = case.memory.mark(tag.session)
+    tag, mark = case.header.tag, case.memory.mark(case.header.tag.session)
     if mark and (tag.round, tag.attempt) == (mark.round, mark.attempt):
         raise Equivocation(
             f"round {tag.round} attempt {tag.attempt} was announced before, differently.",
@@ -190,8 +188,7 @@ def masked_update_has_abandons(case: Retry) -> None:
 def abandons_are_a_quorum(case: Retry) -> None:
     if not case.masked_with:
         return
-    expected = codec.write(Nothing())
-    valid = _signers(case.header.abandons, case.masked_with, case.earlier, Step.ABANDON, expected)
+    valid = _signers(case.header.abandons, case.masked_with, case.earlier, Step.ABANDON, codec.write(Nothing()))
     needed = case.seat.terms.threshold(len(case.masked_with))
     if len(valid) < needed:
         raise AbandonQuorum(
@@ -268,14 +265,11 @@ def own_keys_are_intact(case: CohortNamed) -> None:
 def kinds_agree(case: CohortNamed) -> None:
     for member, said in zip(case.cohort.members, case.announcements, strict=True):
         if said.kind is not case.stage.kind:
-            raise PlanMismatch(
-                f"'{member.site_id[:64]}' announced {said.kind.name}, this round sums {case.stage.kind.name}.", fix="Leave it out."
-            )
+            raise PlanMismatch(f"'{member.site_id[:64]}' announced {said.kind.name}, not {case.stage.kind.name}.", fix="Leave it out.")
 
 
 def deliveries_are_sorted(case: SharesDelivered) -> None:
-    site_ids = tuple(item.site_id for item in case.deliveries.items)
-    _check_sorted(site_ids)
+    _check_sorted(tuple(item.site_id for item in case.deliveries.items))
 
 
 def deliveries_are_not_from_me(case: SharesDelivered) -> None:
