@@ -10,7 +10,7 @@ A `Site` is opened on its home folder:
 
     site.toml       its name, where its data lies, and (in simulations only) an unsafe noise seed
     ledger.jsonl    what was spent
-    answer.bin      the newest reply
+    answers/        the newest reply
     patient.key     the secret that turns patient ids into keys
     data/           the prepared data set, or cache/, made from the folder that site.toml names
 """
@@ -41,7 +41,7 @@ from common.update import Layout, ReleasedDelta
 from common.wire import Hello, HelloReply, TrainReply, TrainRequest
 
 SITE_FILE = "site.toml"
-ANSWER_FILE = "answer.bin"
+ANSWERS_FOLDER = "answers"
 LEDGER_FILE = "ledger.jsonl"
 PREPARED_FOLDER = "data"
 
@@ -91,7 +91,7 @@ class Site:
         self.home = home
         self._plan = plan
         self._noise = noise
-        self._steps = StepStore(home / ANSWER_FILE, power_cut_safe=power_cut_safe)
+        self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._ledger = Ledger(home / LEDGER_FILE, power_cut_safe=power_cut_safe)
 
     @classmethod

@@ -5,7 +5,8 @@ The first request for a (session, round, attempt) wins: its answer is stored bef
 and ask again, and gets the same bytes; nothing is trained twice and no second, differently noised answer exists. A different request for
 the same step is refused (E_EQUIVOCATION), an older round too (E_REPLAY).
 
-One file: a line of JSON, then the vector's bytes. Only the newest step is kept.
+One file a step: a line of JSON, then the vector's bytes. A new answer gets a name of its own and the one before is removed after it is
+there: renaming over an old file would make some file systems flush both to disk at once. Only the newest step is kept.
 """
 
 import json
@@ -31,16 +32,20 @@ class Answered:
 
 
 class StepStore:
-    """The newest answer of one site, on disk."""
+    """The newest answer of one site, in a folder that holds nothing else."""
 
-    def __init__(self, path: Path, *, power_cut_safe: bool) -> None:
-        self._path = path
+    def __init__(self, folder: Path, *, power_cut_safe: bool) -> None:
+        self._folder = folder
         self._fsync = power_cut_safe
+        folder.mkdir(exist_ok=True)
 
     def find(self, step: Step, request: str) -> ReleasedDelta | None:
         """The stored answer to this very request, or None if the step is new. Raises: Equivocation, Replay."""
-        header = self._header()
-        if header is None or header["session"] != step.session.hex():
+        path = self._newest()
+        if path is None:
+            return None
+        header = _header(path)
+        if header["session"] != step.session.hex():
             return None
         newest = (header["round"], header["attempt"])
         if (step.round, step.attempt) < newest:
@@ -55,23 +60,30 @@ class StepStore:
                 f"a second, different request for round {step.round}, attempt {step.attempt}.",
                 fix="Two coordinators may be running under one session; nothing was trained.",
             )
-        return self._update()
+        return _update(path)
 
     def store(self, answered: Answered) -> None:
         """Keep an answer; the one before is dropped. Raises: DiskFull, and then nothing may be sent."""
         step = answered.step
         header = {"session": step.session.hex(), "round": step.round, "attempt": step.attempt, "request": answered.request}
         content = json.dumps(header).encode() + b"\n" + answered.update.values.astype("<f4", copy=False).tobytes()
-        write_atomically(self._path, content, fsync=self._fsync)
+        before = self._newest()
+        path = self._folder / f"answer-{step.session.hex()[:8]}-{step.round}-{step.attempt}.bin"
+        write_atomically(path, content, fsync=self._fsync)
+        if before is not None and before != path:
+            before.unlink(missing_ok=True)
 
-    def _header(self) -> dict[str, Any] | None:
-        try:
-            with self._path.open("rb") as file:
-                header: dict[str, Any] = json.loads(file.readline())
-        except FileNotFoundError:
-            return None
-        return header
+    def _newest(self) -> Path | None:
+        """Looked up each time: on a machine of several simulated sites the last answer may have been another process's."""
+        return max(self._folder.glob("answer-*.bin"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
-    def _update(self) -> ReleasedDelta:
-        content = self._path.read_bytes()
-        return ReleasedDelta(values=np.frombuffer(content, dtype="<f4", offset=content.index(b"\n") + 1))
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.readline())
+    return header
+
+
+def _update(path: Path) -> ReleasedDelta:
+    content = path.read_bytes()
+    return ReleasedDelta(values=np.frombuffer(content, dtype="<f4", offset=content.index(b"\n") + 1))

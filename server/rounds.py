@@ -32,6 +32,7 @@ from common.update import AggregateDelta, Layout, ReleasedDelta, Weights
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
 from server.exchange import ask
 from server.journal import CommittedRound, Journal, Missing
+from server.mean import RunningMean
 from server.strategies import StrategyState, strategy_of
 
 _HELLO_S = 60.0
@@ -124,41 +125,38 @@ class Coordinator:
         self.observer.round_opened(number, cohort)
         for _ in range(_ATTEMPTS):
             step = wire.Step(session=self.journal.session, round=number, attempt=attempt, plan=digest_of(self.plan))
-            updates, missing = self._train(step, weights, {site: sites[site] for site in cohort})
-            if len(updates) >= self.plan.aggregation.minimum_cohort:
+            mean, missing = self._train(step, weights, {site: sites[site] for site in cohort})
+            present = len(cohort) - len(missing)
+            if present >= self.plan.aggregation.minimum_cohort:
                 break
             self.journal.reopen(number)
             attempt += 1
         else:
-            raise self._too_few(f"in round {number}", len(updates), missing)
-        aggregate = mean_of(updates)
+            raise self._too_few(f"in round {number}", present, missing)
+        aggregate = mean.finish()
         state = strategy_of(self.plan.training).apply(state, aggregate)
-        self._commit(step, state, aggregate, sorted(updates), missing, time.monotonic() - started)
+        absent = {site.site for site in missing}
+        self._commit(step, state, aggregate, [site for site in cohort if site not in absent], missing, time.monotonic() - started)
         return state
 
-    def _train(self, step: wire.Step, weights: Weights, nodes: Mapping[str, int]) -> tuple[dict[str, ReleasedDelta], list[Missing]]:
-        """One question to the cohort; the deltas that came, and who did not answer and why."""
+    def _train(self, step: wire.Step, weights: Weights, nodes: Mapping[str, int]) -> tuple[RunningMean, list[Missing]]:
+        """One question to the cohort; the mean of the deltas that came, and who did not answer and why."""
         request = wire.encode_train_request(wire.TrainRequest(step=step, weights=weights))
         names = {node: site for site, node in nodes.items()}
-        updates: dict[str, ReleasedDelta] = {}
+        mean = RunningMean(nodes)
         missing: dict[str, str] = dict.fromkeys(nodes, SILENT)
-        answers = ask(
-            self.grid,
-            wire.TRAIN,
-            dict.fromkeys(nodes.values(), request),
-            group=str(step.round),
-            deadline_s=self.plan.aggregation.deadline_s,
-        )
-        for answer in answers:
+        questions = dict.fromkeys(nodes.values(), request)
+        for answer in ask(self.grid, wire.TRAIN, questions, group=str(step.round), deadline_s=self.plan.aggregation.deadline_s):
             site = names[answer.node]
             verdict = _judge(answer.content, step, site, weights.layout)
             if isinstance(verdict, ReleasedDelta):
-                updates[site] = verdict
+                mean.add(site, verdict)
                 del missing[site]
             else:
+                mean.add(site, None)
                 missing[site] = verdict
-            self.observer.site_answered(step.round, site, refused=not isinstance(verdict, ReleasedDelta))
-        return updates, [Missing(site=site, why=why) for site, why in sorted(missing.items())]
+            self.observer.site_answered(step.round, site, refused=site in missing)
+        return mean, [Missing(site=site, why=why) for site, why in sorted(missing.items())]
 
     def _cohort(self, number: int, sites: Mapping[str, int]) -> list[str]:
         """Who is asked: all, or the plan's number of them, drawn by the plan's seed and the round, so that a resumed run asks the same."""
@@ -201,20 +199,6 @@ class Coordinator:
             f"{when} {present} sites answered, minimum_cohort is {self.plan.aggregation.minimum_cohort} ({reasons}).",
             fix="Mend those sites and continue with --resume; every committed round is kept.",
         )
-
-
-def mean_of(updates: Mapping[str, ReleasedDelta]) -> AggregateDelta:
-    """The mean of the deltas, summed in float64 in the order of site names, so that arrival order cannot change a bit."""
-    total: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = None
-    for site in sorted(updates):
-        values = updates[site].values
-        if total is None:
-            total = values.astype(np.float64)
-        else:
-            total += values
-    if total is None:
-        raise CohortTooSmall("no site answered.", fix="Start at least minimum_cohort sites.")
-    return AggregateDelta(values=(total / len(updates)).astype(np.float32), num_sites=len(updates))
 
 
 def _judge(content: RecordDict | None, step: wire.Step, site: str, layout: Layout) -> ReleasedDelta | str:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from common.errors import DataNotFound
+from simulations.apps import CLIENT_APP, FAULTY_APP
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
@@ -50,33 +51,35 @@ def simulate(
     The code that trains is the deployed client and server; only the network is missing. Nothing but released updates crosses between
     them; the figures shown are measured on patients that no hospital was given.
     """
-    # Imported when called: torch takes longer to import than --help should take.
-    from simulations import scenario
-    from simulations.faults import parse_faults
-    from simulations.run import Options, simulate
-    from simulations.show import Show
-    from simulations.stage import Workshop, find_stage, set_stage
-
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}' is not an engine; choose local or ray.", param_hint="--engine")
+    if resume and out is None:
+        raise DataNotFound("--resume needs to know which run.", fix="Give its folder with --out.")
+    from simulations.engine.nursery import Nursery
+
     console = Console(stderr=True, quiet=as_json)
-    options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare, faults=parse_faults(fault or ()))
-    with Show(console) as show:
-        if resume:
-            if out is None:
-                raise DataNotFound("--resume needs to know which run.", fix="Give its folder with --out.")
-            stage = find_stage(out)
-        else:
-            asked = scenario.load(scenario.find(plan_name)).with_changes(sites=sites, rounds=rounds, seed=seed)
-            folder = out or Path("runs") / asked.plan.name
-            if fresh:
-                _remove_run(folder)
-            shop = Workshop(
-                cache=cache or default_cache(), workers=workers or cores(), progress=show.step, unsafe_noise_seed=unsafe_noise_seed
-            )
-            stage = set_stage(asked, data, folder, shop)
-        show.announce(stage)
-        result = simulate(stage, options, show, command=tuple(sys.argv[1:]))
+    # The nursery imports torch while this process does, and while data are made: workers are then a fork away.
+    with Nursery(FAULTY_APP if fault else CLIENT_APP) as nursery:
+        from simulations import scenario
+        from simulations.faults import parse_faults
+        from simulations.run import Options, simulate
+        from simulations.show import Show
+        from simulations.stage import Workshop, find_stage, set_stage
+
+        options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare, faults=parse_faults(fault or ()))
+        with Show(console) as show:
+            if resume and out is not None:
+                stage = find_stage(out)
+            else:
+                asked = scenario.load(scenario.find(plan_name)).with_changes(sites=sites, rounds=rounds, seed=seed)
+                folder = out or Path("runs") / asked.plan.name
+                if fresh:
+                    _remove_run(folder)
+                kept = cache or default_cache()
+                shop = Workshop(cache=kept, workers=workers or cores(), progress=show.step, unsafe_noise_seed=unsafe_noise_seed)
+                stage = set_stage(asked, data, folder, shop)
+            show.announce(stage)
+            result = simulate(stage, options, show, nursery, command=tuple(sys.argv[1:]))
     if as_json:
         print_json(result)
     else:
@@ -86,7 +89,7 @@ def simulate(
 def evaluate(
     model: Annotated[Path, typer.Option(help="Folder with model.safetensors and model.json, such as a run folder.")],
     data: Annotated[Path, typer.Option(help="Folder of images with labels: DICOM with labels.csv, or an image folder with index.csv.")],
-    bootstrap: Annotated[int, typer.Option(min=0, help="Patient resamples behind the 95 % intervals.")] = 1000,
+    resamples: Annotated[int, typer.Option(min=0, help="Patient resamples behind the 95 % intervals.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """Score a saved model on any labelled data folder: per image, and per patient with intervals. Nothing is stored and nothing leaves."""
@@ -95,7 +98,7 @@ def evaluate(
 
     console = Console(stderr=True, quiet=as_json)
     with Show(console) as show:
-        scores, intake = evaluate_folder(model, data, bootstrap=bootstrap, workers=cores(), progress=show.step)
+        scores, intake = evaluate_folder(model, data, resamples=resamples, workers=cores(), progress=show.step)
     if as_json:
         print_json({"model": str(model), "images": intake, "scores": scores.as_dict()})
     else:

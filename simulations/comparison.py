@@ -21,10 +21,11 @@ from common.errors import TrainFailed
 from common.models import initial_weights
 from common.plan import Plan, digest_of, to_toml
 from common.update import Weights
-from server.rounds import mean_of
+from server.mean import mean_of
 from server.strategies import StrategyState, strategy_of
+from simulations.apps import CLIENT_APP
 from simulations.engine import LocalEngine
-from simulations.federation import CLIENT_APP
+from simulations.engine.nursery import Nursery
 from simulations.stage import PLAN_FILE, Stage, clone_home, pool_homes
 
 POOLED = "pooled"
@@ -44,13 +45,14 @@ def pooled_plan(plan: Plan, num_sites: int) -> Plan:
     return replace(plan, training=training, aggregation=aggregation)
 
 
-def train_apart(stage: Stage, *, workers: int | None, progress: Progress) -> dict[str, Weights]:
+def train_apart(stage: Stage, *, workers: int | None, progress: Progress, nursery: Nursery | None = None) -> dict[str, Weights]:
     """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter)."""
     plans = dict.fromkeys(stage.sites, stage.scenario.plan)
     # The pooled chain is as long as all the others together: it starts first.
     plans = {POOLED: pooled_plan(stage.scenario.plan, len(stage.sites)), **plans}
     configs = [_furnish(stage, name, plan) for name, plan in plans.items()]
-    with LocalEngine(CLIENT_APP, len(plans), workers=workers, node_configs=configs) as grid:
+    client_app = nursery.client_app if nursery else CLIENT_APP
+    with LocalEngine(client_app, len(plans), workers=workers, node_configs=configs, nursery=nursery) as grid:
         chains = {node: Chain(name, plan) for node, (name, plan) in zip(grid.get_node_ids(), plans.items(), strict=True)}
         _drive(grid, chains, progress)
     shutil.rmtree(stage.folder / COMPARISON)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scoring a saved model on a folder of labelled images.
 
-The model's card brings the plan, and the plan says everything else: how pixels become input, what the classes are, where the threshold lies.
-Weights, card and plan must name each other; a model under another model's card is refused.
+The model's card brings the plan, and the plan says everything else: how pixels become input, what the classes are, where the threshold
+lies. Weights, card and plan must name each other; a model under another model's card is refused.
 """
 
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def load_model(folder: Path) -> tuple[Weights, Plan]:
 
 
 def evaluate_folder(
-    model: Path, data: Path, *, bootstrap: int, workers: int, progress: Callable[[str, int, int], None]
+    model: Path, data: Path, *, resamples: int, workers: int, progress: Callable[[str, int, int], None]
 ) -> tuple[Scores, dict[str, Any]]:
     """Scores per image and per patient, and what became of every file. The decoded images are dropped afterwards.
 
@@ -66,4 +65,4 @@ def evaluate_folder(
             workers=workers,
             progress=lambda done, total: progress("reading images", done, total),
         )
-        return score(weights, images, plan, bootstrap=bootstrap), report.as_dict()
+        return score(weights, images, plan, resamples=resamples), report.as_dict()

@@ -24,7 +24,6 @@ from flwr.clientapp import ClientApp
 from client import app as honest
 from common.errors import PlanValue
 
-FAULTY_APP: Final = "simulations.faults:app"
 FAULTS_VARIABLE: Final = "FEDWARD_FAULTS"
 KINDS: Final = ("raise", "crash", "silent")
 _EVERY: Final = "*"

@@ -25,10 +25,11 @@ from common.update import Weights
 from server.checkpoint import CheckpointFolder
 from server.journal import CommittedRound, Journal
 from server.rounds import Coordinator, Observer
+from simulations.apps import CLIENT_APP, FAULTY_APP
 from simulations.engine import LocalEngine
-from simulations.faults import FAULTS_VARIABLE, FAULTY_APP, Fault
+from simulations.engine.nursery import Nursery
+from simulations.faults import FAULTS_VARIABLE, Fault
 
-CLIENT_APP = "client.app:app"
 EngineName = Literal["local", "ray"]
 CHECKPOINTS = "checkpoints"
 JOURNAL = "journal.sqlite"
@@ -49,8 +50,8 @@ class Federation:
     unsafe_noise_seed: int | None = None
     faults: tuple[Fault, ...] = ()
 
-    def train(self, observer: Observer, *, engine: EngineName, workers: int | None) -> Outcome:
-        """Run, or go on with, all rounds.
+    def train(self, observer: Observer, *, engine: EngineName, workers: int | None, nursery: Nursery | None = None) -> Outcome:
+        """Run, or go on with, all rounds. A `nursery` (of FAULTY_APP, if there are faults) saves the local engine its start-up.
 
         Raises: RoundError, StorageError, EngineError.
         """
@@ -63,10 +64,9 @@ class Federation:
         environment = {PLAN_VARIABLE: str(self.plan_file.resolve()), SITES_VARIABLE: str(self.sites.resolve())}
         if engine == "ray":
             return _on_ray(run, environment, self.num_sites, workers or os.cpu_count() or 1)
-        client_app = CLIENT_APP
-        if self.faults:
-            client_app, environment[FAULTS_VARIABLE] = FAULTY_APP, ",".join(map(str, self.faults))
-        with LocalEngine(client_app, self.num_sites, workers=workers, env=environment) as grid:
+        environment[FAULTS_VARIABLE] = ",".join(map(str, self.faults))
+        client_app = nursery.client_app if nursery else FAULTY_APP if self.faults else CLIENT_APP
+        with LocalEngine(client_app, self.num_sites, workers=workers, env=environment, nursery=nursery) as grid:
             return run(grid)
 
     @contextmanager

@@ -17,7 +17,7 @@ from client.ledger import last_epsilon
 from client.site import LEDGER_FILE
 from client.training import predict
 from common.plan import Plan
-from common.tasks import Scores, evaluate
+from common.tasks import Scores, by_patient, evaluate
 from common.update import Weights
 from server.journal import CommittedRound
 from simulations.stage import Stage
@@ -27,8 +27,10 @@ METRICS_FILE = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFigures:
-    """One line of metrics.jsonl. `epsilon` is the largest of all sites so far, None without privacy; scores are None between
-    evaluations."""
+    """One line of metrics.jsonl.
+
+    `epsilon` is the largest of all sites so far, None without privacy; scores are per patient, and None between evaluations.
+    """
 
     round: int
     seconds: float
@@ -62,7 +64,7 @@ class HoldOut:
             return
         every = self._stage.scenario.simulation.evaluate_every
         due = done.round % every == 0 or done.round in (1, self._plan.training.rounds)
-        scores = score(weights, self._data, self._plan) if due else None
+        scores = score(weights, self._data, self._plan, resamples=0).patients if due else None
         figures = RoundFigures(
             round=done.round,
             seconds=done.seconds,
@@ -95,13 +97,14 @@ def _last_round(file: Path | None) -> int:
     return max((int(json.loads(line)["round"]) for line in whole.splitlines()), default=0)
 
 
-def score(weights: Weights, data: Dataset, plan: Plan, *, bootstrap: int = 0) -> Scores:
-    """Predict and judge, per image and per patient."""
-    return evaluate(predict(weights, data, plan), data.labels, data.patients, plan.task, bootstrap=bootstrap, seed=plan.training.seed)
+def score(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Scores:
+    """Predict and judge, per image and per patient; intervals from that many resamples of patients."""
+    probabilities = predict(weights, data, plan)
+    return evaluate(plan.task, probabilities, data.labels, data.patients, resamples=resamples, seed=plan.training.seed)
 
 
 def predictions(weights: Weights, stage: Stage) -> dict[str, list[Any]]:
     """What ROC and calibration are drawn from: each held-out patient's mean probabilities and label. No key, no name."""
     data = stage.holdout()
-    patients = by_patient(predict(weights, data, stage.scenario.plan), data.labels, data.patients)
-    return {"federated": patients.probabilities.tolist(), "labels": patients.labels.tolist()}
+    probabilities, labels = by_patient(predict(weights, data, stage.scenario.plan), data.labels, data.patients)
+    return {"federated": probabilities.tolist(), "labels": labels.tolist()}

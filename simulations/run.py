@@ -10,7 +10,7 @@ with the hundredth.
 import json
 import platform
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -19,11 +19,13 @@ from client.site import LEDGER_FILE
 from common.durable import write_atomically
 from common.plan import PrivacySpec, digest_of
 from common.plan import to_toml as plan_toml
+from common.tasks.scores import RESAMPLES
 from common.update import Weights
 from server.export import export
 from server.journal import CommittedRound
 from simulations import report
 from simulations.comparison import POOLED, train_apart
+from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
 from simulations.observer import HoldOut, RoundFigures, predictions, score
@@ -31,7 +33,6 @@ from simulations.scenario import to_toml
 from simulations.show import Show, describe
 from simulations.stage import PLAN_FILE, SITES, Stage, clone_home, unsafe_seed
 
-BOOTSTRAP = 1000
 COMPARISON_FILE = "comparison.json"
 PREDICTIONS_FILE = "predictions.json"
 RUN_FILE = "run.json"
@@ -49,11 +50,11 @@ class Options:
     faults: tuple[Fault, ...] = ()
 
 
-def simulate(stage: Stage, options: Options, show: Show, *, command: tuple[str, ...] = ()) -> dict[str, Any]:
+def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, command: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run, or finish, a staged simulation; returns what `--json` prints. Raises: FedwardError."""
     started = _note_start(stage, options, command)
-    weights, committed = _federate(stage, options, show)
-    models = {"federated": weights, **(_compare(stage, options, show) if options.compare else {})}
+    weights, committed = _federate(stage, options, show, nursery)
+    models = {"federated": weights, **(_compare(stage, options, show, nursery) if options.compare else {})}
     comparison = _judge(stage, models, show)
     write_atomically(stage.folder / COMPARISON_FILE, json.dumps(comparison).encode(), fsync=False)
     write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
@@ -64,7 +65,7 @@ def simulate(stage: Stage, options: Options, show: Show, *, command: tuple[str, 
     return {"run": str(stage.folder), "plan": digest_of(stage.scenario.plan), "model": weights.digest.hex(), **comparison}
 
 
-def _federate(stage: Stage, options: Options, show: Show) -> tuple[Weights, list[CommittedRound]]:
+def _federate(stage: Stage, options: Options, show: Show, nursery: Nursery) -> tuple[Weights, list[CommittedRound]]:
     plan = stage.scenario.plan
     federation = Federation(
         plan=plan,
@@ -76,18 +77,20 @@ def _federate(stage: Stage, options: Options, show: Show) -> tuple[Weights, list
         faults=options.faults,
     )
     observer = _watch(stage, "federation", show, record=True)
-    return federation.train(observer, engine=options.engine, workers=options.workers)
+    return federation.train(observer, engine=options.engine, workers=options.workers, nursery=nursery)
 
 
-def _compare(stage: Stage, options: Options, show: Show) -> dict[str, Weights]:
+def _compare(stage: Stage, options: Options, show: Show, nursery: Nursery) -> dict[str, Weights]:
     """The models to set beside the federated one. A local engine always: they are about the data, not about the transport."""
-    models = train_apart(stage, workers=options.workers, progress=lambda done, total: show.step("alone and pooled", done, total))
+    models = train_apart(
+        stage, workers=options.workers, nursery=nursery, progress=lambda done, total: show.step("alone and pooled", done, total)
+    )
     if stage.scenario.plan.is_private:
-        models[NOT_PRIVATE] = _without_privacy(stage, options, show)
+        models[NOT_PRIVATE] = _without_privacy(stage, options, show, nursery)
     return models
 
 
-def _without_privacy(stage: Stage, options: Options, show: Show) -> Weights:
+def _without_privacy(stage: Stage, options: Options, show: Show, nursery: Nursery) -> Weights:
     """The same federation with nothing clipped and no noise: what privacy costs, and what the data could give at most."""
     scenario = stage.scenario
     folder = stage.folder / NOT_PRIVATE
@@ -100,7 +103,7 @@ def _without_privacy(stage: Stage, options: Options, show: Show) -> Weights:
         plan=plan, plan_file=apart.plan_file, sites=folder / SITES, num_sites=len(stage.sites), folder=folder, unsafe_noise_seed=None
     )
     observer = _watch(replace(stage, scenario=apart.scenario), "the same, not private", show, record=False)
-    weights, _ = federation.train(observer, engine="local", workers=options.workers)
+    weights, _ = federation.train(observer, engine="local", workers=options.workers, nursery=nursery)
     shutil.rmtree(folder)
     return weights
 
@@ -119,7 +122,7 @@ def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, An
     plan, data = stage.scenario.plan, stage.holdout()
     scores: dict[str, Any] = {}
     for number, (name, weights) in enumerate(models.items(), start=1):
-        scores[name] = score(weights, data, plan, bootstrap=BOOTSTRAP).as_dict()
+        scores[name] = score(weights, data, plan, resamples=RESAMPLES).as_dict()
         show.step("scoring with intervals", number, len(models))
     named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}
     return {**named, "local": scores}

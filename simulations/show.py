@@ -9,10 +9,14 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from common.plan import digest_of
+from common.tasks import Scores
 from simulations.observer import RoundFigures
 from simulations.stage import Stage, unsafe_seed
+
+_ALONE_SHOWN = 12
 
 
 class Show:
@@ -89,3 +93,48 @@ def describe(figures: RoundFigures, *, num_sites: int) -> str:
     if figures.epsilon is not None:
         parts.append(f"epsilon {figures.epsilon:.2f}")
     return " · ".join(parts)
+
+
+def comparison_table(stage: Stage, result: dict[str, Any]) -> Table:
+    """Each way of training, judged on the same held-out patients."""
+    table = Table(title="on patients that no site has", title_justify="left")
+    for heading in ("trained", "AUC (95 %)", "balanced accuracy (95 %)"):
+        table.add_column(heading, justify="left" if heading == "trained" else "right")
+    named = {"federated": "federation", "pooled": "all in one place", "not_private": "federation, not private"}
+    for key, label in named.items():
+        if key in result:
+            table.add_row(label, *_cells(result[key]), style="bold" if key == "federated" else None)
+    alone = sorted(result["local"].items(), key=lambda item: item[1]["patients"]["auc"] or 0, reverse=True)
+    for number, (site, scores) in enumerate(alone[:_ALONE_SHOWN]):
+        table.add_row(f"{site} alone{' (the best)' if number == 0 else ''}", *_cells(scores), style="dim")
+    if len(alone) > _ALONE_SHOWN:
+        table.add_row(f"... {len(alone) - _ALONE_SHOWN} further sites alone", "", "", style="dim")
+    return table
+
+
+def score_table(scores: Scores) -> Table:
+    """One model on one data set: whole, then class by class."""
+    level = scores.patients or scores.images
+    table = Table(title=f"{level.count} {'patients' if scores.patients else 'images'}", title_justify="left")
+    for heading in ("class", "AUC", "precision", "recall", "F1", "support"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for row in level.classes:
+        table.add_row(row.name, _number(row.auc), _number(row.precision), _number(row.recall), _number(row.f1), str(row.support))
+    table.caption = f"AUC {_number(level.auc)}, balanced accuracy {_number(level.balanced_accuracy)}, accuracy {_number(level.accuracy)}"
+    return table
+
+
+def _cells(scores: dict[str, Any]) -> tuple[str, str]:
+    auc, balanced = (_with_interval(scores, name) for name in ("auc", "balanced_accuracy"))
+    return auc, balanced
+
+
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    interval = (scores["intervals"] or {}).get(name)
+    if interval is None:
+        return _number(scores["patients"][name])
+    return f"{_number(scores['patients'][name])} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,7 @@ def validate(adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name:
     return value
 
 
+@lru_cache(maxsize=64)
 def digest_of(plan: Plan) -> str:
     """SHA-256 over the canonical bytes, 64 hex digits: this plan's name in every artefact."""
     return canonical.digest(b"fedward plan 1", canonical.encode(plan)).hex()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was spent is remembered, and the budget is kept, across rounds and restarts."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,35 @@ def test_the_sum_is_that_of_all_rounds_together(tmp_path: Path) -> None:
     assert last_epsilon(tmp_path / "ledger.jsonl") == after
 
 
+def test_two_processes_of_one_site_share_one_budget(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    first, second = opened(tmp_path), opened(tmp_path)
+    for number in range(1, spend_all(tmp_path / "alone", reopen=False) + 1):
+        reserve(first if number % 2 else second, number)
+    for ledger in (first, second):
+        with pytest.raises(BudgetExceeded):
+            reserve(ledger, 1000)
+
+
+def test_eight_processes_at_once_do_not_overspend(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    limit = spend_all(tmp_path / "alone", reopen=False)
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("fork")) as pool:
+        made = sum(pool.map(_spend, [tmp_path] * 8))
+    assert made == limit == len(opened(tmp_path).entries())
+
+
+def _spend(folder: Path) -> int:
+    ledger, made = opened(folder), 0
+    for number in range(1, 50):
+        try:
+            reserve(ledger, number)
+        except BudgetExceeded:
+            return made
+        made += 1
+    return made
+
+
 def test_a_refusal_names_the_numbers_and_writes_nothing(tmp_path: Path) -> None:
     spend_all(tmp_path, reopen=False)
     before = (tmp_path / "ledger.jsonl").read_bytes()
@@ -73,8 +104,7 @@ def test_a_calibrated_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None
         after = reserve(ledger, number, event=Event(sampling_rate=0.1, noise_multiplier=noise, steps=steps))
     assert 0.98 * 2.0 <= after <= 2.0
     with pytest.raises(BudgetExceeded):
-        for number in range(rounds + 1, 2 * rounds):
-            reserve(ledger, number, event=Event(sampling_rate=0.1, noise_multiplier=noise, steps=steps))
+        reserve(ledger, rounds + 1, event=Event(sampling_rate=0.1, noise_multiplier=noise, steps=rounds * steps))
 
 
 def test_a_line_torn_by_a_power_cut_is_dropped(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first request wins: the same one gets the same bytes, another one is refused."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,8 @@ UPDATE = ReleasedDelta(values=np.linspace(-1, 1, 17, dtype=np.float32))
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    StepStore(tmp_path / "answer.bin", power_cut_safe=True).store(Answered(step=STEP, request="r", update=UPDATE))
-    return tmp_path / "answer.bin"
+    StepStore(tmp_path / "answers", power_cut_safe=True).store(Answered(step=STEP, request="r", update=UPDATE))
+    return tmp_path / "answers"
 
 
 def find(path: Path, step: Step, request: str = "r") -> ReleasedDelta | None:
@@ -33,7 +34,7 @@ def test_the_same_request_gets_the_same_bytes(path: Path) -> None:
 
 
 def test_a_new_site_has_answered_nothing(tmp_path: Path) -> None:
-    assert find(tmp_path / "answer.bin", STEP) is None
+    assert find(tmp_path / "answers", STEP) is None
 
 
 @pytest.mark.parametrize("step", [replace(STEP, round=6, attempt=0), replace(STEP, attempt=2), replace(STEP, session=b"b" * 16, round=1)])
@@ -50,3 +51,21 @@ def test_another_model_for_the_same_step_is_refused(path: Path) -> None:
 def test_an_older_step_is_refused(path: Path, step: Step) -> None:
     with pytest.raises(Replay):
         find(path, step)
+
+
+def test_only_the_newest_answer_is_kept(path: Path) -> None:
+    store = StepStore(path, power_cut_safe=False)
+    store.store(Answered(step=replace(STEP, round=6), request="r", update=UPDATE))
+    assert len(list(path.iterdir())) == 1
+    assert find(path, replace(STEP, round=6)) is not None
+
+
+def test_a_kill_between_writing_and_removing_leaves_the_newer_answer(path: Path) -> None:
+    older = next(path.iterdir()).read_bytes()
+    StepStore(path, power_cut_safe=False).store(Answered(step=replace(STEP, round=6), request="r", update=UPDATE))
+    newer = next(path.iterdir())
+    left = path / "answer-61616161-5-1.bin"
+    left.write_bytes(older)
+    os.utime(left, ns=(newer.stat().st_mtime_ns - 1, newer.stat().st_mtime_ns - 1))
+    with pytest.raises(Replay):
+        find(path, STEP)

@@ -13,6 +13,7 @@ import pytest
 from client.ledger import Ledger
 from common.update import Weights
 from server.journal import CommittedRound
+from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
 from simulations.stage import SITES, Stage, find_stage
 from tests.journeys.made import made_scenario, made_stage
@@ -52,8 +53,8 @@ def federation(stage: Stage) -> Federation:
     )
 
 
-def train(stage: Stage, watch: Watch | None = None) -> bytes:
-    weights, committed = federation(stage).train(watch or Watch(), engine="local", workers=2)
+def train(stage: Stage, nursery: Nursery, watch: Watch | None = None) -> bytes:
+    weights, committed = federation(stage).train(watch or Watch(), engine="local", workers=2, nursery=nursery)
     assert len(committed) == ROUNDS
     return weights.digest
 
@@ -61,40 +62,40 @@ def train(stage: Stage, watch: Watch | None = None) -> bytes:
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])
 @pytest.mark.parametrize(("in_round", "cut_at"), [(1, 1), (2, 4), (4, 3)])
 def test_a_coordinator_that_dies_between_answers_ends_with_the_same_bits(
-    tmp_path: Path, private: bool, in_round: int, cut_at: int
+    tmp_path: Path, nursery: Nursery, private: bool, in_round: int, cut_at: int
 ) -> None:
-    whole = train(made_stage(tmp_path / "whole", made_scenario(private=private)))
+    whole = train(made_stage(tmp_path / "whole", made_scenario(private=private)), nursery)
     stage = made_stage(tmp_path / "cut", made_scenario(private=private))
     with pytest.raises(KeyboardInterrupt):
-        federation(stage).train(Watch(in_round=in_round, cut_at=cut_at), engine="local", workers=2)
-    assert train(find_stage(stage.folder)) == whole
+        federation(stage).train(Watch(in_round=in_round, cut_at=cut_at), engine="local", workers=2, nursery=nursery)
+    assert train(find_stage(stage.folder), nursery) == whole
 
 
-def test_sites_that_had_answered_are_not_charged_again(tmp_path: Path) -> None:
+def test_sites_that_had_answered_are_not_charged_again(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "cut", made_scenario(private=True))
     with pytest.raises(KeyboardInterrupt):
-        federation(stage).train(Watch(in_round=2, cut_at=4), engine="local", workers=2)
-    train(stage)
+        federation(stage).train(Watch(in_round=2, cut_at=4), engine="local", workers=2, nursery=nursery)
+    train(stage, nursery)
     for site in stage.sites:
         rounds = [entry.round for entry in Ledger(stage.home(site) / "ledger.jsonl", power_cut_safe=False).entries()]
         assert rounds == list(range(1, ROUNDS + 1))
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=True))
-    first = train(stage)
+    first = train(stage, nursery)
     watch = Watch()
-    assert train(stage, watch) == first
+    assert train(stage, nursery, watch) == first
     assert watch.committed == [ROUNDS]  # told once more, in case the crash came before it was heard
 
 
-def test_a_damaged_newest_checkpoint_costs_one_round(tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_costs_one_round(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=True))
-    whole = train(stage)
+    whole = train(stage, nursery)
     newest = max((stage.folder / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-3])
     watch = Watch()
-    assert train(stage, watch) == whole
+    assert train(stage, nursery, watch) == whole
     assert watch.committed == [ROUNDS - 1, ROUNDS]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import CohortTooSmall
 from common.update import AggregateDelta, ReleasedDelta
-from server.rounds import mean_of
+from server.mean import RunningMean, mean_of
 from server.strategies.fedavg import FedAvg
 from server.strategies.fedavgm import FedAvgM
 
@@ -61,3 +61,16 @@ def test_the_mean_is_the_mean() -> None:
 def test_nobody_has_no_mean() -> None:
     with pytest.raises(CohortTooSmall):
         mean_of({})
+
+
+def test_a_running_mean_waits_for_nobody_who_is_missing() -> None:
+    updates = {name: ReleasedDelta(values=vector(value)) for name, value in (("a", 1.0), ("c", 4.0))}
+    mean = RunningMean(["a", "b", "c"])
+    mean.add("c", updates["c"])
+    mean.add("b", None)
+    mean.add("a", updates["a"])
+    assert mean.finish().values.tobytes() == mean_of(updates).values.tobytes()
+    late = RunningMean(["a", "b", "c"])  # b is silent until the deadline
+    late.add("c", updates["c"])
+    late.add("a", updates["a"])
+    assert late.finish().num_sites == 2
