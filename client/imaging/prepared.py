@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set on disk, ready to train from: pixels as one memory-mapped array, columns as JSON beside it.
 
-Keyed patient hashes, class numbers and splits are in it; identifiers, file names and UIDs are not. Files are 0600: it is still a patient's image.
+Keyed patient hashes, class numbers and splits are in it; identifiers, file names and UIDs are not. Files are 0600: it is still a
+patient's image.
 """
 
 import json

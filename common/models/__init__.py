@@ -40,7 +40,7 @@ def build(spec: ModelSpec, image: InputSpec, outputs: int, *, seed: int = 0) -> 
 
     Guarantees: no buffers; no image looks at another; same seed, same weights; the process-wide random state is not touched.
     """
-    model = _shape_only(spec, image, outputs).to_empty(device="cpu")
+    model = _unseeded(spec, image, outputs)
     initialise(model, seed)
     return model
 
@@ -57,10 +57,14 @@ def initial_weights(plan: Plan) -> Weights:
 
 @lru_cache(maxsize=16)
 def layout_of_plan(plan: Plan) -> Layout:
-    """The layout that a plan implies, without making a single weight."""
-    return layout_of(_shape_only(plan.model, plan.input, outputs_for(plan.task)))
+    """The layout that a plan implies."""
+    return layout_of(_unseeded(plan.model, plan.input, outputs_for(plan.task)))
 
 
-def _shape_only(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
-    with torch.device("meta"):  # costs no memory, and torch's own initialisation draws nothing from the global generator
+def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
+    """The network as torch makes it; its weights are overwritten by the caller.
+
+    (The meta device would draw none, but its first random fill imports a symbolic algebra system: a third of a second in every process.)
+    """
+    with torch.random.fork_rng(devices=[]):
         return Cnn(spec, image, outputs) if isinstance(spec, CnnSpec) else ResNet(spec, image, outputs)

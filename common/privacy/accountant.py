@@ -22,15 +22,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-import dp_accounting
+from typing import TYPE_CHECKING
+
 import numpy as np
-from dp_accounting import rdp
-from dp_accounting.pld import PLDAccountant
 from numpy.typing import NDArray
 
 from common.privacy.events import Event
 
-ORDERS: tuple[float, ...] = tuple(rdp.rdp_privacy_accountant.DEFAULT_RDP_ORDERS)
+if TYPE_CHECKING:
+    import dp_accounting
+
+# dp-accounting brings scipy's distributions, half a second to import: it is imported where it is first needed, which is never without
+privacy.
+
+ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0, 1024.0)
+"""dp-accounting's own choice (a test holds the two equal)."""
 WHOLE_ORDERS = tuple(order for order in ORDERS if order == int(order))
 PLD_INTERVAL = 1e-3
 
@@ -44,6 +50,8 @@ def epsilon(events: Iterable[Event], delta: float, *, orders: tuple[float, ...] 
     if not merged:
         return 0.0
     total = sum(steps * _divergences(rate, noise, orders) for (rate, noise), steps in merged.items())
+    from dp_accounting import rdp
+
     bound, _ = rdp.compute_epsilon(orders, total, delta)
     return float(bound)
 
@@ -53,6 +61,8 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     merged = _merge(events)
     if not merged:
         return 0.0
+    from dp_accounting.pld import PLDAccountant
+
     accountant = PLDAccountant(value_discretization_interval=PLD_INTERVAL)
     for (rate, noise), steps in merged.items():
         accountant.compose(_mechanism(rate, noise), steps)
@@ -70,6 +80,8 @@ def _merge(events: Iterable[Event]) -> dict[tuple[float, float], int]:
 @lru_cache(maxsize=1024)
 def _divergences(rate: float, noise: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Rényi divergence of one step at each order."""
+    from dp_accounting import rdp
+
     accountant = rdp.RdpAccountant(orders)
     with _unconverged_orders_unsaid():
         accountant.compose(_mechanism(rate, noise))
@@ -77,7 +89,9 @@ def _divergences(rate: float, noise: float, orders: tuple[float, ...]) -> NDArra
     return np.asarray(accountant._rdp, dtype=np.float64)
 
 
-def _mechanism(rate: float, noise: float) -> dp_accounting.DpEvent:
+def _mechanism(rate: float, noise: float) -> "dp_accounting.DpEvent":
+    import dp_accounting
+
     return dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
 
 
