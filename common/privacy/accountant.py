@@ -32,8 +32,7 @@ from common.privacy.events import Event
 if TYPE_CHECKING:
     import dp_accounting
 
-# dp-accounting brings scipy's distributions, half a second to import: it is imported where it is first needed, which is never without
-privacy.
+# dp-accounting brings scipy's distributions, half a second to import: it is imported where it is first needed.
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0, 1024.0)
 """dp-accounting's own choice (a test holds the two equal)."""
