@@ -62,8 +62,8 @@ def _hold_out(data: Dataset, spec: SimulationSpec, rng: np.random.Generator) -> 
                 fix='Add a split column (train, val, test) to index.csv, or set holdout = "fold".',
             )
     else:
-        patients = _shuffled_by_class(data, np.unique(data.patients), rng)
-        held = np.flatnonzero(np.isin(data.patients, patients[spec.fold :: spec.folds]))
+        patients = np.unique(data.patients)
+        held = np.flatnonzero(np.isin(data.patients, patients[_folds(data, patients, spec.folds, rng) == spec.fold]))
     training = np.setdiff1d(np.arange(len(data)), held)
     if np.unique(data.patients[training]).size < spec.sites * MIN_PATIENTS:
         raise TooFewPatients(
@@ -71,6 +71,26 @@ def _hold_out(data: Dataset, spec: SimulationSpec, rng: np.random.Generator) -> 
             fix="Lower --sites, or bring more data.",
         )
     return training, held
+
+
+def _folds(data: Dataset, patients: Patients, num_folds: int, rng: np.random.Generator) -> Rows:
+    """Each patient's fold, so that folds have about as many images of each class, and of patients, as each other.
+
+    Patients bring one image or fifty. Dealt out by number alone, a fold can get half of a class's images, and training then lacks them. So
+    those with most images are placed first, each in the fold that has fewest of its class so far; ties fall at random.
+    """
+    images = np.bincount(data.patients)[patients]
+    classes = class_of_patients(data, patients)
+    fold_of = np.empty(patients.size, dtype=np.int64)
+    for label in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == label))
+        load = np.zeros((num_folds, 2), dtype=np.int64)  # images, patients
+        tie = rng.permutation(num_folds)
+        for patient in members[np.argsort(-images[members], kind="stable")]:
+            fold = np.lexsort((tie, load[:, 1], load[:, 0]))[0]
+            fold_of[patient] = fold
+            load[fold] += images[patient], 1
+    return fold_of
 
 
 def _by_site(data: Dataset, training: Rows, num_sites: int) -> dict[str, Rows]:
