@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What federating costs in accuracy: a plan's federation beside the same training with all patients in one place.
 
-    python -m simulations.benchmarks.pooled_gap [PLAN] --data DIR [--seeds 5] [--first-seed 0] [--json FILE]
+    python -m simulations.benchmarks.pooled_gap [PLAN] --data DIR [--seeds 5] [--first-seed 0] [--pooled-rounds R] [--json FILE]
 
 Seed k draws its own initial weights, its own hold-out (fold k modulo the number of folds) and its own spread of patients over sites. Three
 kinds of training then start from the same weights and are judged on the same held-out patients, which none of them has seen: the
@@ -13,8 +13,10 @@ that are averaged, with Student's interval for a mean of differences (95 %, n - 
 overlap, so the pairs are not quite independent and the interval is a little too narrow (Nadeau and Bengio, Machine Learning 52, 2003,
 section 3); the corrected one, for which a seed's hold-out weighs against its training set, is shown beside it.
 
-What a pooled model can be is a ceiling only if it is trained well. It takes the plan's optimiser, as many passes as the federation, and is
-read after its last round: nothing is selected on held-out patients, neither for it nor against it.
+What a pooled model can be is a ceiling only if it is trained well. It takes the plan's optimiser and, as the plan says, as many passes as
+the federation. But the mean of many sites' steps is shorter than the steps, so pooled training is further after as many passes, and on
+little data that means it has begun to learn the patients: `--pooled-rounds` gives it a number of its own. Choose that number, like
+everything else, on other seeds than those that are reported. Every model is read after its last round.
 """
 
 import json
@@ -111,12 +113,14 @@ def gaps(pairs: Sequence[Pair]) -> dict[str, Gap]:
     }
 
 
-def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, tell: Tell) -> Pair:
+def play(scenario: Scenario, data: Path | None, folder: Path, *, pooled_rounds: int | None, workers: int, tell: Tell) -> Pair:
     """Train the federation and its rivals from one seed, and judge them. Raises: FedwardError."""
     shop = Workshop(cache=folder / "cache", workers=workers, progress=tell)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
     federated = _federate(stage, workers, tell)
-    apart = train_apart(stage, workers=workers, progress=lambda done, total: tell("alone and pooled", done, total))
+    apart = _train_apart(stage, None, workers, tell)
+    if pooled_rounds is not None:
+        apart[POOLED] = _train_apart(stage, pooled_rounds, workers, tell)[POOLED]
     accuracy = {name: _judge(stage, weights) for name, weights in {"federated": federated, **apart}.items()}
     return Pair(
         seed=scenario.plan.training.seed,
@@ -153,6 +157,11 @@ def _federate(stage: Stage, workers: int, tell: Tell) -> Weights:
     )
     weights, _ = federation.train(_Watch(plan.training.rounds, tell), engine="local", workers=workers)
     return weights
+
+
+def _train_apart(stage: Stage, rounds: int | None, workers: int, tell: Tell) -> dict[str, Weights]:
+    stage = replace(stage, scenario=stage.scenario.with_changes(rounds=rounds))
+    return train_apart(stage, workers=workers, progress=lambda done, total: tell("alone and pooled", done, total))
 
 
 def _judge(stage: Stage, weights: Weights) -> Accuracy:
@@ -204,11 +213,12 @@ def sentence(level: str, gap: Gap) -> str:
     return f"gap by {level}: {gap.mean:+.3f} ± {gap.margin:.3f} ({CONFIDENCE:.0%}, paired t; ± {gap.corrected:.3f} corrected for overlap)"
 
 
-def as_dict(scenario: Scenario, pairs: Sequence[Pair]) -> dict[str, object]:
+def as_dict(scenario: Scenario, pairs: Sequence[Pair], pooled_rounds: int | None) -> dict[str, object]:
     """The figures for machines, with what is needed to repeat them. The digest is of the plan as it stands, without the runs' seeds."""
     return {
         "command": " ".join(["python -m simulations.benchmarks.pooled_gap", *sys.argv[1:]]),
         "plan": digest_of(scenario.plan),
+        "pooled_rounds": pooled_rounds or scenario.plan.training.rounds,
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "flwr", "numpy")},
         "pairs": [asdict(pair) for pair in pairs],
@@ -221,6 +231,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="The data folder, where the plan does not make its own.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many pairs.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    pooled_rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of pooled training; default: the plan's.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
@@ -237,6 +248,7 @@ def main(
                         of_seed(scenario, seed),
                         data,
                         Path(scratch),
+                        pooled_rounds=pooled_rounds,
                         workers=workers or os.cpu_count() or 1,
                         tell=lambda what, done, total, seed=seed: bar.update(  # type: ignore[misc] # the seed of this turn
                             task, description=f"seed {seed}: {what}", completed=done, total=total
@@ -246,11 +258,13 @@ def main(
     except FedwardError as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None
-    console.print(table(pairs, f"{scenario.plan.name}: federated against pooled, {scenario.simulation.sites} sites"))
+    rounds = scenario.plan.training.rounds
+    title = f"{scenario.plan.name}: {scenario.simulation.sites} sites, {rounds} rounds; pooled {pooled_rounds or rounds} rounds"
+    console.print(table(pairs, title))
     for level, gap in gaps(pairs).items():
         console.print(sentence(level, gap), highlight=False)
     if file:
-        file.write_text(json.dumps(as_dict(scenario, pairs), indent=1) + "\n")
+        file.write_text(json.dumps(as_dict(scenario, pairs, pooled_rounds), indent=1) + "\n")
 
 
 if __name__ == "__main__":
