@@ -36,7 +36,7 @@ from common.models import layout_of_plan
 from common.plan import Plan, digest_of
 from common.plan.parse import read_table, validate
 from common.plan.spec import STRICT
-from common.privacy import Event, calibrate, sampling_rate
+from common.privacy import round_event
 from common.update import Layout, ReleasedDelta
 from common.wire import Hello, HelloReply, TrainReply, TrainRequest
 
@@ -145,7 +145,7 @@ class Site:
         noise = self._noise(canonical.digest(canonical.encode([self.name, step.session, step.round, step.attempt]), request.weights.digest))
         if not self._plan.is_private:
             return LocalWork(steps=self._plain_steps(num_units), noise_multiplier=None, order_seed=order, noise=noise)
-        event = self._round_event(num_units)
+        event = round_event(self._plan, num_units)
         self._ledger.reserve(
             event, spec=self._plan.privacy, plan=step.plan, session=step.session.hex(), number=step.round, attempt=step.attempt
         )
@@ -157,17 +157,6 @@ class Site:
             return training.local_steps
         assert training.local_epochs is not None
         return training.local_epochs * -(-num_units // training.batch)
-
-    def _round_event(self, num_units: int) -> Event:
-        """What one round costs here: noise calibrated so that all rounds and the spare ones together cost the plan's epsilon."""
-        privacy, training = self._plan.privacy, self._plan.training
-        assert training.local_steps is not None
-        assert privacy.epsilon is not None
-        assert privacy.delta is not None
-        rate = sampling_rate(batch=training.batch, units=num_units)
-        steps = (training.rounds + privacy.spare_rounds) * training.local_steps
-        sigma = calibrate(privacy.epsilon, privacy.delta, rate, steps)
-        return Event(sampling_rate=rate, noise_multiplier=sigma, steps=training.local_steps)
 
     def _check_plan(self, digest: str) -> None:
         if digest != digest_of(self._plan):

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from common.errors import DataNotFound, PlanConflict
 from common.plan import Plan
-from common.plan.parse import PLAN, dump, line_of, read_table, validate
+from common.plan.parse import PLAN, Sections, dump, line_of, read_table, validate
 from common.plan.spec import STRICT, Positive
 from simulations.phantoms import PhantomSpec
 
@@ -66,6 +66,7 @@ class _File:
 
 
 _FILE: TypeAdapter[_File] = TypeAdapter(_File)
+_SECTIONS: Sections = {_TABLE: (SimulationSpec,), "phantoms": (PhantomSpec,)}
 
 
 def find(name: str) -> Path:
@@ -87,7 +88,7 @@ def load(path: Path) -> Scenario:
 def parse(text: str, *, name: str = "plan.toml") -> Scenario:
     """A plan's text, with or without a [simulation] table. Raises: PlanError."""
     table = read_table(text, name=name)
-    simulation = validate(_FILE, {_TABLE: table.pop(_TABLE, {})}, text=text, name=name).simulation
+    simulation = validate(_FILE, {_TABLE: table.pop(_TABLE, {})}, text=text, name=name, sections=_SECTIONS).simulation
     _check(simulation, text, name)
     return Scenario(plan=validate(PLAN, table, text=text, name=name), simulation=simulation)
 

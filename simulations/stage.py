@@ -28,10 +28,11 @@ from client.imaging.splits import Split
 from client.site import PREPARED_FOLDER, SITE_FILE, SimulatedSite, SiteFile, SiteName, read_site_file
 from common import canonical
 from common.durable import write_atomically
-from common.errors import DataNotFound, RunFolderTaken
-from common.plan import dump, to_toml
+from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
+from common.plan import Plan, dump, to_toml
+from common.privacy import round_event
 from simulations import phantoms
-from simulations.partition import Rows, spread
+from simulations.partition import Rows, Spread, spread
 from simulations.scenario import Scenario, parse
 from simulations.scenario import to_toml as scenario_toml
 
@@ -84,6 +85,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     folder.mkdir(parents=True, exist_ok=True)
     everyone, intake = _open_all(scenario, data or _make_phantoms(scenario, shop), shop)
     dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
+    _check_budgets(scenario.plan, dealt)
     for site, rows in dealt.sites.items():
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
         given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
@@ -185,6 +187,21 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
     shop.progress("reading images", 1, 1)
     whole = merge(parts) if hospitals else next(iter(parts.values()))
     return whole, _add_up(reports)
+
+
+def _check_budgets(plan: Plan, dealt: Spread) -> None:
+    """Find out now, not in round one, whether every site can train the plan. Raises: TooFewPatients, EpsilonImpossible, naming the site."""
+    if not plan.is_private:
+        return
+    for site, rows in dealt.sites.items():
+        try:
+            round_event(plan, rows.size)
+        except PrivacyError as error:
+            raise type(error)(f"site '{site}': {error.message}", fix=error.fix) from error
+        except TooFewPatients as error:
+            raise TooFewPatients(
+                f"site '{site}': {error.message}", fix=f"{error.fix} In a simulation: fewer --sites, or more data."
+            ) from error
 
 
 def _make_home(home: Path, name: str, data: Dataset, unsafe_noise_seed: int | None) -> None:

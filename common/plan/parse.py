@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,8 @@ from common.plan.spec import Plan
 T = TypeVar("T")
 
 PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
-_SECTION_TYPES: dict[str, tuple[type, ...]] = {
+Sections = Mapping[str, tuple[type, ...]]
+PLAN_SECTIONS: Sections = {
     "plan": (spec.Identity,),
     "input": (spec.InputSpec,),
     "window": (spec.Window,),
@@ -76,13 +77,16 @@ def read_table(text: str, *, name: str) -> dict[str, Any]:
         raise PlanSyntax(f"{name}: not valid TOML: {error}.", fix="Check quotes, brackets and equals signs on that line.") from error
 
 
-def validate(adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name: str) -> T:
-    """Check a table against a type, strictly; a `Plan` is also checked for contradictions."""
+def validate(adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name: str, sections: Sections = PLAN_SECTIONS) -> T:
+    """Check a table against a type, strictly; a `Plan` is also checked for contradictions.
+
+    Misspelt keys are compared with those of `sections`.
+    """
     try:
         # JSON mode: a TOML array becomes a tuple, and still nothing else is converted.
         value = adapter.validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        _refuse([_from_pydantic(detail, text) for detail in error.errors()], name)
+        _refuse([_from_pydantic(detail, text, sections) for detail in error.errors()], name)
     if isinstance(value, Plan):
         _refuse([_conflict(rule.where, rule.wrong, rule.fix, text) for rule in broken_rules(value)], name)
     return value
@@ -138,7 +142,7 @@ def _conflict(where: tuple[str, str], wrong: str, fix: str, text: str) -> _Probl
     return _Problem(PlanConflict, line_of(text, where), f"[{where[0]}] {where[1]}: {wrong}", fix)
 
 
-def _from_pydantic(detail: ErrorDetails, text: str) -> _Problem:
+def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections) -> _Problem:
     # A union member's tag ("cnn") stands in the location but not in the file.
     where = [part for part in detail["loc"] if part not in ("cnn", "resnet")]
     if detail["type"].startswith("union_tag"):
@@ -148,7 +152,7 @@ def _from_pydantic(detail: ErrorDetails, text: str) -> _Problem:
     line = line_of(text, where) if where else None
     match detail["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
-            return _Problem(PlanUnknownKey, line, f"{dotted} is not a key that fedward knows", _suggest(keys))
+            return _Problem(PlanUnknownKey, line, f"{dotted} is not a key that fedward knows", _suggest(keys, sections))
         case "missing" | "missing_argument" | "missing_keyword_only_argument" | "union_tag_not_found":
             return _Problem(PlanValue, line, f"{dotted} is missing", "Add it; `fedward plan new` prints a complete plan.")
     found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
@@ -159,14 +163,13 @@ def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _suggest(keys: list[str]) -> str:
-    known = _known_keys(keys[-2]) if len(keys) > 1 else [*_SECTION_TYPES]
+def _suggest(keys: list[str], sections: Sections) -> str:
+    known = _known_keys(sections.get(keys[-2], ())) if len(keys) > 1 else [*sections]
     near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.6)
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Remove it. Known here: {', '.join(sorted(known))}." if known else "Remove it."
 
 
-def _known_keys(section: str) -> list[str]:
-    types: Iterable[Any] = _SECTION_TYPES.get(section, ())
+def _known_keys(types: Iterable[Any]) -> list[str]:
     return sorted({field.name for kind in types for field in fields(kind)})

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hospital that fails costs the round its voice, not the round; and the record says who, when and why."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import CohortTooSmall
+from common.update import Weights
+from server.journal import CommittedRound, Missing
+from simulations.engine.nursery import Nursery
+from simulations.faults import parse_faults
+from simulations.federation import Federation
+from simulations.stage import SITES, Stage
+from tests.journeys.made import made_scenario, made_stage
+
+SHORT = ("deadline_s = 60", "deadline_s = 6")
+
+
+class Quiet:
+    def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
+
+
+def train(stage: Stage, nursery: Nursery, *faults: str) -> list[CommittedRound]:
+    federation = Federation(
+        plan=stage.scenario.plan,
+        plan_file=stage.plan_file,
+        sites=stage.folder / SITES,
+        num_sites=len(stage.sites),
+        folder=stage.folder,
+        unsafe_noise_seed=7,
+        faults=parse_faults(faults),
+    )
+    return federation.train(Quiet(), engine="local", workers=2, nursery=nursery)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("raise", "E_SITE_FAILED"), ("crash", "E_SITE_FAILED"), ("silent", "E_SILENT")],
+    ids=["raises", "dies", "never answers"],
+)
+def test_the_round_goes_on_without_a_site_that(tmp_path: Path, nursery: Nursery, kind: str, why: str) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=False, change=SHORT))
+    rounds = train(stage, nursery, f"site_02:{kind}:2")
+    assert [done.round for done in rounds] == [1, 2, 3, 4]
+    assert rounds[1].sites == ("site_00", "site_01", "site_03")
+    assert [absent.site for absent in rounds[1].missing] == ["site_02"]
+    assert rounds[1].missing[0].why in (why, "E_SITE_FAILED")
+    for done in (rounds[0], rounds[2], rounds[3]):
+        assert (len(done.sites), done.missing) == (4, ())
+
+
+def test_a_site_whose_folder_is_damaged_refuses_by_code_and_keeps_the_words(tmp_path: Path, nursery: Nursery) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=False))
+    (stage.home("site_01") / "data" / "images.npy").write_bytes(b"no array")
+    rounds = train(stage, nursery)
+    assert all(done.missing == (Missing(site="site_01", why="E_DATA_UNREADABLE"),) for done in rounds)
+    assert "damaged" in (stage.home("site_01") / "error.log").read_text()
+
+
+def test_a_site_whose_budget_is_spent_refuses(tmp_path: Path, nursery: Nursery) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=True))
+    train(stage, nursery)
+    ledger = stage.home("site_03") / "ledger.jsonl"
+    spent = ledger.read_text()
+    again = made_stage(tmp_path / "again", made_scenario(private=True))
+    (again.home("site_03") / "ledger.jsonl").write_text(spent)
+    rounds = train(again, nursery)
+    # One spare round was left; then the budget binds, before anything is trained.
+    assert [bool(done.missing) for done in rounds] == [False, True, True, True]
+    assert rounds[1].missing == (Missing(site="site_03", why="E_PRIVACY_BUDGET"),)
+    assert len((again.home("site_03") / "ledger.jsonl").read_text().splitlines()) == len(spent.splitlines()) + 1
+
+
+def test_below_the_minimum_cohort_the_run_stops_by_name_and_goes_on_once_mended(tmp_path: Path, nursery: Nursery) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=False))
+    faults = [f"site_0{number}:raise:3" for number in range(3)]
+    with pytest.raises(CohortTooSmall, match="in round 3 1 sites answered, minimum_cohort is 2") as refusal:
+        train(stage, nursery, *faults)
+    assert "site_00: E_SITE_FAILED" in str(refusal.value)
+    assert [done.round for done in train(stage, nursery)] == [1, 2, 3, 4]
+
+
+def test_partial_participation_asks_as_many_as_the_plan_says(tmp_path: Path, nursery: Nursery) -> None:
+    change = ("minimum_cohort = 2", "minimum_cohort = 2\nsites_per_round = 2")
+    rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change)), nursery)
+    assert {len(done.sites) for done in rounds} == {2}
+    assert len({done.sites for done in rounds}) > 1
+
+
+def test_what_a_site_stores_about_a_refusal_is_for_its_own_eyes(tmp_path: Path, nursery: Nursery) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=False))
+    (stage.home("site_01") / "data" / "columns.json").write_text(json.dumps({"labels": []}))
+    train(stage, nursery)
+    assert (stage.home("site_01") / "error.log").stat().st_mode & 0o777 == 0o600
