@@ -3,9 +3,9 @@
 
 A patient with a nodule has more soft tissue, and less air, than the same patient without, and a model could learn to count bright
 pixels instead of looking. So every patient is given a mass from the same distribution. In a patient with the finding it is shown as
-one round, slightly lobed nodule. In a patient without, most of that area is soft tissue elsewhere: partly as vessels that together
-have most of the outline that the nodule would have (outlines are where half-covered pixels are), the rest as a lung that is smaller.
-Area and edge are then much alike, the histogram of a slice says little (a test holds that), and what is left to learn is shape.
+one round, slightly lobed nodule. In a patient without, the same area is soft tissue elsewhere: partly as vessels that together
+have as long an outline as the nodule would (outlines are where half-covered pixels are), the rest as a lung that is smaller. Area
+and edge are then alike, the histogram of a slice says next to nothing (a test holds that), and what is left to learn is shape.
 
 Above 30 mm radiologists speak of a mass, not of a nodule; here both are one class.
 """
@@ -23,8 +23,6 @@ LOBES = np.array([2, 3, 5])
 LOBE_SIZE = (0.10, 0.06, 0.04)  # standard deviation, as a share of the radius
 TWIN_RADIUS_MM = (2.2, 3.8)
 TWIN_LENGTH_MM = 50.0
-OUTLINE_SHARE = 0.7  # of the nodule's outline and area that the twin gets back: at 1 a small network under privacy learns nothing,
-AREA_SHARE = 0.7  # at 0.4 the histogram's AUC passes 0.64
 TWINS = 12  # enough for the longest outline
 
 
@@ -83,7 +81,7 @@ def paint_nodule(canvas: Canvas, lung_YX: Grid, mass: Mass, z_mm: float) -> None
 
 def twin_vessels(mass: Mass, z_mm: float) -> list[Tube]:
     """Vessels whose outline is as long as the nodule's at this height: a tube of length l has two sides, so l is half."""
-    wanted_mm = OUTLINE_SHARE * math.pi * mass.radius_at(z_mm)
+    wanted_mm = math.pi * mass.radius_at(z_mm)
     tubes: list[Tube] = []
     for twin in mass.twins:
         length = min(TWIN_LENGTH_MM, wanted_mm)
@@ -97,7 +95,7 @@ def twin_vessels(mass: Mass, z_mm: float) -> list[Tube]:
 def chest_of_twin(chest: Chest, mass: Mass, z_mm: float) -> Chest:
     """The chest whose lung is smaller by the nodule's area, less what the vessels already take."""
     vessels_mm2 = sum(4.0 * tube.half_length * tube.radius for tube in twin_vessels(mass, z_mm))
-    return without_air(chest, max(0.0, AREA_SHARE * math.pi * mass.radius_at(z_mm) ** 2 - vessels_mm2))
+    return without_air(chest, max(0.0, math.pi * mass.radius_at(z_mm) ** 2 - vessels_mm2))
 
 
 def _draw_twin(rng: np.random.Generator, chest: Chest) -> Tube:

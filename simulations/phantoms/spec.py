@@ -24,10 +24,10 @@ class PhantomSpec:
     """
 
     hospitals: int = 10
-    patients_per_hospital: int = 100
+    patients_per_hospital: int = 250
     slices_per_patient: int = 4
     size_px: int = 64
-    nodule_diameter_mm: tuple[float, float] = (28.0, 40.0)
+    nodule_diameter_mm: tuple[float, float] = (20.0, 34.0)
     seed: int = 0
 
     def __post_init__(self) -> None:

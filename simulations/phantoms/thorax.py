@@ -22,9 +22,9 @@ from simulations.phantoms.hospital import Hospital
 
 AIR_HU, FAT_HU, MUSCLE_HU, TABLE_HU = -1000.0, -100.0, 50.0, -450.0
 SPONGY_HU, COMPACT_HU, MARROW_HU = 220.0, 550.0, 20.0
-VESSELS = (5, 12)  # in the right lung
-FIELD_OF_VIEW_MM = (175.0, 200.0)
-VIEW_JITTER_MM = 7.0
+VESSELS = (6, 15)  # in the right lung
+FIELD_OF_VIEW_MM = (180.0, 210.0)
+VIEW_JITTER_MM = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
