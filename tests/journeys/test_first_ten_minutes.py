@@ -65,7 +65,7 @@ def test_labels_that_match_nothing(tmp_path: Path) -> None:
     data = tmp_path / "made" / "hospital_00"
     (data / "labels.csv").write_text("sop_instance_uid,label\n" + "".join(f"1.2.3.{number},{number % 2}\n" for number in range(7)))
     said = refusal(LabelsMismatch, tmp_path, made_scenario(private=False), data)
-    assert "7 labels" in said
+    assert "7 images are labelled" in said
     assert "4" in said
     assert "sop_instance_uid" in said
 
