@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folds of patients: whole patients, each held out once, and folds that are like each other even where patients are not."""
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +59,14 @@ def test_patients_alike_are_dealt_out_evenly() -> None:
 def test_another_seed_holds_out_other_patients() -> None:
     data = _data([3] * 40)
     assert set(_holdouts(data, 0)[0]) != set(_holdouts(data, 1)[0])
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet"])
+def test_the_same_seed_spreads_the_same_under_another_patient_secret(partition: Literal["iid", "dirichlet"]) -> None:
+    """Patients are numbered by keyed hash; another secret gives them other numbers, and must not give them other sites."""
+    data = _data(list(range(1, 41)))
+    renumbered = replace(data, patients=np.random.default_rng(7).permutation(40).astype(np.int32)[data.patients])
+    spec = SimulationSpec(sites=3, partition=partition, alpha=1.0 if partition == "dirichlet" else None, holdout="fold", folds=FOLDS)
+    one, other = (spread(each, spec, np.random.default_rng(3)) for each in (data, renumbered))
+    np.testing.assert_array_equal(one.holdout, other.holdout)
+    assert {site: rows.tolist() for site, rows in one.sites.items()} == {site: rows.tolist() for site, rows in other.sites.items()}
