@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from common.errors import FedwardError
+from server.cli import app as roster
 from simulations import cli
 from simulations.plan_cli import plan
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(cli.simulate)
 app.command()(cli.evaluate)
 app.add_typer(plan, name="plan")
+app.add_typer(roster, name="roster")
 
 
 def main() -> None:

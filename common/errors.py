@@ -35,7 +35,10 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- RosterFormat          E_ROSTER_FORMAT        not a roster in its canonical form
     |   |-- RosterSignature       E_ROSTER_SIGNATURE     too few signatures by the consortium's root keys
     |   |-- RosterChanged         E_ROSTER_CHANGED       another or an older roster than the one held here
-    |   `-- RosterExpired         E_ROSTER_EXPIRED       a roster, or a member, out of its validity
+    |   |-- RosterExpired         E_ROSTER_EXPIRED       a roster, or a member, out of its validity
+    |   |-- RosterNotFound        E_ROSTER_NOT_FOUND     no roster, draft or public key where one was named
+    |   |-- RosterTaken           E_ROSTER_TAKEN         a folder or a name that has its owner already
+    |   `-- RosterKey             E_ROSTER_KEY           something given for a public key that is none, or another party's
     |-- ProtocolError             E_PROTOCOL             a message that may not be answered
     |   |-- MessageFormat         E_MSG_FORMAT           not one of ours
     |   |-- MessageTooLarge       E_MSG_TOO_LARGE        beyond the size the plan implies
@@ -212,6 +215,18 @@ class RosterChanged(RosterError):
 
 class RosterExpired(RosterError):
     code = "E_ROSTER_EXPIRED"
+
+
+class RosterNotFound(RosterError):
+    code = "E_ROSTER_NOT_FOUND"
+
+
+class RosterTaken(RosterError):
+    code = "E_ROSTER_TAKEN"
+
+
+class RosterKey(RosterError):
+    code = "E_ROSTER_KEY"
 
 
 class ProtocolError(FedwardError):

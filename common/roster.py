@@ -4,7 +4,7 @@
 It maps each site to its Ed25519 key, names the coordinator's key, and says until when it holds. Everyone checks every signature of a
 round against it, so a coordinator cannot invent a hospital; the coordinator's own machine holds no root key. Enough root keys must have
 signed (k of m plain signatures; one of one unless the plan says otherwise). Which root keys count is not in the file: it comes from the
-plan that the site approved.
+plan that the site approved, or from a small file of roots that its operator compared by telephone once and keeps.
 
 The file is text, so that a data-protection officer can read what changed, and still canonical: it parses only if writing the parsed
 value gives the same bytes again. Versions are ordered by `epoch`, never by a clock; a lower epoch is refused, and so is another file of
@@ -34,10 +34,13 @@ from common.errors import MessageTooLarge, RosterChanged, RosterExpired, RosterF
 
 GRACE_S: Final = 24 * 3600
 MAX_WEIGHT: Final = 2**16
+LONGEST_VALIDITY_S: Final = 30 * 24 * 3600
+"""A roster is signed anew every month, so that a revocation reaches even those who were offline within thirty days."""
 _TITLE: Final = "fedward-roster 1"
+_ROOTS_TITLE: Final = "fedward-roots 1"
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_LARGEST_FILE: Final = 4 * 2**20
+LARGEST_FILE: Final = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +123,8 @@ def parse(data: bytes) -> tuple[Roster, tuple[Signature, ...]]:
 
     Raises: RosterFormat for anything but the canonical form, MessageTooLarge above 4 MiB.
     """
-    if len(data) > _LARGEST_FILE:
-        raise MessageTooLarge(f"the roster has {len(data)} bytes, expected at most {_LARGEST_FILE}.", fix="Fetch it again.")
+    if len(data) > LARGEST_FILE:
+        raise MessageTooLarge(f"the roster has {len(data)} bytes, expected at most {LARGEST_FILE}.", fix="Fetch it again.")
     try:
         lines = data.decode("ascii").splitlines()
         signed = [line for line in lines if not line.startswith("signature ")]
@@ -154,15 +157,47 @@ def verify(data: bytes, *, roots: Roots) -> Roster:
 
     Raises: RosterFormat, MessageTooLarge, RosterSignature.
     """
-    roster, signatures = parse(data)
-    message = _signed_message(roster)
-    valid = {signature.root for signature in signatures if signature.root in roots.keys and _holds(signature, message)}
+    roster, _ = parse(data)
+    valid = signed_by(data, roots=roots)
     if len(valid) < roots.needed:
         raise RosterSignature(
             f"roster epoch {roster.epoch} carries {len(valid)} valid root signatures, expected {roots.needed} of {len(roots.keys)}.",
             fix="Fetch the roster again; if it repeats, telephone the consortium's custodian.",
         )
     return roster
+
+
+def signed_by(data: bytes, *, roots: Roots) -> frozenset[bytes]:
+    """Which of the roots signed a file; what does not hold, or is of others, does not count. Raises: RosterFormat, MessageTooLarge."""
+    roster, signatures = parse(data)
+    message = _signed_message(roster)
+    return frozenset(signature.root for signature in signatures if signature.root in roots.keys and _holds(signature, message))
+
+
+def render_roots(roots: Roots) -> bytes:
+    """The root keys as a file. Raises: RosterFormat for a number that these keys can never reach, or that none need reach."""
+    if not 1 <= roots.needed <= len(roots.keys) or any(len(key) != 32 for key in roots.keys):
+        raise RosterFormat(
+            f"{roots.needed} of {len(roots.keys)} root signatures cannot be asked for.",
+            fix="Ask for at least one, and at most one of each root key.",
+        )
+    lines = [_ROOTS_TITLE, f"needed {roots.needed}", *(f"root {key.hex()}" for key in sorted(roots.keys))]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def parse_roots(data: bytes) -> Roots:
+    """The root keys in a file. Raises: RosterFormat for anything but the canonical form."""
+    try:
+        title, needed, *keys = data.decode("ascii").splitlines()
+        roots = Roots(
+            keys=frozenset(bytes.fromhex(_words(key, "root", 1)[0]) for key in keys),
+            needed=int(_words(needed, "needed", 1)[0]),
+        )
+    except ValueError:
+        raise _malformed_roots() from None
+    if title != _ROOTS_TITLE or render_roots(roots) != data:
+        raise _malformed_roots()
+    return roots
 
 
 def check_successor(new: Roster, *, held: Roster | None, minimum_epoch: int = 0) -> None:
@@ -214,11 +249,30 @@ def changes(old: Roster, new: Roster) -> Changes:
     )
 
 
+def check_name(site_id: str) -> None:
+    """Raises: RosterFormat for a name that no roster can hold."""
+    if not _NAME.fullmatch(site_id):
+        raise RosterFormat(
+            f"'{site_id[:64]}' cannot be a site's name.",
+            fix="Use up to 64 lower-case letters, digits, dots, hyphens and underscores, a letter or digit first.",
+        )
+
+
 def with_member(roster: Roster, member: Member) -> Roster:
     """The next epoch, with a site added or its entry replaced; unsigned."""
     others = (other for other in roster.members if other.site_id != member.site_id)
     members = tuple(sorted((*others, member), key=lambda each: each.site_id))
     return replace(roster, epoch=roster.epoch + 1, members=members)
+
+
+def next_epoch(roster: Roster) -> Roster:
+    """The same roster under the next epoch; unsigned."""
+    return replace(roster, epoch=roster.epoch + 1)
+
+
+def renewed(roster: Roster, *, now: int) -> Roster:
+    """The same roster for the longest time from `now` (Unix seconds); of the same epoch, unsigned."""
+    return replace(roster, not_before=now, not_after=now + LONGEST_VALIDITY_S)
 
 
 def with_revoked(roster: Roster, site_id: str) -> Roster:
@@ -309,3 +363,7 @@ def _seconds(text: str) -> int:
 
 def _malformed(complaint: str) -> RosterFormat:
     return RosterFormat(f"the roster is refused: {complaint}.", fix="Use the consortium's file as it is; edit only with fedward roster.")
+
+
+def _malformed_roots() -> RosterFormat:
+    return RosterFormat("the file of root keys is not in its canonical form.", fix="Use the file that fedward roster init wrote, as it is.")
