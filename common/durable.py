@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing a file whole or not at all.
 
-With `common.keyfile` the one place in `common` that touches a disk: coordinator and site must keep their state across a kill in the same way, and neither may
-import the other. A file is written beside its place and renamed into it, so that readers see the old content or the new one, never a part.
+With `common.keyfile` the one place in `common` that touches a disk: coordinator and site must keep their state across a kill in the same
+way, and neither may import the other. A file is written beside its place and renamed into it, so that readers see the old content or the
+new one, never a part.
 """
 
 import os
