@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same plan on Flower's own simulation runtime ends with the same bits: what takes a simulation past one machine is the same program."""
+"""The same plan on Flower's own simulation runtime ends with the same bits: past one machine it is still the same program."""
 
 import os
 import subprocess
@@ -15,7 +15,19 @@ pytest.importorskip("ray", reason="the ray extra is not installed: pip install '
 
 
 def simulate(stage: Stage, engine: str) -> bytes:
-    command = [sys.executable, "-m", "fedward", "simulate", "--resume", "--out", str(stage.folder), "--no-compare", "--workers", "2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "fedward",
+        "simulate",
+        "--resume",
+        "--out",
+        str(stage.folder),
+        "--no-compare",
+        "--workers",
+        "2",
+        "--json",
+    ]
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     subprocess.run([*command, "--engine", engine], check=True, env=environment, capture_output=True)
     return (stage.folder / "model.safetensors").read_bytes()
