@@ -148,7 +148,7 @@ def test_an_image_that_is_halved_away_is_refused() -> None:
 
 
 def test_a_missing_plan_file_is_named(tmp_path) -> None:
-    with pytest.raises(DataNotFound, match="nowhere.toml"):
+    with pytest.raises(DataNotFound, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml")
 
 
