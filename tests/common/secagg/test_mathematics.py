@@ -33,6 +33,7 @@ def test_p_is_the_smallest_prime_above_two_to_the_256() -> None:
     assert not any(miller_rabin(n, 3) for n in range(2**256 + 1, field.P, 2))  # base 2 is fooled by Fermat's 2^256 + 1
 
 
+@settings(max_examples=3000, deadline=None)
 @given(st.integers(0, 2**256 - 1), st.integers(1, 12), st.integers(0, 8), st.randoms())
 def test_any_threshold_of_shares_gives_the_secret(secret: int, t: int, spare: int, rng: random.Random) -> None:
     raw = secret.to_bytes(32, "big")

@@ -54,6 +54,20 @@ def test_the_sum_of_the_largest_updates_does_not_wrap(cohort: int, seed: int) ->
         assert np.array_equal(total.view(grid.signed_word).astype(np.int64), cohort * grid.largest * signs.astype(np.int64))
 
 
+@settings(deadline=None, max_examples=3000)
+@given(st.integers(2, 40), st.sampled_from([16, 32]), st.integers(0, 2**32), st.floats(1e-3, 100))
+def test_the_sum_of_any_updates_does_not_wrap(cohort: int, ring_bits: int, seed: int, spread: float) -> None:
+    """The ring's sum read as signed integers is the sum of the integers, however far the updates reach beyond the range."""
+    grid = Grid.for_cohort(cohort, coordinate_range=1.0, ring_bits=ring_bits)  # type: ignore[arg-type] # drawn from its two values
+    deltas = np.random.default_rng(seed).normal(0, spread, (cohort, 12)).astype(np.float32)
+    bodies = [quantise.quantise(delta, grid, weight=1, entropy=seeded(seed)).body for delta in deltas]
+    total = np.zeros(12, grid.word)
+    for body in bodies:
+        total += body
+    expected = [sum(int(body.view(grid.signed_word)[i]) for body in bodies) for i in range(12)]
+    assert total.view(grid.signed_word).tolist() == expected
+
+
 def test_bandwidth_mode_is_right_on_average() -> None:
     """A coordinate of a third of a step would be lost to rounding; at random it survives in the mean, within five standard errors."""
     grid = Grid.for_cohort(10, coordinate_range=1.0, ring_bits=16)
