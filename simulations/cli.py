@@ -60,12 +60,16 @@ def simulate(
     console = Console(stderr=True, quiet=as_json)
     # The nursery imports torch while this process does, and while data are made: workers are then a fork away.
     with Nursery(FAULTY_APP if fault else CLIENT_APP) as nursery:
+        import torch
+
         from simulations import scenario
         from simulations.faults import parse_faults
         from simulations.run import Options, simulate
         from simulations.show import Show
         from simulations.stage import Workshop, find_stage, set_stage
 
+        # The workers have every core; a second thread here would only spin beside them.
+        torch.set_num_threads(1)
         options = Options(engine="ray" if engine == "ray" else "local", workers=workers, compare=compare, faults=parse_faults(fault or ()))
         with Show(console) as show:
             if resume and out is not None:

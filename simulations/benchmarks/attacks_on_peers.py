@@ -8,6 +8,9 @@
 seeds and takes the mask off. The search here is reduced: all but `--secret-bits` of the folded seed are given away, and the measured
 rate says how long the whole takes. That the rest of the 256 bits do not matter is shown too: another key with the same fold makes
 the same mask. Against FSA1 the same search, with the same bits given away, looks for an AES-256 key and meets 256 - 32 further bits.
+One mask is attacked here. A vector carries its own, which an honest unmasking tells the coordinator, and one for each neighbour, of which
+those that help it (or that it plays itself: Flower's keys are unsigned) tell theirs. With one neighbour left, this search is all there is
+to do; with two, the masks are met in the middle; with many left it is no longer cheap.
 
 **Both shares.** Flower's client hands out a share of b for every site that the coordinator calls alive, and of the mask key for every
 site that it calls dead, and does not mind a site being both. From a threshold of such answers the coordinator opens every single
