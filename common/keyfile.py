@@ -20,7 +20,7 @@ import stat
 from pathlib import Path
 from typing import Final, Literal
 
-from common.errors import RosterKey, RosterNotFound, SecretFile
+from common.errors import DiskFull, RosterKey, RosterNotFound, SecretFile
 from common.secagg.keys import SigningKey
 from common.secagg.shamir import Entropy
 
@@ -35,13 +35,13 @@ _LARGEST_FILE: Final = 1024
 def create(path: Path, role: Role, *, entropy: Entropy = os.urandom) -> SigningKey:
     """Make a key: the secret half at `path` (0600), the public half beside it with the ending `.pub`.
 
-    Raises: SecretFile where either is there already or cannot be written.
+    Raises: SecretFile where either is there already or cannot be made, DiskFull. Then there is neither.
     """
     key, beside = SigningKey(entropy(32)), public_path(path)
     _write_new(path, f"{_TITLE}\nrole {role}\npublic {key.public.hex()}\nseed {key.seed.hex()}\n", mode=0o600)
     try:
         _write_new(beside, f"{_PUBLIC_TITLE} {role} {key.public.hex()}\n", mode=0o644)
-    except SecretFile:
+    except (SecretFile, DiskFull):
         path.unlink()
         raise
     return key
@@ -115,10 +115,14 @@ def _write_new(path: Path, text: str, *, mode: int) -> None:
         raise _refusal(path, "exists already, and a key is never overwritten", "Choose another name.") from None
     except OSError as error:
         raise _refusal(path, f"cannot be made ({error.strerror})", "Look at the folder: is it there, and may you write in it?") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise DiskFull(f"key file '{path}' could not be written ({error.strerror}); no key was made.", fix="Free some space.") from None
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:

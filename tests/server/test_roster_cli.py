@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fedward roster`, typed as a custodian types it: real files, real keys, and every refusal by its name."""
 
+import errno
 import json
+import os
 import shlex
 import stat
 import time
@@ -290,6 +292,21 @@ def test_a_key_is_never_overwritten() -> None:
     assert not Path("north.key").exists()
     assert Path("kept.key").read_bytes() == before
     assert refused("roster keygen nowhere/north.key").code == "E_SECRET_FILE"
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_full_disk_leaves_no_half_a_key(writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, left = os.fsync, [writes]
+
+    def full(descriptor: int) -> None:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refused("roster keygen north.key").code == "E_DISK_FULL"
+    assert not list(Path().iterdir())
 
 
 def test_a_key_has_one_role() -> None:
