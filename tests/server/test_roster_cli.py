@@ -370,7 +370,9 @@ def test_a_file_of_something_else_is_not_taken_for_a_key() -> None:
 def test_a_name_that_no_roster_can_hold_is_refused(name: str) -> None:
     begun()
     done("roster keygen east.key")
-    assert refused(f"roster add --days 3 -- '{name}' east.pub").code == "E_ROSTER_FORMAT"
+    error = refused(f"roster add --days 3 -- '{name}' east.pub")
+    assert error.code == "E_ROSTER_FORMAT"
+    assert "lower-case" in error.fix, "it says how to name a site, not how to mend a file"
 
 
 def test_two_parties_cannot_share_a_key() -> None:
