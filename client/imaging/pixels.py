@@ -77,7 +77,7 @@ class Claims:
 
 def decode(dataset: Dataset) -> Stored:
     """The stored values of a single-frame image. Raises: Rejected with the reason."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID"))  # a damaged header may hold several
     if syntax not in DECODERS:
         raise Rejected(Reason.TRANSFER_SYNTAX)
     if not dataset.get("PixelData"):

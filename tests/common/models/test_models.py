@@ -2,7 +2,6 @@
 """Both families: shapes, gradients, no memory of a batch; and their weights as a flat vector."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -172,16 +171,3 @@ def test_another_models_weights_are_refused():
         load(flat, other)
     with pytest.raises(ModelLayout, match="another layout"):
         write_weights(flat.module, other)
-
-
-def test_reading_and_writing_350_thousand_values_takes_less_than_half_a_millisecond():
-    model = build(CnnSpec(family="cnn", widths=(32, 64, 64), hidden=300), image(32, 32), 1)
-    weights = read_weights(model)
-    flat, best = flatten(model), math.inf
-    assert weights.values.size > 350_000
-    for _ in range(20):
-        started = time.perf_counter()
-        load(flat, weights)
-        flat.values.numpy() - weights.values
-        best = min(best, time.perf_counter() - started)
-    assert best < 0.5e-3
