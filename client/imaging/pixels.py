@@ -77,14 +77,14 @@ class Claims:
 
 def decode(dataset: Dataset) -> Stored:
     """The stored values of a single-frame image. Raises: Rejected with the reason."""
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID"))  # a damaged header may hold several
+    syntax = uid.UID(str(dataset.file_meta.get("TransferSyntaxUID")))  # a damaged header may hold several
     if syntax not in DECODERS:
         raise Rejected(Reason.TRANSFER_SYNTAX)
     if not dataset.get("PixelData"):
         raise Rejected(Reason.NO_PIXELS)
     claims = _claims(dataset)
     _check(claims)
-    if not uid.UID(syntax).is_encapsulated and len(dataset.PixelData) < _native_length(claims):
+    if not syntax.is_encapsulated and len(dataset.PixelData) < _native_length(claims):
         raise Rejected(Reason.PIXEL_LENGTH)
     return _stored(_decode(dataset, syntax), claims, dataset)
 
