@@ -80,13 +80,20 @@ def decode(dataset: Dataset) -> Stored:
     syntax = uid.UID(str(dataset.file_meta.get("TransferSyntaxUID")))  # a damaged header may hold several
     if syntax not in DECODERS:
         raise Rejected(Reason.TRANSFER_SYNTAX)
-    if not dataset.get("PixelData"):
+    if not _has_pixels(dataset):
         raise Rejected(Reason.NO_PIXELS)
     claims = _claims(dataset)
     _check(claims)
     if not syntax.is_encapsulated and len(dataset.PixelData) < _native_length(claims):
         raise Rejected(Reason.PIXEL_LENGTH)
     return _stored(_decode(dataset, syntax), claims, dataset)
+
+
+def _has_pixels(dataset: Dataset) -> bool:
+    try:
+        return bool(dataset.get("PixelData"))
+    except Exception as error:  # an element is only parsed when it is asked for
+        raise Rejected(Reason.HEADER) from error
 
 
 def _claims(dataset: Dataset) -> Claims:
@@ -134,7 +141,9 @@ def _decode(dataset: Dataset, syntax: uid.UID) -> NDArray[Any]:
         return array
     except MemoryError as error:
         raise Rejected(Reason.TOO_LARGE) from error
-    except Exception as error:  # decoders raise all kinds on damaged data
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # decoders raise all kinds on damaged data; a panic in a Rust plug-in is not even an Exception
         raise Rejected(Reason.UNDECODABLE) from error
 
 

@@ -242,6 +242,29 @@ def test_a_damaged_file_is_read_or_gives_a_reason(data: st.DataObject) -> None:
         read(bytes(content[:cut]), modality="any")
 
 
+def test_a_decoder_that_panics_costs_a_reason(ct: Ct, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Rust plug-in's panic is no `Exception`; it must not take the worker with it."""
+
+    class PanicException(BaseException): ...
+
+    def panic(*_: object) -> None:
+        raise PanicException
+
+    monkeypatch.setattr("client.imaging.pixels.get_decoder", panic)
+    with pytest.raises(Rejected) as rejected:
+        read(ct())
+    assert rejected.value.reason is Reason.UNDECODABLE
+
+
+@pytest.mark.parametrize("vr", [b"RW", b"DB"])
+def test_pixels_of_an_unknown_representation_cost_a_reason(ct: Ct, vr: bytes) -> None:
+    content = bytearray(ct())
+    place = content.index(struct.pack("<HH", 0x7FE0, 0x0010)) + 4
+    content[place : place + 2] = vr
+    with pytest.raises(Rejected):
+        read(bytes(content))
+
+
 def test_a_deflated_bomb_is_bounded_by_memory_not_by_trust(ct: Ct) -> None:
     """The data set inflates to far more than the file; what it claims to hold is not there, so it is refused."""
     content = ct(syntax=uid.DeflatedExplicitVRLittleEndian)
