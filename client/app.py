@@ -40,13 +40,37 @@ def hello(message: Message, context: Context) -> Message:
     return _answer(message, context, lambda site: wire.encode_hello_reply(site.hello(wire.decode_hello(message.content))))
 
 
-@app.train("delta")
-def train(message: Message, context: Context) -> Message:
-    """Answer with a released delta, or refuse."""
+def secure(message: Message, context: Context) -> Message:
+    """Answer one step of secure aggregation, or refuse."""
 
     def reply(site: Site) -> RecordDict:
-        request = wire.decode_train_request(message.content, site.layout)
-        return wire.encode_train_reply(site.train(request))
+        request = wire.decode_secure_request(message.content, site.layout.size)
+        return wire.encode_secure_reply(site.secure(request))
+
+    return _answer(message, context, reply)
+
+
+for message_type in wire.SECURE.values():
+    category, _, action = message_type.partition(".")
+    (app.train if category == "train" else app.query)(action)(secure)
+
+
+@app.train("ideal")
+def train_ideal(message: Message, context: Context) -> Message:
+    """In simulations: answer with a quantised delta, or refuse."""
+
+    def reply(site: Site) -> RecordDict:
+        return wire.encode_ideal_reply(site.train_ideal(wire.decode_train_request(message.content, site.layout)))
+
+    return _answer(message, context, reply)
+
+
+@app.train("delta")
+def train(message: Message, context: Context) -> Message:
+    """In simulations: answer with a released delta, or refuse."""
+
+    def reply(site: Site) -> RecordDict:
+        return wire.encode_train_reply(site.train(wire.decode_train_request(message.content, site.layout)))
 
     return _answer(message, context, reply)
 

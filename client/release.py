@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only door out.
 
-Training hands over a `RawDelta`; what leaves is a `ReleasedDelta`, and this module makes every one of them. Whatever must be true of what
-leaves the building is checked here: the values are finite and the whole update is no longer than the plan's bound.
+    RawDelta --release--> ReleasedDelta --quantise--> QuantisedDelta --masked--> MaskedUpdate
 
-Both are post-processing of a delta whose privacy has already been paid for; with `unit = "none"` nothing here makes it private.
+Training hands over a `RawDelta`; what leaves is a `MaskedUpdate`, and this module makes every one of them and of the stages in between.
+Whatever must be true of what leaves the building is checked here: the values are finite, the whole update is no longer than the plan's
+bound, and the protocol has masked it for a cohort that it checked.
+
+The first two are post-processing of a delta whose privacy has already been paid for; with `unit = "none"` nothing here makes it private.
+A `ReleasedDelta` or a `QuantisedDelta` leaves only a simulated site whose own file says so (`client.site`).
 """
 
 import numpy as np
 
-from common.errors import UpdateNonFinite
-from common.update import RawDelta, ReleasedDelta
+from common.errors import UpdateNonFinite, WrongStage
+from common.secagg import quantise as lattice
+from common.secagg.quantise import Grid
+from common.secagg.site import Outcome
+from common.update import MaskedUpdate, QuantisedDelta, RawDelta, ReleasedDelta
 
 
 def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
@@ -27,3 +34,19 @@ def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
         )
     values = delta.values if norm <= max_norm else delta.values * np.float32(max_norm / norm)
     return ReleasedDelta(values=values)
+
+
+def quantise(delta: ReleasedDelta, grid: Grid, *, weight: int) -> QuantisedDelta:
+    """Put a released delta on the plan's lattice; the error of a coordinate is at most half a step.
+
+    Shapes: (P,) float32 to (P,) ring words. Raises: UpdateNorm, for a weight that the grid does not hold.
+    """
+    update = lattice.quantise(delta.values, grid, weight=weight)
+    return QuantisedDelta(words=update.body, weight=update.weight)
+
+
+def masked(outcome: Outcome) -> MaskedUpdate:
+    """The vector that the protocol masked. Raises: WrongStage, if this step has none."""
+    if outcome.vector is None:
+        raise WrongStage("this step sends no vector.", fix="Only step MASK does.")
+    return MaskedUpdate(words=outcome.vector)

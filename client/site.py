@@ -1,49 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hospital's end of a round: check, reserve, train, release, remember.
 
-    request -> is it my plan? is it new? -> ledger: reserve -> open data -> RawDelta -> release -> store -> reply
+    request -> is it my plan? is it new? -> ledger: reserve -> open data -> RawDelta -> release -> quantise -> store -> masked -> reply
 
 The order is the point. A request that does not fit is refused before anything is opened. The cost is on the ledger before the first image
 is read. The reply is on disk before it is sent, so that the same request always gets the same bytes.
 
+A site answers secure aggregation (`client.fsa1`) and nothing else. Only a simulated site, whose own file says so, also answers with an
+update that is not masked, to be compared with; no coordinator can ask another for one.
+
 A `Site` is opened on its home folder:
 
-    site.toml       its name, where its data lies, and (in simulations only) an unsafe noise seed
+    site.toml       its name, where its data lies, and (in simulations only) an unsafe noise seed and another aggregation
+    identity.key    its own key, with roster.txt and root.pub: who it is, and who takes part
     ledger.jsonl    what was spent
-    answers/        the newest reply
+    fsa1/           where it stands in secure aggregation
+    answers/        the newest reply, where nothing is masked
     patient.key     the secret that turns patient ids into keys
     data/           the prepared data set, or cache/, made from the folder that site.toml names
 """
 
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from client import fsa1
+from client.attempts import AttemptStore
 from client.imaging.dataset import Dataset
 from client.imaging.prepared import load_prepared
 from client.imaging.splits import Split
 from client.ledger import Ledger
-from client.release import release
+from client.release import quantise, release
 from client.steps import Answered, StepStore
 from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally
-from common import canonical
+from common import canonical, credentials
 from common.errors import DataNotFound, PlanMismatch
-from common.models import layout_of_plan
+from common.models import initial_weights, layout_of_plan
 from common.plan import Plan, digest_of
 from common.plan.parse import read_table, validate
 from common.plan.spec import STRICT
 from common.privacy import round_event
-from common.update import Layout, ReleasedDelta
-from common.wire import Hello, HelloReply, TrainReply, TrainRequest
+from common.roster import Roster
+from common.secagg.agreement import grid_of, group_around, terms_of
+from common.secagg.messages import RoundTag
+from common.secagg.terms import Seat
+from common.update import Layout, QuantisedDelta, ReleasedDelta, Vector, Weights
+from common.wire import Hello, HelloReply, IdealReply, SecureReply, SecureRequest, Step, TrainReply, TrainRequest
 
 SITE_FILE = "site.toml"
 ANSWERS_FOLDER = "answers"
+ATTEMPTS_FOLDER = "fsa1"
 LEDGER_FILE = "ledger.jsonl"
 PREPARED_FOLDER = "data"
+
+
+AggregationName = Literal["fsa1", "ideal", "plain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +73,14 @@ class SiteName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedSite:
-    """Only a simulated site has this: it skips fsync, and may draw its noise from a seed so that two runs can be compared bit by bit."""
+    """Only a simulated site has this: it skips fsync, and may draw its noise from a seed so that two runs can be compared bit by bit.
+
+    aggregation: "fsa1" as deployed; "ideal" sends the same integers without masks, for large sweeps; "plain" floats, for comparison.
+    """
 
     __pydantic_config__ = STRICT
     unsafe_noise_seed: int | None = None
+    aggregation: AggregationName = "fsa1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +107,22 @@ def read_site_file(home: Path) -> SiteFile:
 class Site:
     """One hospital and the plan that it approved."""
 
-    def __init__(self, *, name: str, home: Path, plan: Plan, noise: Callable[[bytes], NoiseSource], power_cut_safe: bool) -> None:
+    def __init__(self, *, name: str, home: Path, plan: Plan, simulated: SimulatedSite | None) -> None:
+        power_cut_safe = simulated is None
         self.name = name
         self.home = home
         self._plan = plan
-        self._noise = noise
+        self._simulated = simulated
+        self._noise = _system_noise if simulated is None or simulated.unsafe_noise_seed is None else _seeded_noise(simulated.unsafe_noise_seed)
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
+        self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
         self._ledger = Ledger(home / LEDGER_FILE, power_cut_safe=power_cut_safe)
 
     @classmethod
     def open(cls, home: Path, plan: Plan) -> "Site":
         """Open a site on its home folder. Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue, LedgerTampered."""
         file = read_site_file(home)
-        simulated = file.simulation is not None
-        unsafe = file.simulation.unsafe_noise_seed if file.simulation else None
-        noise = _system_noise if unsafe is None else _seeded_noise(unsafe)
-        return cls(name=file.site.name, home=home, plan=plan, noise=noise, power_cut_safe=not simulated)
+        return cls(name=file.site.name, home=home, plan=plan, simulated=file.simulation)
 
     @cached_property
     def layout(self) -> Layout:
@@ -113,19 +134,63 @@ class Site:
         self._check_plan(message.plan)
         return HelloReply(site=self.name)
 
+    def secure(self, request: SecureRequest) -> SecureReply:
+        """Answer one step of secure aggregation.
+
+        Raises: ProtocolError, RosterError, UpdateError, CohortTooSmall, SecretFile; before any image is opened BudgetExceeded,
+        EpsilonImpossible, TooFewPatients.
+        """
+        # Read anew each time: a roster may have been renewed, and other processes may serve this site too.
+        mine = credentials.load(self.home)
+        terms = terms_of(self._plan, self._initial, mine.roster, group_around(self.name, self._plan, mine.roster))
+        seat = Seat(site_id=self.name, signer=mine.signer, terms=terms, roster=mine.roster, entropy=secrets.token_bytes)
+
+        def train(tag: RoundTag, model: Vector) -> QuantisedDelta:
+            step = Step(session=tag.session, round=tag.round, attempt=tag.attempt, plan=digest_of(self._plan))
+            released = self._train_anew(TrainRequest(step=step, weights=Weights(layout=self.layout, values=model)))
+            return self._quantised(released, mine.roster)
+
+        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, train=train, now=lambda: int(time.time()))
+        return fsa1.answer(desk, request)
+
+    def train_ideal(self, request: TrainRequest) -> IdealReply:
+        """What secure aggregation would sum, unmasked: in simulations only. Raises: as `train`, and RosterError."""
+        self._allow("ideal")
+        update = self._quantised(self._answered(request), credentials.load_roster(self.home))
+        return IdealReply(step=request.step, site=self.name, update=update)
+
     def train(self, request: TrainRequest) -> TrainReply:
-        """Answer a training request, from the store if it was answered before.
+        """Answer a training request with floats, from the store if it was answered before: in simulations only.
 
         Raises: PlanMismatch, Replay, Equivocation; before any image is opened BudgetExceeded, EpsilonImpossible, TooFewPatients; and
         UpdateError, if training diverged.
         """
+        self._allow("plain")
+        return TrainReply(step=request.step, site=self.name, update=self._answered(request))
+
+    def _allow(self, aggregation: AggregationName) -> None:
+        if self._simulated is None or self._simulated.aggregation != aggregation:
+            raise PlanMismatch(
+                f"site '{self.name}' was asked for an update that is not masked ({aggregation} aggregation).",
+                fix="Only a simulated site can be told to; [simulation] in its site.toml.",
+            )
+
+    def _answered(self, request: TrainRequest) -> ReleasedDelta:
         self._check_plan(request.step.plan)
         digest = request.weights.digest.hex()
         update = self._steps.find(request.step, digest)
         if update is None:
             update = self._train_anew(request)
             self._steps.store(Answered(step=request.step, request=digest, update=update))
-        return TrainReply(step=request.step, site=self.name, update=update)
+        return update
+
+    @cached_property
+    def _initial(self) -> Weights:
+        return initial_weights(self._plan)
+
+    def _quantised(self, released: ReleasedDelta, roster: Roster) -> QuantisedDelta:
+        member = roster.find(self.name)
+        return quantise(released, grid_of(self._plan, roster), weight=member.weight if member else 1)
 
     def _train_anew(self, request: TrainRequest) -> ReleasedDelta:
         data = self._data

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of an update, each a type of its own.
 
-    RawDelta -> ReleasedDelta -> (wire) -> AggregateDelta -> Weights of the next round
+    RawDelta -> ReleasedDelta -> QuantisedDelta -> MaskedUpdate -> (wire) -> AggregateDelta -> Weights of the next round
 
 A `RawDelta` is what training left behind: it says too much about patients, and no function that sends accepts one. `client/release.py`
-is the only maker of a `ReleasedDelta`; `common/wire.py` carries that type and no other. Two stages cannot be added, compared or
-swapped by mistake, because mypy sees two types where an array would look the same.
+makes the three stages after it and nobody else does. A deployed site sends a `MaskedUpdate` and no other; a `ReleasedDelta` or a
+`QuantisedDelta` crosses only inside a simulation that was asked for it. Two stages cannot be added, compared or swapped by mistake,
+because mypy sees two types where an array would look the same.
 
-All vectors are flat: the model's tensors in layout order, each in C order, float32.
+All vectors are flat: the model's tensors in layout order, each in C order; float32, or ring words once quantised.
 """
 
 import math
@@ -21,6 +22,7 @@ from common import canonical
 from common.errors import ModelLayout, UpdateNonFinite
 
 Vector = NDArray[np.float32]
+Words = NDArray[np.uint32] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,21 @@ class ReleasedDelta:
 
     def __post_init__(self) -> None:
         _check(self.values, self.values.size, "the update")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantisedDelta:
+    """A released delta on the plan's lattice, (P,) ring words, and its weight: what a site stores, and what is masked."""
+
+    words: Words
+    weight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedUpdate:
+    """A quantised delta under its masks, (P,) ring words: noise to whoever lacks the cohort's consent to open the sum."""
+
+    words: Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

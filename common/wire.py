@@ -2,11 +2,13 @@
 """The typed messages, and the one codec between them and Flower's records.
 
 Nothing else crosses between coordinator and site. A message is one `ConfigRecord` of ints, strings and bytes with a fixed set of keys,
-and at most one flat float32 vector. The vector travels as raw little-endian bytes: no npy header to forge, no pickle to run, and no
+and at most one flat vector of one type. The vector travels as raw little-endian bytes: no npy header to forge, no pickle to run, and no
 second copy to make. Everything that arrives is checked against the schema and the expected length before it is looked at.
 
-What a site may say is what stands in `TrainReply`: its name, the round, a `ReleasedDelta`. There is no field for a metric, a loss or a
-count of patients.
+Secure aggregation has one pair of messages for its six steps: control bytes, which `common.secagg` makes and reads, and one vector: the
+global model down in the first step, the masked update up in the third. What a site may say is its name, control bytes and a
+`MaskedUpdate`; in a simulation that was asked for it, a `ReleasedDelta` or a `QuantisedDelta`. There is no field for a metric, a loss or
+a count of patients.
 """
 
 from collections.abc import Mapping
@@ -15,18 +17,29 @@ from typing import Any, Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from common.errors import MessageFormat, MessageTooLarge
-from common.update import Layout, ReleasedDelta, Vector, Weights
+from common.update import Layout, MaskedUpdate, QuantisedDelta, ReleasedDelta, Vector, Weights, Words
 
 VERSION: Final = 1
 HELLO: Final = "query.hello"
 TRAIN: Final = "train.delta"
+TRAIN_IDEAL: Final = "train.ideal"
+SECURE: Final[Mapping[str, str]] = {
+    "KEYS": "train.fsa1",
+    "SHARE": "query.fsa1_share",
+    "MASK": "query.fsa1_mask",
+    "CONFIRM": "query.fsa1_confirm",
+    "UNMASK": "query.fsa1_unmask",
+    "ABANDON": "query.fsa1_abandon",
+}
+"""Flower's message type for each step of the protocol; one dot is all that Flower allows."""
 
 _FIELDS = "fedward"
 _VECTOR = "vector"
-_STYPE = "fedward.f4"
-_BYTES_PER_VALUE = 4
+_MODEL = "float32"
+_STYPES: Final[Mapping[str, str]] = {_MODEL: "fedward.f4", "uint32": "fedward.u4", "uint16": "fedward.u2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +84,36 @@ class TrainReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdealReply:
+    """Site to coordinator, in simulations only: what would be masked, unmasked."""
+
+    step: Step
+    site: str
+    update: QuantisedDelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecureRequest:
+    """Coordinator to site: one step of secure aggregation. `round` is a label for people and decides nothing: what counts is signed.
+
+    `model` stands beside the first step alone. It is not trusted to be finite or the announced one: the protocol checks that.
+    """
+
+    round: int
+    control: bytes
+    model: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecureReply:
+    """Site to coordinator: its answer, and in the third step its masked update."""
+
+    site: str
+    control: bytes
+    update: MaskedUpdate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Site to coordinator: no, with a stable code. The words, which may name a folder, stay at the site."""
 
@@ -92,6 +135,20 @@ def encode_train_request(message: TrainRequest) -> RecordDict:
 
 def encode_train_reply(message: TrainReply) -> RecordDict:
     return _pack({"type": "train.reply", "site": message.site, **_step_fields(message.step)}, message.update.values)
+
+
+def encode_ideal_reply(message: IdealReply) -> RecordDict:
+    fields = {"type": "ideal.reply", "site": message.site, "weight": message.update.weight, **_step_fields(message.step)}
+    return _pack(fields, message.update.words)
+
+
+def encode_secure_request(message: SecureRequest) -> RecordDict:
+    return _pack({"type": "secure", "round": message.round, "control": message.control}, message.model)
+
+
+def encode_secure_reply(message: SecureReply) -> RecordDict:
+    words = None if message.update is None else message.update.words
+    return _pack({"type": "secure.reply", "site": message.site, "control": message.control}, words)
 
 
 def encode_refusal(message: Refusal) -> RecordDict:
@@ -124,6 +181,33 @@ def decode_train_reply(content: RecordDict, layout: Layout) -> TrainReply | Refu
     return TrainReply(step=_step(fields), site=fields["site"], update=update)
 
 
+def decode_ideal_reply(content: RecordDict, size: int, word: np.dtype[Any]) -> IdealReply | Refusal:
+    """Raises: MessageFormat, MessageTooLarge."""
+    if _type_of(content) == "refusal":
+        return _decode_refusal(content)
+    fields = _unpack(content, "ideal.reply", {"site": str, "weight": int, **_STEP}, vector=True)
+    update = QuantisedDelta(words=_read(content, size, word), weight=fields["weight"])
+    return IdealReply(step=_step(fields), site=fields["site"], update=update)
+
+
+def decode_secure_request(content: RecordDict, size: int) -> SecureRequest:
+    """Raises: MessageFormat, MessageTooLarge."""
+    with_model = _VECTOR in content
+    fields = _unpack(content, "secure", {"round": int, "control": bytes}, vector=with_model)
+    model = _read(content, size, np.dtype(_MODEL)) if with_model else None
+    return SecureRequest(round=fields["round"], control=fields["control"], model=model)
+
+
+def decode_secure_reply(content: RecordDict, size: int, word: np.dtype[Any]) -> SecureReply | Refusal:
+    """Raises: MessageFormat, MessageTooLarge."""
+    if _type_of(content) == "refusal":
+        return _decode_refusal(content)
+    with_update = _VECTOR in content
+    fields = _unpack(content, "secure.reply", {"site": str, "control": bytes}, vector=with_update)
+    update = MaskedUpdate(words=_read(content, size, word)) if with_update else None
+    return SecureReply(site=fields["site"], control=fields["control"], update=update)
+
+
 _STEP: Mapping[str, type] = {"session": bytes, "round": int, "attempt": int, "plan": str}
 
 
@@ -140,11 +224,11 @@ def _decode_refusal(content: RecordDict) -> Refusal:
     return Refusal(site=fields["site"], code=fields["code"])
 
 
-def _pack(fields: dict[str, Any], vector: Vector | None = None) -> RecordDict:
+def _pack(fields: dict[str, Any], vector: Vector | Words | None = None) -> RecordDict:
     content = RecordDict({_FIELDS: ConfigRecord({"version": VERSION, **fields})})
     if vector is not None:
-        raw = np.ascontiguousarray(vector, dtype="<f4").tobytes()
-        array = Array(dtype="float32", shape=(vector.size,), stype=_STYPE, data=raw)
+        raw = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<")).tobytes()
+        array = Array(dtype=vector.dtype.name, shape=(vector.size,), stype=_STYPES[vector.dtype.name], data=raw)
         content[_VECTOR] = ArrayRecord({_VECTOR: array})
     return content
 
@@ -173,18 +257,22 @@ def _unpack(content: RecordDict, kind: str, schema: Mapping[str, type], *, vecto
 
 
 def _vector(content: RecordDict, size: int) -> Vector:
+    return _read(content, size, np.dtype(_MODEL))
+
+
+def _read(content: RecordDict, size: int, kind: np.dtype[Any]) -> NDArray[Any]:
     record = content[_VECTOR]
     if not isinstance(record, ArrayRecord) or set(record) != {_VECTOR}:
         raise MessageFormat("a message's vector record is not one array.", fix=_SAME_VERSION)
     array = record[_VECTOR]
-    if array.stype != _STYPE or array.dtype != "float32":
-        raise MessageFormat(f"a vector is {array.stype}/{array.dtype}, expected {_STYPE}/float32.", fix=_SAME_VERSION)
-    if len(array.data) != size * _BYTES_PER_VALUE or tuple(array.shape) != (size,):
+    if array.stype != _STYPES[kind.name] or array.dtype != kind.name:
+        raise MessageFormat(f"a vector is {array.stype}/{array.dtype}, expected {_STYPES[kind.name]}/{kind.name}.", fix=_SAME_VERSION)
+    if len(array.data) != size * kind.itemsize or tuple(array.shape) != (size,):
         raise MessageTooLarge(
-            f"a vector has {len(array.data)} bytes and shape {tuple(array.shape)}, expected {size * _BYTES_PER_VALUE} bytes.",
+            f"a vector has {len(array.data)} bytes and shape {tuple(array.shape)}, expected {size * kind.itemsize} bytes.",
             fix=_SAME_VERSION,
         )
-    return np.frombuffer(array.data, dtype="<f4")
+    return np.frombuffer(array.data, dtype=kind.newbyteorder("<"))
 
 
 _SAME_VERSION = "Both ends must run the same plan and the same version of fedward."

@@ -12,6 +12,8 @@ from common.plan.spec import CnnSpec, Plan
 
 SMALLEST_MAP = 1
 LARGEST_UPDATE = 2**28
+RING_BITS = 32
+FEWEST_GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,28 @@ RULES = (
         lambda p: p.aggregation.sites_per_round is not None and p.aggregation.sites_per_round < p.aggregation.minimum_cohort,
         "fewer sites are asked each round than minimum_cohort demands to answer",
         "Raise sites_per_round or lower minimum_cohort.",
+    ),
+    Rule(
+        ("aggregation", "max_group"),
+        lambda p: p.aggregation.max_group < p.aggregation.minimum_cohort,
+        "a group of max_group sites is smaller than minimum_cohort",
+        "Raise max_group or lower minimum_cohort.",
+    ),
+    Rule(
+        ("aggregation", "bits"),
+        lambda p: p.aggregation.bits is not None and p.aggregation.bits > RING_BITS - (p.aggregation.max_group - 1).bit_length(),
+        "the sum of max_group updates of that many bits could overflow",
+        "Lower bits or max_group, or leave bits out.",
+    ),
+    Rule(
+        ("aggregation", "combine"),
+        lambda p: (
+            p.aggregation.combine != "mean"
+            and p.aggregation.sites_per_round is not None
+            and p.aggregation.sites_per_round < FEWEST_GROUPS * p.aggregation.minimum_cohort
+        ),
+        "a median or trimmed mean needs at least three groups, and fewer sites are asked than those would hold",
+        'Raise sites_per_round, or set combine = "mean".',
     ),
 )
 

@@ -133,13 +133,21 @@ class PrivacySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationSpec:
-    """[aggregation]: how many sites make a round, how long it waits for them, and how far one update may reach (L2)."""
+    """[aggregation]: how many sites make a round, how long it waits for them, and how far one update may reach (L2).
+
+    More than `max_group` enrolled sites are summed in groups, each of at least minimum_cohort. What becomes of the groups' means is
+    `combine`: their mean; or their coordinate-wise median, or mean without a quarter of them on either side, which bad groups cannot
+    drag away and for which the coordinator sees each group's sum. `bits` is how fine an update is quantised; as fine as fits, if unset.
+    """
 
     __pydantic_config__ = STRICT
     minimum_cohort: Count = 3
     sites_per_round: Count | None = None
     update_norm: Positive = 10.0
     deadline_s: Positive = 600.0
+    max_group: Annotated[int, Field(ge=3, le=65_536)] = 64
+    bits: Annotated[int, Field(ge=16, le=24)] | None = None
+    combine: Literal["mean", "median", "trimmed"] = "mean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

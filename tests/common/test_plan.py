@@ -106,6 +106,12 @@ MALFORMED = [
     ("epsilon of zero", "epsilon = 8", "epsilon = 0", PlanValue, "epsilon", 27),
     ("endless epsilon", "epsilon = 8", "epsilon = inf", PlanValue, "epsilon", 27),
     ("fewer asked than needed", "minimum_cohort = 3", "minimum_cohort = 3\nsites_per_round = 2", PlanConflict, "fewer sites are asked", 32),
+    ("groups below the cohort", "minimum_cohort = 3", "minimum_cohort = 5\nmax_group = 4", PlanConflict, "smaller than minimum_cohort", 32),
+    ("a group of two", "minimum_cohort = 3", "minimum_cohort = 2\nmax_group = 2", PlanValue, "max_group", 32),
+    ("bits that overflow", "minimum_cohort = 3", "max_group = 300\nbits = 24", PlanConflict, "could overflow", 32),
+    ("bits too few to round by", "minimum_cohort = 3", "bits = 15", PlanValue, "bits", 31),
+    ("a median of two groups", "minimum_cohort = 3", 'sites_per_round = 8\ncombine = "median"', PlanConflict, "three groups", 32),
+    ("an unknown combination", "minimum_cohort = 3", 'combine = "krum"', PlanValue, "combine", 31),
     ("an empty cohort", "minimum_cohort = 3", "minimum_cohort = 0", PlanValue, "minimum_cohort", 31),
 ]
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a site stands in secure aggregation, on disk: what must survive a kill at any step.
+
+    fsa1/lock             held while one message is answered: several processes may serve one site
+    fsa1/record-N         stage, keys of the living attempt, answers given (common.secagg.durable); a new one after each step
+    fsa1/update-N         the quantised update that the record has committed to, until it is released or forgotten
+    fsa1/model-N          the last global model that was accepted: what the next one is compared with
+
+All files are for the site's own user alone. A new content gets the next number and the file before it is removed afterwards: renaming
+over an old file would make some file systems flush both to disk at once, and a reader always finds a whole one.
+
+Nothing is remembered in the process. What this does not do: it cannot make a disk forget; a removed record's keys may be found by who
+takes the disk apart.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from common.durable import OWNER_ONLY, write_atomically
+from common.errors import CheckpointCorrupt
+from common.secagg import durable
+from common.secagg.model import Reference
+from common.secagg.quantise import Grid
+from common.secagg.site import Record
+
+_FOLDER_MODE: Final = 0o700
+_ROUND_BYTES: Final = 8
+
+
+class AttemptStore:
+    """One site's attempts, in a folder that holds nothing else. Call the rest between `locked()`."""
+
+    def __init__(self, folder: Path, *, power_cut_safe: bool) -> None:
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        self._folder = folder
+        self._record = _Newest(folder, "record", fsync=power_cut_safe)
+        self._update = _Newest(folder, "update", fsync=power_cut_safe)
+        self._model = _Newest(folder, "model", fsync=power_cut_safe)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else answers for this site meanwhile; the lock dies with its process."""
+        with os.fdopen(os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, OWNER_ONLY), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def record(self, grid: Grid) -> Record:
+        """Where this site stands; at the beginning, if it never stood anywhere. Raises: CheckpointCorrupt."""
+        content, update = self._record.read(), self._update.read()
+        if content is None:
+            return Record()
+        return durable.load_record(content, update=None if update is None else durable.load_update(update, grid))
+
+    def keep(self, before: Record, after: Record) -> None:
+        """Write down what a step changed; only then may its reply be sent. Raises: DiskFull."""
+        if after is before:
+            return
+        was, living = durable.living_update(before), durable.living_update(after)
+        if living is not None and living is not was:
+            self._update.write(durable.save_update(living))
+        self._record.write(durable.save_record(after))
+        if living is None:
+            self._update.remove()
+
+    def reference(self) -> Reference | None:
+        """The last model that was accepted, and in which round. Raises: CheckpointCorrupt."""
+        content = self._model.read()
+        if content is None:
+            return None
+        if len(content) < _ROUND_BYTES or (len(content) - _ROUND_BYTES) % 4:
+            raise CheckpointCorrupt("the last accepted model on file is torn.", fix="Remove it; the next model is compared with the first.")
+        values = np.frombuffer(content, dtype="<f4", offset=_ROUND_BYTES)
+        return Reference(values=values, round=int.from_bytes(content[:_ROUND_BYTES], "big"))
+
+    def keep_reference(self, reference: Reference) -> None:
+        """After the record that accepted it: a kill in between only makes the next comparison less strict. Raises: DiskFull."""
+        self._model.write(reference.round.to_bytes(_ROUND_BYTES, "big") + reference.values.astype("<f4", copy=False).tobytes())
+
+
+class _Newest:
+    """One content under numbered names, of which the highest counts."""
+
+    def __init__(self, folder: Path, name: str, *, fsync: bool) -> None:
+        self._folder, self._name, self._fsync = folder, name, fsync
+
+    def read(self) -> bytes | None:
+        paths = self._paths()
+        return paths[-1].read_bytes() if paths else None
+
+    def write(self, content: bytes) -> None:
+        before = self._paths()
+        number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 0
+        write_atomically(self._folder / f"{self._name}-{number:012d}", content, fsync=self._fsync, mode=OWNER_ONLY)
+        for path in before:
+            path.unlink()
+
+    def remove(self) -> None:
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self._name}-*"))

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's answers in secure aggregation: state from disk, one message through the protocol, state to disk, reply.
+
+    KEYS      check the model, then: ledger, training, release, quantise; commit to the update, send fresh keys
+    SHARE     deal the secrets of this attempt, sealed for each peer
+    MASK      send the masked update
+    CONFIRM   sign who survived
+    UNMASK    open one share of each
+    ABANDON   sign that this attempt's shares will never leave
+
+What may be answered is decided in `common.secagg.site`; what is trained, in `client.site`. Here is only the order: a step is written
+down before it is sent, and training begins after the header that asks for it is on disk. Another attempt of a round masks the stored
+update again and costs nothing, where the protocol allows that; where it does not, the update is forgotten and trained anew, which is a
+new release and on the ledger before it begins. A coordinator that breaks attempts off on purpose thus spends the budget, never more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.attempts import AttemptStore
+from client.release import masked
+from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased
+from common.secagg import site as protocol
+from common.secagg.messages import RoundTag
+from common.secagg.model import Offer, Reference
+from common.secagg.quantise import QuantisedUpdate
+from common.secagg.site import Outcome, Record
+from common.secagg.stages import Invited
+from common.secagg.terms import Seat
+from common.update import QuantisedDelta, Vector, Weights
+from common.wire import SecureReply, SecureRequest
+
+Train = Callable[[RoundTag, Vector], QuantisedDelta]
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """All that a site answers from. `train` charges the ledger before it opens an image; `now` gives Unix seconds."""
+
+    seat: Seat
+    store: AttemptStore
+    initial: Weights
+    train: Train
+    now: Clock
+
+
+def answer(desk: Desk, request: SecureRequest) -> SecureReply:
+    """Answer one step. Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name, and what training raises."""
+    with desk.store.locked():
+        record = desk.store.record(desk.seat.terms.grid)
+        outcome = _handle(desk, record, request)
+        desk.store.keep(record, outcome.record)
+        if outcome.reply is None:
+            outcome = _train(desk, outcome.record, request)
+    assert outcome.reply is not None
+    update = masked(outcome) if outcome.vector is not None else None
+    return SecureReply(site=desk.seat.site_id, control=outcome.reply, update=update)
+
+
+def _handle(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
+    offer = None if request.model is None else Offer(values=_native(request.model), reference=_reference(desk))
+    now = desk.now()
+    try:
+        return protocol.handle(desk.seat, record, request.control, now=now, offer=offer)
+    except (AlreadyMasked, AlreadyReleased, AbandonQuorum):
+        if offer is None:
+            raise  # an ABANDON that comes too late forgets nothing
+        # Everything about the header was good but the update's past.
+        return protocol.handle(desk.seat, protocol.burn(record), request.control, now=now, offer=offer)
+
+
+def _train(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
+    stage = record.stage
+    assert isinstance(stage, Invited)
+    assert request.model is not None
+    model = _native(request.model)
+    desk.store.keep_reference(Reference(values=model, round=stage.tag.round))
+    trained = desk.train(stage.tag, model)
+    outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=trained.words, weight=trained.weight))
+    desk.store.keep(record, outcome.record)
+    return outcome
+
+
+def _reference(desk: Desk) -> Reference:
+    return desk.store.reference() or Reference(values=desk.initial.values, round=0)
+
+
+def _native(values: Vector) -> Vector:
+    return np.asarray(values, dtype=np.float32)
