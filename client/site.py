@@ -113,7 +113,8 @@ class Site:
         self.home = home
         self._plan = plan
         self._simulated = simulated
-        self._noise = _system_noise if simulated is None or simulated.unsafe_noise_seed is None else _seeded_noise(simulated.unsafe_noise_seed)
+        unsafe = simulated.unsafe_noise_seed if simulated else None
+        self._noise = _system_noise if unsafe is None else _seeded_noise(unsafe)
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
         self._ledger = Ledger(home / LEDGER_FILE, power_cut_safe=power_cut_safe)

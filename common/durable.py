@@ -12,13 +12,12 @@ from typing import Final
 
 from common.errors import DiskFull, SecretFile
 
-
 OWNER_ONLY: Final = 0o600
 _AS_USUAL: Final = 0o666
 _OTHERS: Final = 0o077
 
 
-def write_atomically(path: Path, content: bytes, *, fsync: bool, mode: int = _AS_USUAL) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, *, fsync: bool, mode: int = _AS_USUAL) -> None:
     """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

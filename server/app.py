@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The coordinator as a Flower ServerApp: wiring, nothing else.
 
-Nothing is read from Flower's run config. The plan comes from the environment of the machine that runs the coordinator (`FEDWARD_PLAN`), the
-run folder from `FEDWARD_RUN`; a run that finds its folder half done goes on where it stopped.
+Nothing is read from Flower's run config. The plan comes from the environment of the machine that runs the coordinator (`FEDWARD_PLAN`),
+its key and roster from the folder `FEDWARD_COORDINATOR`, the run folder from `FEDWARD_RUN`; a run that finds its folder half done goes on
+where it stopped.
 """
 
 import logging
@@ -13,17 +14,22 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from common import credentials
 from common.errors import PlanError
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
 from common.update import Weights
 from server.checkpoint import CheckpointFolder
+from server.exchange import Line
 from server.export import export
+from server.fsa1 import SecureAggregation
 from server.journal import CommittedRound, Journal
 from server.rounds import Coordinator
+from server.vectors import VectorFolder
 
 PLAN_VARIABLE = "FEDWARD_PLAN"
 RUN_VARIABLE = "FEDWARD_RUN"
+COORDINATOR_VARIABLE = "FEDWARD_COORDINATOR"
 
 log = logging.getLogger("fedward.server")
 
@@ -38,13 +44,25 @@ def main(grid: Grid, context: Context) -> None:
     folder = _from_environment(RUN_VARIABLE)
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
+    initial, observer = initial_weights(plan), Log(plan)
+    aggregation = SecureAggregation(
+        line=Line(grid),
+        plan=plan,
+        initial=initial,
+        credentials=credentials.load(_from_environment(COORDINATOR_VARIABLE)),
+        journal=journal,
+        vectors=VectorFolder(folder / "vectors", power_cut_safe=True),
+        observer=observer,
+        workers=os.cpu_count() or 1,
+    )
     coordinator = Coordinator(
         grid=grid,
         plan=plan,
-        initial=initial_weights(plan),
+        initial=initial,
         journal=journal,
         checkpoints=CheckpointFolder(folder / "checkpoints", power_cut_safe=True),
-        observer=Log(plan),
+        observer=observer,
+        aggregation=aggregation,
     )
     weights = coordinator.run()
     sites = sorted({site for done in journal.committed() for site in done.sites})
@@ -64,6 +82,9 @@ class Log:
 
     def site_answered(self, number: int, site: str, *, refused: bool) -> None:
         log.info("round %d: %s %s", number, site, "refused" if refused else "answered")
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        log.info("round %d: %s, %d of %d", number, phase, answered, asked)
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights

@@ -57,6 +57,17 @@ def ask(grid: Grid, question: str, contents: Mapping[int, RecordDict], *, group:
             _pause(grid, min(_POLL_S, max(0.0, end - time.monotonic())))
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A grid, to those who only ask."""
+
+    grid: Grid
+
+    def ask(self, question: str, contents: Mapping[int, RecordDict], *, group: str, deadline_s: float) -> Iterator[Answer]:
+        """As the function."""
+        return ask(self.grid, question, contents, group=group, deadline_s=deadline_s)
+
+
 def _pause(grid: Grid, timeout_s: float) -> None:
     if isinstance(grid, WaitingGrid):
         grid.wait(timeout_s)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunFolderTaken, StorageError
+from server.phases import Phases
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (id BLOB NOT NULL, plan TEXT NOT NULL);
@@ -37,7 +38,7 @@ CREATE TABLE IF NOT EXISTS rounds (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """A site that was asked and did not count, and why (a code)."""
+    """A site that was asked and did not answer to the end, and why (a code)."""
 
     site: str
     why: str
@@ -74,6 +75,7 @@ class Journal:
                 fix="Choose another --out, or resume with the plan that the run was started with.",
             )
         self.session: bytes = known[0]
+        self.phases = Phases(self._db)
 
     def open_round(self, number: int, *, model: str, cohort: list[str]) -> int:
         """Note that a round begins; returns its attempt. A round already open on the same model keeps it: sites answer again."""
@@ -91,6 +93,10 @@ class Journal:
             )
         return attempt
 
+    def attempt(self, number: int) -> int:
+        """Which attempt of an open round is the current one."""
+        return int(self._db.execute("SELECT attempt FROM rounds WHERE round = ?", (number,)).fetchone()[0])
+
     def reopen(self, number: int) -> None:
         """Give a failed round a new attempt: sites train it afresh, under a new reservation."""
         with self._db:
@@ -105,6 +111,7 @@ class Journal:
                 " WHERE round = ? AND state = 'open'",
                 (json.dumps(done.sites), missing, done.checkpoint, done.sha256, done.seconds, done.update_norm, done.round),
             )
+            self.phases.forget(done.round)
 
     def roll_back(self, number: int) -> None:
         """Open a committed round again, its checkpoint being lost. It keeps its attempt, so sites that stored their answer repeat it."""

@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +19,12 @@ from rich.console import Console
 from common.errors import DataNotFound
 from simulations.apps import CLIENT_APP, FAULTY_APP
 
+_AGGREGATIONS: Final[Mapping[str | None, Literal["fsa1", "ideal", "plain"]]] = {
+    None: "fsa1",
+    "fsa1": "fsa1",
+    "ideal": "ideal",
+    "plain": "plain",
+}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
@@ -34,6 +41,10 @@ def simulate(
         int | None, typer.Option(min=0, help="Fixes partition, first weights and order of work; never the privacy noise.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/PLAN-NAME).")] = None,
+    aggregation: Annotated[
+        str | None,
+        typer.Option(help="fsa1 (default): masked, as deployed. ideal: the same sums without masks. plain: floats, to compare with."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, after a crash or an interruption.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in --out.")] = False,
     compare: Annotated[bool, typer.Option(help="Also train each site alone, all pooled, and the plan without privacy.")] = True,
@@ -42,17 +53,21 @@ def simulate(
         int | None, typer.Option(help="Draw the privacy noise from a seed, to compare two runs bit by bit. Such a run protects nobody.")
     ] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(help="Let a site fail: SITE:KIND:ROUND; kinds raise, crash, silent; round * is each.")
+        list[str] | None, typer.Option(help="Let a site fail: SITE:KIND:ROUND[:STEP]; kinds raise, crash, silent; round * is each.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a plan across virtual hospitals on this machine, and write model and report.
 
-    The code that trains is the deployed client and server; only the network is missing. Nothing but released updates crosses between
+    The code that trains is the deployed client and server; only the network is missing. Nothing but masked updates crosses between
     them; the figures shown are measured on patients that no hospital was given.
     """
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}' is not an engine; choose local or ray.", param_hint="--engine")
+    if aggregation not in _AGGREGATIONS:
+        raise typer.BadParameter(f"'{aggregation}' is not an aggregation; choose fsa1, ideal or plain.", param_hint="--aggregation")
+    if resume and aggregation is not None:
+        raise typer.BadParameter("a run that is resumed keeps its aggregation.", param_hint="--aggregation")
     if resume and out is None:
         raise DataNotFound("--resume needs to know which run.", fix="Give its folder with --out.")
     from simulations.engine.nursery import Nursery
@@ -80,7 +95,13 @@ def simulate(
                 if fresh:
                     _remove_run(folder)
                 kept = cache or default_cache()
-                shop = Workshop(cache=kept, workers=workers or cores(), progress=show.step, unsafe_noise_seed=unsafe_noise_seed)
+                shop = Workshop(
+                    cache=kept,
+                    workers=workers or cores(),
+                    progress=show.step,
+                    unsafe_noise_seed=unsafe_noise_seed,
+                    aggregation=_AGGREGATIONS[aggregation],
+                )
                 stage = set_stage(asked, data, folder, shop)
             show.announce(stage)
             result = simulate(stage, options, show, nursery, command=tuple(sys.argv[1:]))

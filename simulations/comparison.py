@@ -10,7 +10,8 @@ on by mistake. A site's optimiser is born anew each round, so a plan of one loca
 with momentum, which anybody would train by in one place; without it a rival would move at a tenth of the pace (at 0.9) and look worse than
 it is. A rival may still fare better with another number of rounds: `simulations/benchmarks/pooled_gap.py` lets the pooled one have it.
 
-Their ledgers are their own: this training is never released, it only shows what federating was worth.
+One site alone cannot be summed securely, so these updates are plain floats; they never leave this machine. Their ledgers are their own:
+this training is never released, it only shows what federating was worth.
 """
 
 import shutil
@@ -124,7 +125,7 @@ def _furnish(stage: Stage, name: str, plan: Plan) -> dict[str, str | int | float
     if name == POOLED:
         pool_homes(stage, home)
     else:
-        clone_home(stage, name, home)
+        clone_home(stage, name, home, aggregation="plain")
     plan_file = home / PLAN_FILE
     write_atomically(plan_file, to_toml(plan).encode(), fsync=False)
     return {"home": str(home.resolve()), "plan": str(plan_file.resolve())}

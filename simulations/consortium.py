@@ -7,8 +7,9 @@ only the ceremony is missing, which is why nothing here is imported by `client` 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from common import roster
+from common import credentials, roster
 from common.roster import Member, Roots, Roster
 from common.secagg.keys import SigningKey
 from common.secagg.shamir import Entropy
@@ -43,3 +44,15 @@ def found(site_ids: Sequence[str], *, entropy: Entropy, now: int, weights: Mappi
     unsigned = Roster(epoch=epoch, not_before=now, not_after=now + MONTH_S, coordinator=coordinator.public, members=members)
     signed = roster.sign(roster.render(unsigned), root_seed=root.seed)
     return Consortium(root=root, coordinator=coordinator, sites=sites, roster=unsigned, signed_roster=signed)
+
+
+def enrol(consortium: Consortium, *, homes: Mapping[str, Path], coordinator: Path) -> None:
+    """Put into each site's home, and the coordinator's folder, what comes by courier: its key, the roster, the root's public key."""
+    for site_id, home in homes.items():
+        _hand_over(consortium, home, consortium.sites[site_id])
+    _hand_over(consortium, coordinator, consortium.coordinator)
+
+
+def _hand_over(consortium: Consortium, folder: Path, signer: SigningKey) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    credentials.save(folder, signer=signer, signed_roster=consortium.signed_roster, roots=consortium.roots)

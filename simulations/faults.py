@@ -7,8 +7,9 @@ A federation is judged by what it does when a hospital fails, so a simulation ca
     crash     the site's process dies
     silent    the site never answers
 
-A fault is written SITE:KIND:ROUND ("hospital_03:silent:5"; ROUND may be * for every round) and reaches the workers by an environment
-variable, which only the simulator sets.
+A fault is written SITE:KIND:ROUND[:STEP] ("hospital_03:silent:5:mask"; ROUND may be * for every round). STEP is a step of secure
+aggregation: keys (training, and the default), share, mask, confirm, unmask. A fault reaches the workers by an environment variable,
+which only the simulator sets.
 """
 
 import os
@@ -22,10 +23,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import app as honest
+from common import wire
 from common.errors import PlanValue
 
 FAULTS_VARIABLE: Final = "FEDWARD_FAULTS"
 KINDS: Final = ("raise", "crash", "silent")
+STEPS: Final = ("keys", "share", "mask", "confirm", "unmask")
 _EVERY: Final = "*"
 _FOREVER_S: Final = 86_400.0
 
@@ -37,22 +40,27 @@ class Fault:
     site: str
     kind: str
     round: int | None
+    step: str = STEPS[0]
 
     def __str__(self) -> str:
-        return f"{self.site}:{self.kind}:{_EVERY if self.round is None else self.round}"
+        return f"{self.site}:{self.kind}:{_EVERY if self.round is None else self.round}:{self.step}"
 
 
 def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
-    """Raises: PlanValue, for anything that is not SITE:KIND:ROUND."""
+    """Raises: PlanValue, for anything that is not SITE:KIND:ROUND[:STEP]."""
     return tuple(_parse(text) for text in texts)
 
 
 def _parse(text: str) -> Fault:
     site, _, rest = text.partition(":")
-    kind, _, number = rest.partition(":")
-    if not site or kind not in KINDS or not (number == _EVERY or number.isdecimal()):
-        raise PlanValue(f"fault '{text}' is not SITE:KIND:ROUND.", fix=f"Kinds are {', '.join(KINDS)}; ROUND is a number or *.")
-    return Fault(site=site, kind=kind, round=None if number == _EVERY else int(number))
+    kind, _, rest = rest.partition(":")
+    number, _, step = rest.partition(":")
+    if not site or kind not in KINDS or (step or STEPS[0]) not in STEPS or not (number == _EVERY or number.isdecimal()):
+        raise PlanValue(
+            f"fault '{text}' is not SITE:KIND:ROUND[:STEP].",
+            fix=f"Kinds are {', '.join(KINDS)}; ROUND is a number or *; steps are {', '.join(STEPS)}.",
+        )
+    return Fault(site=site, kind=kind, round=None if number == _EVERY else int(number), step=step or STEPS[0])
 
 
 app = ClientApp()
@@ -67,11 +75,34 @@ def hello(message: Message, context: Context) -> Message:
 @app.train("delta")
 def train(message: Message, context: Context) -> Message:
     """Fail as told, else train honestly."""
+    _fail(message, context, STEPS[0])
+    return honest.train(message, context)
+
+
+@app.train("ideal")
+def train_ideal(message: Message, context: Context) -> Message:
+    """Fail as told, else train honestly."""
+    _fail(message, context, STEPS[0])
+    return honest.train_ideal(message, context)
+
+
+def secure(message: Message, context: Context) -> Message:
+    """Fail as told, else answer honestly."""
+    _fail(message, context, _STEP_OF[message.metadata.message_type])
+    return honest.secure(message, context)
+
+
+_STEP_OF: Final = {message_type: step.lower() for step, message_type in wire.SECURE.items()}
+for message_type in _STEP_OF:
+    category, _, action = message_type.partition(".")
+    (app.train if category == "train" else app.query)(action)(secure)
+
+
+def _fail(message: Message, context: Context, step: str) -> None:
     name = honest.home_of(context).name
     for fault in parse_faults(filter(None, os.environ.get(FAULTS_VARIABLE, "").split(","))):
-        if fault.site == name and fault.round in (None, message.content["fedward"]["round"]):
+        if (fault.site, fault.step) == (name, step) and fault.round in (None, message.content["fedward"]["round"]):
             _commit(fault.kind)
-    return honest.train(message, context)
 
 
 def _commit(kind: str) -> None:

@@ -2,7 +2,8 @@
 """The federation itself: the deployed coordinator, the deployed sites, on an engine instead of a network.
 
 Nothing of the protocol lives here. A `Coordinator` is opened on the run folder exactly as `server/app.py` does it, and given a grid:
-the local engine's, or the one that Flower's Ray runtime hands to a ServerApp.
+the local engine's, or the one that Flower's Ray runtime hands to a ServerApp. Only here can it be given another aggregation than the
+deployed one, and it works only with sites whose own files say the same.
 """
 
 import os
@@ -17,14 +18,21 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import PLAN_VARIABLE, SITES_VARIABLE
-from common import canonical
+from client.site import AggregationName
+from common import canonical, credentials
 from common.errors import EngineError
 from common.models import initial_weights
 from common.plan import Plan, digest_of
 from common.update import Weights
+from server import unmasked
+from server.aggregation import Aggregation, Observer
 from server.checkpoint import CheckpointFolder
+from server.exchange import Line
+from server.fsa1 import SecureAggregation
 from server.journal import CommittedRound, Journal
-from server.rounds import Coordinator, Observer
+from server.rounds import Coordinator
+from server.unmasked import UnmaskedAggregation
+from server.vectors import VectorFolder
 from simulations.apps import CLIENT_APP, FAULTY_APP
 from simulations.engine import LocalEngine
 from simulations.engine.nursery import Nursery
@@ -33,6 +41,7 @@ from simulations.faults import FAULTS_VARIABLE, Fault
 EngineName = Literal["local", "ray"]
 CHECKPOINTS = "checkpoints"
 JOURNAL = "journal.sqlite"
+VECTORS = "vectors"
 
 Outcome = tuple[Weights, list[CommittedRound]]
 """The final model, and every committed round."""
@@ -40,13 +49,18 @@ Outcome = tuple[Weights, list[CommittedRound]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """A plan, the folder of its sites' homes, and the folder where its journal and checkpoints go."""
+    """A plan, the folder of its sites' homes, and the folder where its journal and checkpoints go.
+
+    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say.
+    """
 
     plan: Plan
     plan_file: Path
     sites: Path
     num_sites: int
     folder: Path
+    coordinator: Path
+    aggregation: AggregationName = "fsa1"
     unsafe_noise_seed: int | None = None
     faults: tuple[Fault, ...] = ()
 
@@ -59,7 +73,7 @@ class Federation:
         def run(grid: Grid) -> Outcome:
             # Opened here, because Flower calls a ServerApp in a thread of its own and SQLite stays in the thread that opened it.
             with self._journal() as journal:
-                return self._coordinator(grid, journal, observer).run(), journal.committed()
+                return self.coordinate(grid, journal, observer).run(), journal.committed()
 
         environment = {PLAN_VARIABLE: str(self.plan_file.resolve()), SITES_VARIABLE: str(self.sites.resolve())}
         if engine == "ray":
@@ -85,15 +99,37 @@ class Federation:
             return secrets.token_bytes(16)
         return canonical.digest(b"session", plan.encode(), canonical.encode(self.unsafe_noise_seed))[:16]
 
-    def _coordinator(self, grid: Grid, journal: Journal, observer: Observer) -> Coordinator:
+    def coordinate(self, grid: Grid, journal: Journal, observer: Observer) -> Coordinator:
+        """The coordinator of this federation, on a grid and journal that are open already."""
+        initial = initial_weights(self.plan)
         return Coordinator(
             grid=grid,
             plan=self.plan,
-            initial=initial_weights(self.plan),
+            initial=initial,
             journal=journal,
             checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=False),
             observer=observer,
+            aggregation=self._aggregation(Line(grid), initial, journal, observer),
         )
+
+    def _aggregation(self, line: Line, initial: Weights, journal: Journal, observer: Observer) -> Aggregation:
+        if self.aggregation == "fsa1":
+            return SecureAggregation(
+                line=line,
+                plan=self.plan,
+                initial=initial,
+                credentials=credentials.load(self.coordinator),
+                journal=journal,
+                vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=False),
+                observer=observer,
+            )
+
+        def way(weights: Weights) -> unmasked.Way:
+            if self.aggregation == "plain":
+                return unmasked.plain(weights)
+            return unmasked.ideal(self.plan, credentials.load_roster(self.coordinator), weights)
+
+        return UnmaskedAggregation(line=line, plan=self.plan, journal=journal, observer=observer, way=way)
 
 
 def _on_ray(run: Callable[[Grid], Outcome], environment: dict[str, str], num_sites: int, workers: int) -> Outcome:

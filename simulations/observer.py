@@ -59,6 +59,9 @@ class HoldOut:
     def site_answered(self, number: int, site: str, *, refused: bool) -> None:
         del number, site, refused
 
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        del number, phase, answered, asked
+
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         if done.round <= self._last:
             return

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from client.site import LEDGER_FILE
+from client.site import LEDGER_FILE, AggregationName
 from common.durable import write_atomically
 from common.plan import PrivacySpec, digest_of
 from common.plan import to_toml as plan_toml
@@ -31,7 +31,7 @@ from simulations.federation import EngineName, Federation
 from simulations.observer import HoldOut, RoundFigures, predictions, score
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
-from simulations.stage import PLAN_FILE, SITES, Stage, clone_home, unsafe_seed
+from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, unsafe_seed
 
 COMPARISON_FILE = "comparison.json"
 PREDICTIONS_FILE = "predictions.json"
@@ -73,6 +73,8 @@ def _federate(stage: Stage, options: Options, show: Show, nursery: Nursery) -> t
         sites=stage.folder / SITES,
         num_sites=len(stage.sites),
         folder=stage.folder,
+        coordinator=stage.coordinator,
+        aggregation=aggregation_of(stage),
         unsafe_noise_seed=unsafe_seed(stage),
         faults=options.faults,
     )
@@ -91,16 +93,27 @@ def _compare(stage: Stage, options: Options, show: Show, nursery: Nursery) -> di
 
 
 def _without_privacy(stage: Stage, options: Options, show: Show, nursery: Nursery) -> Weights:
-    """The same federation with nothing clipped and no noise: what privacy costs, and what the data could give at most."""
+    """The same federation with nothing clipped and no noise: what privacy costs, and what the data could give at most.
+
+    Nothing leaves this machine and masks would not change a bit of it, so it does without.
+    """
     scenario = stage.scenario
     folder = stage.folder / NOT_PRIVATE
     plan = replace(scenario.plan, privacy=PrivacySpec(unit="none"))
+    aggregation: AggregationName = "plain" if aggregation_of(stage) == "plain" else "ideal"
     for site in stage.sites:
-        clone_home(stage, site, folder / SITES / site)
+        clone_home(stage, site, folder / SITES / site, aggregation=aggregation)
     write_atomically(folder / PLAN_FILE, plan_toml(plan).encode(), fsync=False)
     apart = replace(stage, folder=folder, scenario=replace(scenario, plan=plan))
     federation = Federation(
-        plan=plan, plan_file=apart.plan_file, sites=folder / SITES, num_sites=len(stage.sites), folder=folder, unsafe_noise_seed=None
+        plan=plan,
+        plan_file=apart.plan_file,
+        sites=folder / SITES,
+        num_sites=len(stage.sites),
+        folder=folder,
+        coordinator=stage.coordinator,
+        aggregation=aggregation,
+        unsafe_noise_seed=None,
     )
     observer = _watch(replace(stage, scenario=apart.scenario), "the same, not private", show, record=False)
     weights, _ = federation.train(observer, engine="local", workers=options.workers, nursery=nursery)
@@ -167,6 +180,8 @@ def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dic
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "privacy": {"unit": plan.privacy.unit, "epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta},
         "unsafe_noise_seed": unsafe_seed(stage),
+        "aggregation": aggregation_of(stage),
+        "secure_aggregation": aggregation_of(stage) == "fsa1",
         **{key: stage.counts[key] for key in ("sites", "holdout", "unit_source", "intake", "data")},
     }
     write_atomically(path, json.dumps(run, indent=1).encode(), fsync=False)

@@ -14,7 +14,7 @@ from rich.table import Table
 from common.plan import digest_of
 from common.tasks import Scores
 from simulations.observer import RoundFigures
-from simulations.stage import Stage, unsafe_seed
+from simulations.stage import Stage, aggregation_of, unsafe_seed
 
 _ALONE_SHOWN = 12
 
@@ -80,6 +80,10 @@ def warnings(stage: Stage) -> list[str]:
         found.append("Privacy is counted per image: a patient with m images has about m times the epsilon.")
     if unsafe_seed(stage) is not None:
         found.append("UNSAFE NOISE SEED: whoever knows it can subtract the noise. This run protects nobody.")
+    if aggregation_of(stage) == "plain":
+        found.append("PLAIN AGGREGATION: updates are not masked, a coordinator would see each site's. For comparison only.")
+    if aggregation_of(stage) == "ideal":
+        found.append("IDEAL AGGREGATION: the integers of secure aggregation without its masks. For sweeps; a deployed site refuses it.")
     if stage.unit_source in ("image_id", "none"):
         found.append("These data have no patient ids: each image counts as its own patient, also in the hold-out.")
     return found

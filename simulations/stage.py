@@ -5,13 +5,16 @@ Data come in through the client's own intake, exactly as a hospital's do. Then, 
 federation can: it looks at all patients at once, holds some out, and deals the rest to sites.
 
     run/scenario.toml             what is played; plan.toml is the agreed part of it
-        sites/hospital_00/        a site's home: site.toml, data/ (its prepared patients), and later its ledger
+        sites/hospital_00/        a site's home: site.toml, data/ (its prepared patients), its key, the roster, and later its ledger
+        coordinator/              the coordinator's key, and the roster
         holdout/                  the patients that no site has
         stage.json                counts, for the report; written last, so a stage that has it is whole
 """
 
 import json
+import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,13 +28,14 @@ from client.imaging.identity import load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
-from client.site import PREPARED_FOLDER, SITE_FILE, SimulatedSite, SiteFile, SiteName, read_site_file
+from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName, read_site_file
 from common import canonical
+from common.credentials import KEY_FILE, ROOT_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
 from common.plan import Plan, dump, to_toml
 from common.privacy import round_event
-from simulations import phantoms
+from simulations import consortium, phantoms
 from simulations.partition import Rows, Spread, spread
 from simulations.scenario import Scenario, parse
 from simulations.scenario import to_toml as scenario_toml
@@ -44,6 +48,7 @@ STAGE_FILE = "stage.json"
 LABELS_FILE = "labels.csv"
 SITES = "sites"
 HOLDOUT = "holdout"
+COORDINATOR = "coordinator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,10 @@ class Stage:
     def home(self, site: str) -> Path:
         return self.folder / SITES / site
 
+    @property
+    def coordinator(self) -> Path:
+        return self.folder / COORDINATOR
+
     def holdout(self) -> Dataset:
         """The patients that no site has, memory-mapped."""
         return load_prepared(self.folder / HOLDOUT)
@@ -76,6 +85,11 @@ class Workshop:
     workers: int
     progress: Progress
     unsafe_noise_seed: int | None = None
+    aggregation: AggregationName = "fsa1"
+
+    @property
+    def site_kind(self) -> SimulatedSite:
+        return SimulatedSite(unsafe_noise_seed=self.unsafe_noise_seed, aggregation=self.aggregation)
 
 
 def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Workshop) -> Stage:
@@ -89,7 +103,9 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     for site, rows in dealt.sites.items():
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
         given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
-        _make_home(folder / SITES / site, site, given, shop.unsafe_noise_seed)
+        _make_home(folder / SITES / site, site, given, shop.site_kind)
+    members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()))
+    consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
     save_prepared(everyone.subset(dealt.holdout), folder / HOLDOUT)
     counts = {
         "sites": [{"site": site, **_count(everyone, rows, scenario)} for site, rows in dealt.sites.items()],
@@ -120,15 +136,25 @@ def find_stage(folder: Path) -> Stage:
 
 def unsafe_seed(stage: Stage) -> int | None:
     """The seed that this run's noise is drawn from; None in every run that means its promise."""
-    file = read_site_file(stage.home(stage.sites[0]))
-    return file.simulation.unsafe_noise_seed if file.simulation else None
+    return _site_kind(stage).unsafe_noise_seed
 
 
-def clone_home(stage: Stage, site: str, home: Path) -> None:
+def aggregation_of(stage: Stage) -> AggregationName:
+    """How updates are summed in this run, as its sites' own files say."""
+    return _site_kind(stage).aggregation
+
+
+def _site_kind(stage: Stage) -> SimulatedSite:
+    return read_site_file(stage.home(stage.sites[0])).simulation or SimulatedSite()
+
+
+def clone_home(stage: Stage, site: str, home: Path, *, aggregation: AggregationName) -> None:
     """A second home with the same patients and an empty ledger: for training that is compared with the federation, not part of it."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    shutil.copy(stage.home(site) / SITE_FILE, home / SITE_FILE)
+    _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation))
+    for name in (KEY_FILE, ROSTER_FILE, ROOT_FILE):
+        shutil.copy(stage.home(site) / name, home / name)
     (home / PREPARED_FOLDER).symlink_to((stage.home(site) / PREPARED_FOLDER).resolve())
 
 
@@ -136,7 +162,7 @@ def pool_homes(stage: Stage, home: Path) -> None:
     """One home with the patients of all sites: what training in one place would have."""
     shutil.rmtree(home, ignore_errors=True)
     everyone = merge({site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites})
-    _make_home(home, home.name, everyone, unsafe_seed(stage))
+    _make_home(home, home.name, everyone, replace(_site_kind(stage), aggregation="plain"))
 
 
 def merge(parts: Mapping[str, Dataset]) -> Dataset:
@@ -204,11 +230,14 @@ def _check_budgets(plan: Plan, dealt: Spread) -> None:
             ) from error
 
 
-def _make_home(home: Path, name: str, data: Dataset, unsafe_noise_seed: int | None) -> None:
+def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite) -> None:
     home.mkdir(parents=True, exist_ok=True)
     save_prepared(data, home / PREPARED_FOLDER)
-    file = SiteFile(site=SiteName(name=name), simulation=SimulatedSite(unsafe_noise_seed=unsafe_noise_seed))
-    write_atomically(home / SITE_FILE, dump(file).encode(), fsync=False)
+    _write_site_file(home, name, kind)
+
+
+def _write_site_file(home: Path, name: str, kind: SimulatedSite) -> None:
+    write_atomically(home / SITE_FILE, dump(SiteFile(site=SiteName(name=name), simulation=kind)).encode(), fsync=False)
 
 
 def _count(data: Dataset, rows: Rows, scenario: Scenario) -> dict[str, Any]:

@@ -4,6 +4,8 @@
     loop      one plain PyTorch loop (plain.py)
     limit     one plain PyTorch process per worker, tuned, and nothing else (plain.py)
     fedward   client/app.py and server/rounds.py on the LocalEngine, as `fedward simulate` runs them
+    ideal     the same, summing quantised integers; beside plain averaging, which is what the others do
+    fsa1      the same, with secure aggregation as deployed
     ray       client/app.py and server/rounds.py on Flower's own simulation runtime
 
 All train the same network on the same stored images, and all import only what they need, since start-up is measured too.
@@ -14,6 +16,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +25,12 @@ from simulations.benchmarks.turnstile import Turnstile
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
+    from client.site import AggregationName
     from common.update import Weights
     from server.journal import CommittedRound
 
 ENGINES = ("fedward", "ray")
+SECURE = ("ideal", "fsa1")
 CLIENT_APP = "client.app:app"
 PLAIN = ("loop", "limit")
 
@@ -44,6 +49,9 @@ class Metronome:
         if refused:
             raise RuntimeError(f"{site} refused round {number}; its error.log says why")
 
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        del number, phase, answered, asked
+
     def round_committed(self, done: "CommittedRound", weights: "Weights") -> None:
         if done.missing:
             raise RuntimeError(f"{len(done.missing)} sites are missing from round {done.round}")
@@ -53,8 +61,9 @@ class Metronome:
 def run(name: str, num_sites: int, workers: int, folder: Path) -> None:
     """Be a contender until the plan's rounds are done."""
     turnstile = Turnstile()
-    if name in ENGINES:
-        {"fedward": _fedward, "ray": _ray}[name](num_sites, workers, folder, turnstile)
+    if name in (*ENGINES, *SECURE):
+        run_engine = _ray if name == "ray" else partial(_fedward, aggregation=name if name in SECURE else "plain")
+        run_engine(num_sites, workers, folder, turnstile)
         return
     from simulations.benchmarks import plain
     from simulations.benchmarks.workload import Workload
@@ -63,13 +72,13 @@ def run(name: str, num_sites: int, workers: int, folder: Path) -> None:
     train(Workload(folder=folder, num_sites=num_sites), workers, turnstile)
 
 
-def _fedward(num_sites: int, workers: int, folder: Path, turnstile: Turnstile) -> None:
+def _fedward(num_sites: int, workers: int, folder: Path, turnstile: Turnstile, *, aggregation: "AggregationName") -> None:
     """As `fedward simulate` does it: the nursery first, so that it imports while this process does."""
     from simulations.engine import LocalEngine, Nursery
 
     with Nursery(CLIENT_APP) as nursery:
-        coordinate = _coordinator(num_sites, folder, turnstile)
-        with LocalEngine(CLIENT_APP, num_sites, workers=workers, env=_environment(folder), nursery=nursery) as grid:
+        coordinate = _coordinator(num_sites, folder, turnstile, aggregation)
+        with LocalEngine(CLIENT_APP, num_sites, workers=workers, env=_environment(folder, aggregation), nursery=nursery) as grid:
             coordinate(grid)
 
 
@@ -81,46 +90,46 @@ def _ray(num_sites: int, workers: int, folder: Path, turnstile: Turnstile) -> No
 
     from client.app import app
 
-    os.environ.update(_environment(folder))
-    coordinate = _coordinator(num_sites, folder, turnstile)
+    os.environ.update(_environment(folder, "plain"))
+    coordinate = _coordinator(num_sites, folder, turnstile, "plain")
     server_app = ServerApp()
     server_app.main()(lambda grid, context: coordinate(grid))
     resources: BackendConfig = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}}
     run_simulation(server_app, app, num_sites, backend_config=resources)
 
 
-def _coordinator(num_sites: int, folder: Path, turnstile: Turnstile) -> "Callable[[Grid], None]":
+def _coordinator(num_sites: int, folder: Path, turnstile: Turnstile, aggregation: "AggregationName") -> "Callable[[Grid], None]":
     """The real coordinator, opened when it gets its grid: Flower calls it in a thread of its own."""
-    from common.models import initial_weights
     from common.plan import digest_of
-    from server.checkpoint import CheckpointFolder
     from server.journal import Journal
-    from server.rounds import Coordinator
-    from simulations.benchmarks.workload import Workload
+    from simulations.benchmarks.workload import COORDINATOR, PLAN_FILE, Workload
+    from simulations.federation import Federation
 
     plan = Workload(folder=folder, num_sites=num_sites).plan
 
     def coordinate(grid: "Grid") -> None:
         run = Path(tempfile.mkdtemp(dir=folder))
         journal = Journal(run / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=False)
-        coordinator = Coordinator(
-            grid=grid,
+        federation = Federation(
             plan=plan,
-            initial=initial_weights(plan),
-            journal=journal,
-            checkpoints=CheckpointFolder(run / "checkpoints", power_cut_safe=False),
-            observer=Metronome(turnstile),
+            plan_file=folder / PLAN_FILE,
+            sites=folder,
+            num_sites=num_sites,
+            folder=run,
+            coordinator=folder / COORDINATOR,
+            aggregation=aggregation,
         )
-        coordinator.run()
+        federation.coordinate(grid, journal, Metronome(turnstile)).run()
         journal.close()
 
     return coordinate
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, aggregation: "AggregationName") -> dict[str, str]:
     from simulations.benchmarks.workload import PLAN_FILE, SITES
 
-    return {"FEDWARD_PLAN": str(folder / PLAN_FILE), "FEDWARD_SITES": str(folder / SITES)}
+    sites = SITES if aggregation == "plain" else f"{SITES}-{aggregation}"
+    return {"FEDWARD_PLAN": str(folder / PLAN_FILE), "FEDWARD_SITES": str(folder / sites)}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
     python -m simulations.benchmarks.engine [--sites 10,100] [--rounds 5] [--json FILE]
 
-Four contenders (contenders.py) do the same work (workload.py) on the same cores. They are all up at once and take turns round by round,
+Contenders (contenders.py) do the same work (workload.py) on the same cores. They are all up at once and take turns round by round,
 so that whatever else runs on the machine slows all alike; the figure is the median over rounds, after one round to warm up. Ratios carry
 over to other machines, seconds do not. Processor seconds a round, over all the contender's processes, say how much of the time was work:
 on a busy machine they are the steadier figure.
@@ -161,7 +161,7 @@ def as_dict(results: list[Result], torch_s: float, workers: int) -> dict[str, ob
 def main(
     sites: Annotated[str, typer.Option(help="Numbers of sites, with commas.")] = "10,100",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each contender.")] = 5,
-    contenders: Annotated[str, typer.Option(help="Whom to measure, with commas.")] = ",".join(NAMES),
+    contenders: Annotated[str, typer.Option(help="Whom to measure, with commas; also: ideal, fsa1.")] = ",".join(NAMES),
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:

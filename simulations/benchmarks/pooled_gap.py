@@ -143,6 +143,9 @@ class _Watch:
 
     def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
 
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        del number, phase, answered, asked
+
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights
         if done.missing:
@@ -153,7 +156,12 @@ class _Watch:
 def _federate(stage: Stage, workers: int, tell: Tell) -> Weights:
     plan = stage.scenario.plan
     federation = Federation(
-        plan=plan, plan_file=stage.plan_file, sites=stage.folder / SITES, num_sites=len(stage.sites), folder=stage.folder
+        plan=plan,
+        plan_file=stage.plan_file,
+        sites=stage.folder / SITES,
+        num_sites=len(stage.sites),
+        folder=stage.folder,
+        coordinator=stage.coordinator,
     )
     weights, _ = federation.train(_Watch(plan.training.rounds, tell), engine="local", workers=workers)
     return weights

@@ -5,19 +5,26 @@ A site has 64 made images, stored as a hospital stores its prepared data: uint16
 `engine.toml`, with the number of rounds filled in.
 """
 
+import secrets
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import save_prepared
-from client.site import PREPARED_FOLDER, SITE_FILE, SimulatedSite, SiteFile, SiteName
+from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName
 from common.plan import Plan, dump, load, to_toml
+from simulations.consortium import enrol, found
 
 IMAGES_PER_SITE = 64
 PLAN_FILE = "plan.toml"
 SITES = "sites"
+COORDINATOR = "coordinator"
+AGGREGATIONS: Final[tuple[AggregationName, ...]] = ("ideal", "fsa1")
+"""Beside plain averaging, which the peers do too; their homes stand in folders of their own."""
 _PLAN = Path(__file__).with_name("engine.toml")
 
 
@@ -40,12 +47,25 @@ class Workload:
 def prepare(folder: Path, num_sites: int, rounds: int) -> Workload:
     """Write the plan and one home per site. Images are noise, brighter in one class: this measures time, not learning."""
     plan = load(_PLAN)
-    for number in range(num_sites):
-        home = folder / SITES / f"site_{number:04}"
-        save_prepared(_images(plan, number), home / PREPARED_FOLDER)
-        (home / SITE_FILE).write_text(dump(SiteFile(site=SiteName(name=home.name), simulation=SimulatedSite())))
+    names = [f"site_{number:04}" for number in range(num_sites)]
+    for number, name in enumerate(names):
+        save_prepared(_images(plan, number), folder / SITES / name / PREPARED_FOLDER)
+        _write_site_file(folder / SITES / name, "plain")
+    members = found(names, entropy=secrets.token_bytes, now=int(time.time()))
+    for aggregation in AGGREGATIONS:
+        homes = {name: folder / f"{SITES}-{aggregation}" / name for name in names}
+        for name, home in homes.items():
+            home.mkdir(parents=True)
+            (home / PREPARED_FOLDER).symlink_to((folder / SITES / name / PREPARED_FOLDER).resolve())
+            _write_site_file(home, aggregation)
+        enrol(members, homes=homes, coordinator=folder / COORDINATOR)
     (folder / PLAN_FILE).write_text(to_toml(replace(plan, training=replace(plan.training, rounds=rounds))))
     return Workload(folder=folder, num_sites=num_sites)
+
+
+def _write_site_file(home: Path, aggregation: AggregationName) -> None:
+    file = SiteFile(site=SiteName(name=home.name), simulation=SimulatedSite(aggregation=aggregation))
+    (home / SITE_FILE).write_text(dump(file))
 
 
 def _images(plan: Plan, number: int) -> Dataset:

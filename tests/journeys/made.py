@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from client.site import AggregationName
 from simulations import scenario
+from simulations.faults import parse_faults
+from simulations.federation import Federation
 from simulations.scenario import Scenario
-from simulations.stage import Stage, Workshop, set_stage
+from simulations.stage import SITES, Stage, Workshop, aggregation_of, set_stage
 
 PLAN = """\
 [plan]
@@ -71,10 +74,27 @@ def made_scenario(*, private: bool, change: tuple[str, str] = ("", "")) -> Scena
     return scenario.parse(PLAN.format(privacy=PRIVATE if private else OPEN).replace(*change))
 
 
-def made_stage(folder: Path, played: Scenario) -> Stage:
+def made_stage(folder: Path, played: Scenario, *, aggregation: AggregationName = "fsa1") -> Stage:
     """A run folder, set and ready; its noise is seeded, so that two runs can be compared bit by bit."""
     data = folder.parent / "pictures"
     if not data.exists():
         pictures(data)
-    shop = Workshop(cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
+    shop = Workshop(
+        cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED, aggregation=aggregation
+    )
     return set_stage(played, data, folder, shop)
+
+
+def made_federation(stage: Stage, *, faults: tuple[str, ...] = ()) -> Federation:
+    """The federation of such a stage, its sites failing as told."""
+    return Federation(
+        plan=stage.scenario.plan,
+        plan_file=stage.plan_file,
+        sites=stage.folder / SITES,
+        num_sites=len(stage.sites),
+        folder=stage.folder,
+        coordinator=stage.coordinator,
+        aggregation=aggregation_of(stage),
+        unsafe_noise_seed=NOISE_SEED,
+        faults=parse_faults(faults),
+    )

@@ -14,9 +14,8 @@ from client.ledger import Ledger
 from common.update import Weights
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
-from simulations.federation import Federation
-from simulations.stage import SITES, Stage, find_stage
-from tests.journeys.made import made_scenario, made_stage
+from simulations.stage import Stage, find_stage
+from tests.journeys.made import made_federation, made_scenario, made_stage
 
 ROUNDS = 4
 
@@ -38,23 +37,14 @@ class Watch:
         if (number, self._answers) == self._cut:
             raise KeyboardInterrupt
 
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         self.committed.append(done.round)
 
 
-def federation(stage: Stage) -> Federation:
-    return Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        unsafe_noise_seed=7,
-    )
-
-
 def train(stage: Stage, nursery: Nursery, watch: Watch | None = None) -> bytes:
-    weights, committed = federation(stage).train(watch or Watch(), engine="local", workers=2, nursery=nursery)
+    weights, committed = made_federation(stage).train(watch or Watch(), engine="local", workers=2, nursery=nursery)
     assert len(committed) == ROUNDS
     return weights.digest
 
@@ -67,14 +57,14 @@ def test_a_coordinator_that_dies_between_answers_ends_with_the_same_bits(
     whole = train(made_stage(tmp_path / "whole", made_scenario(private=private)), nursery)
     stage = made_stage(tmp_path / "cut", made_scenario(private=private))
     with pytest.raises(KeyboardInterrupt):
-        federation(stage).train(Watch(in_round=in_round, cut_at=cut_at), engine="local", workers=2, nursery=nursery)
+        made_federation(stage).train(Watch(in_round=in_round, cut_at=cut_at), engine="local", workers=2, nursery=nursery)
     assert train(find_stage(stage.folder), nursery) == whole
 
 
 def test_sites_that_had_answered_are_not_charged_again(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "cut", made_scenario(private=True))
     with pytest.raises(KeyboardInterrupt):
-        federation(stage).train(Watch(in_round=2, cut_at=4), engine="local", workers=2, nursery=nursery)
+        made_federation(stage).train(Watch(in_round=2, cut_at=4), engine="local", workers=2, nursery=nursery)
     train(stage, nursery)
     for site in stage.sites:
         rounds = [entry.round for entry in Ledger(stage.home(site) / "ledger.jsonl", power_cut_safe=False).entries()]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a round needs from whoever adds the updates up, and what everybody may watch.
+
+Three ways exist: `server.fsa1`, the only one that a deployed site answers; and for simulations, in `server.unmasked`, the same integer
+sum without masks and a sum of floats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from common.update import AggregateDelta, Weights
+from server.journal import CommittedRound, Missing
+
+SILENT: Final = "E_SILENT"
+FAILED: Final = "E_SITE_FAILED"
+ATTEMPTS: Final = 2
+"""How often a round is tried before the run stops by name."""
+
+
+class Observer(Protocol):
+    """Whoever wants to see the run: progress on a terminal, a hold-out evaluation in a simulation. Never asked for an opinion."""
+
+    def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
+        """A site has trained, or refused to."""
+        ...
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        """A step of secure aggregation is over and in the journal."""
+        ...
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
+        """Called again for the last committed round when a run is resumed: the crash may have come before the first call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A round's mean delta; whose updates are in it; who did not answer to the end, and why.
+
+    A site that fell silent after its masked update had arrived is in both lists: it counts in the sum.
+    """
+
+    aggregate: AggregateDelta
+    attempt: int
+    sites: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+
+class Aggregation(Protocol):
+    """From a global model to the mean of what the cohort made of it."""
+
+    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+        """Raises: RoundError, ProtocolError or UpdateError by name when the round fails; then nothing was aggregated."""
+        ...
+
+    def settle(self, number: int) -> None:
+        """Round `number` is committed: what was kept for it may go."""
+        ...
+
+
+def absent(missing: Mapping[str, str]) -> tuple[Missing, ...]:
+    """In the order of names."""
+    return tuple(Missing(site=site, why=why) for site, why in sorted(missing.items()))
+
+
+def reasons(missing: tuple[Missing, ...]) -> str:
+    """Who, why; the first ten."""
+    return ", ".join(f"{one.site}: {one.why}" for one in missing[:10]) or "no other site is connected"

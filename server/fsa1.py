@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round of secure aggregation, from the coordinator's side of the network.
+
+    train      header and model out            KEYS in: a site has trained, and committed to its update
+    agree      who is in: everybody's KEYS     SHARE in: secrets dealt, sealed for each peer
+    mask       what peers sealed               MASK in: masked vectors, checked and put on disk one by one
+    confirm    whose vector arrived            CONFIRM in: signatures over the survivors
+    unmask     a quorum of those               UNMASK in: shares; the sum is opened into one accumulator
+
+What is said and checked stands in `common.secagg.coordinator`; this module asks, writes down and goes on. Each step's answers are in the
+journal before the next step is asked, so that a coordinator killed anywhere resumes the same attempt. Training comes first: a site that
+misses its deadline has never entered the cryptography. A site that falls later is made up for by the others' shares while a threshold
+of them is left. When too few are left there is no sum, not even a part of one: the attempt is given up by all who can still sign
+that, and the next one masks the same updates afresh, for free, or trains anew where the protocol does not allow it.
+
+Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts. They train at the same
+time; a group that fails twice is missing from the round, and the round fails when no group is left.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from flwr.app import RecordDict
+
+from common import wire
+from common.credentials import Credentials
+from common.errors import CohortTooSmall, FedwardError, MessageFormat, ProtocolError, RoundError, UnknownPeer, UpdateError
+from common.plan import Plan
+from common.secagg import coordinator as protocol
+from common.secagg.agreement import grid_of, groups_of, terms_of
+from common.secagg.coordinator import Inviting, Rejected
+from common.secagg.messages import RoundTag, Signed, Step
+from common.secagg.quantise import Grid
+from common.secagg.terms import VERSION, Chair, Terms
+from common.secagg.unmask import open_sum
+from common.update import Vector, Weights
+from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
+from server.checkpoint import KEPT
+from server.combine import GroupSum, combine
+from server.exchange import Line
+from server.journal import Journal, Missing
+from server.phases import Heard, OpenedSum, Phase
+from server.vectors import VectorFolder
+
+Keep = Callable[[str, wire.SecureReply], None]
+"""What is done with a reply before it counts; raises what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """One group in one attempt: what it is invited to, who of it is asked, who has not answered to the end and why."""
+
+    group: int
+    inviting: Inviting
+    weights: Weights
+    nodes: Mapping[str, int]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> RoundTag:
+        return self.inviting.tag
+
+    @property
+    def terms(self) -> Terms:
+        return self.inviting.chair.terms
+
+    def phase(self, step: Step) -> Phase:
+        return Phase(round=self.tag.round, group=self.group, attempt=self.tag.attempt, step=step.name)
+
+    def note(self, rejected: Iterable[Rejected]) -> None:
+        """Replies that were laid aside."""
+        self.missing.update({one.site_id: one.reason.code for one in rejected})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One step to several sites: control bytes by site, and the model beside the first."""
+
+    round: int
+    step: Step
+    contents: Mapping[str, bytes]
+    nodes: Mapping[str, int]
+    model: Vector | None = None
+    keep: Keep | None = None
+
+    def of(self, sites: Iterable[str]) -> "Question":
+        return replace(self, contents={site: self.contents[site] for site in sites})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecureAggregation:
+    """`server.aggregation.Aggregation`, as deployed. `workers` is how many threads may remove masks."""
+
+    line: Line
+    plan: Plan
+    initial: Weights
+    credentials: Credentials
+    journal: Journal
+    vectors: VectorFolder
+    observer: Observer
+    workers: int = 1
+
+    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+        """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
+        sums: dict[int, GroupSum] = {}
+        ended: dict[int, Room] = {}
+        failures: list[FedwardError] = []
+        waiting = list(range(len(groups_of(self.plan, self.credentials.roster))))
+        for _ in range(ATTEMPTS):
+            rooms = [self._room(number, group, weights, nodes) for group in waiting]
+            self._train([room for room in rooms if not self._is_open(room)])
+            for room in rooms:
+                try:
+                    sums[room.group] = self._stored(room) or self._sum(room)
+                except _FAILURES as error:
+                    failures.append(error)
+                    self._give_up(room)
+                ended[room.group] = room
+            waiting = [group for group in waiting if group not in sums]
+        missing = self._missing(nodes, ended.values(), frozenset(waiting))
+        if not sums:
+            raise _explained(failures[-1], number, missing)
+        aggregate = combine([sums[group] for group in sorted(sums)], self._grid, self.plan.aggregation)
+        sites = tuple(sorted(site for each in sums.values() for site in each.sites))
+        attempt = max(ended[group].tag.attempt for group in sums)
+        return Collected(aggregate=aggregate, attempt=attempt, sites=sites, missing=missing)
+
+    def settle(self, number: int) -> None:
+        """Drop the masked vectors, and the sums of rounds whose checkpoints are gone."""
+        self.vectors.drop(vectors_to=number, sums_to=number - KEPT)
+
+    # One group, top to bottom.
+
+    def _train(self, rooms: Sequence[Room]) -> None:
+        """The first step, for all groups at the same time."""
+        due = [room for room in rooms if self.journal.phases.heard(room.phase(Step.KEYS)) is None]
+        if not due:
+            return
+        contents = {site: control for room in due for site, control in dict.fromkeys(room.nodes, room.inviting.header).items()}
+        nodes = {site: node for room in due for site, node in room.nodes.items()}
+        weights = due[0].weights
+        heard = self._ask(Question(round=due[0].tag.round, step=Step.KEYS, contents=contents, nodes=nodes, model=weights.values))
+        for room in due:
+            self._close(room, Step.KEYS, heard)
+
+    def _sum(self, room: Room) -> GroupSum:
+        """From a trained group to its sum. Raises: RoundError, ProtocolError, UpdateError by name."""
+        trained = self.journal.phases.heard(room.phase(Step.KEYS))
+        assert trained is not None
+        room.missing.update(trained.missing)
+        sharing, cohort = room.inviting.agree(trained.replies, now=trained.at)
+        room.note(sharing.rejected)
+        members = [member.site_id for member in sharing.members]
+        needed = room.terms.threshold(len(members))
+
+        masking, deliveries = sharing.route(self._hear(room, Step.SHARE, dict.fromkeys(members, cohort), needed))
+        room.note(masking.rejected)
+
+        def keep(site: str, reply: wire.SecureReply) -> None:
+            if reply.update is None:
+                raise MessageFormat(f"site '{site}' sent no vector.")
+            masking.check_vector(site, reply.control, reply.update.words.data.cast("B"))
+            self.vectors.keep_vector(room.tag.round, room.tag.attempt, site, reply.update.words)
+
+        confirming, survivors = masking.survive(self._hear(room, Step.MASK, deliveries, needed, keep))
+        room.note(confirming.rejected)
+        unmasking, quorum = confirming.quorum(self._hear(room, Step.CONFIRM, dict.fromkeys(confirming.masked, survivors), needed))
+        room.note(unmasking.rejected)
+        shares = self._hear(room, Step.UNMASK, dict.fromkeys(confirming.masked, quorum), needed)
+        opened = open_sum(unmasking, shares, lambda site: self.vectors.vector(room.tag.round, room.tag.attempt, site, self._grid.word))
+        room.note(opened.rejected)
+        return self._store(room, GroupSum(words=opened.body, total_weight=opened.total_weight, sites=opened.survivors))
+
+    def _give_up(self, room: Room) -> None:
+        """End an attempt that gave no sum: whoever has not released signs that it never will."""
+        trained = self.journal.phases.heard(room.phase(Step.KEYS))
+        told = dict.fromkeys(trained.replies if trained else (), protocol.abandon(room.inviting.chair, room.tag))
+        self._hear(replace(room, missing={}), Step.ABANDON, told, needed=0)
+
+    # Asking and writing down.
+
+    def _hear(self, room: Room, step: Step, contents: Mapping[str, bytes], needed: int, keep: Keep | None = None) -> Mapping[str, bytes]:
+        """A step's replies: from the journal, or asked, twice if fewer than needed came."""
+        heard = self.journal.phases.heard(room.phase(step))
+        if heard is None:
+            question = Question(round=room.tag.round, step=step, contents=contents, nodes=room.nodes, keep=keep)
+            heard = self._ask(question)
+            lost = [site for site, why in heard.missing.items() if why in (SILENT, FAILED)]
+            if lost and len(heard.replies) < needed:
+                again = self._ask(question.of(lost))
+                refused = {site: why for site, why in heard.missing.items() if site not in lost}
+                heard = Heard(replies={**heard.replies, **again.replies}, missing={**refused, **again.missing}, at=again.at)
+            self._close(room, step, heard)
+        room.missing.update(heard.missing)
+        return heard.replies
+
+    def _close(self, room: Room, step: Step, heard: Heard) -> None:
+        """Write down what a step brought from this room's sites."""
+        replies = {site: control for site, control in heard.replies.items() if site in room.nodes}
+        missing = {site: why for site, why in heard.missing.items() if site in room.nodes}
+        self.journal.phases.hear(room.phase(step), Heard(replies=replies, missing=missing, at=heard.at))
+        self.observer.phase_closed(room.tag.round, step.name, answered=len(replies), asked=len(replies) + len(missing))
+
+    def _ask(self, question: Question) -> Heard:
+        names = {question.nodes[site]: site for site in question.contents}
+        replies: dict[str, bytes] = {}
+        missing = dict.fromkeys(question.contents, SILENT)
+        for answer in self.line.ask(
+            wire.SECURE[question.step.name],
+            self._encoded(question),
+            group=str(question.round),
+            deadline_s=self.plan.aggregation.deadline_s,
+        ):
+            site = names[answer.node]
+            verdict = FAILED if answer.content is None else self._judge(question, site, answer.content)
+            if isinstance(verdict, str):
+                missing[site] = verdict
+            else:
+                replies[site] = verdict
+                del missing[site]
+            if question.step is Step.KEYS:
+                self.observer.site_answered(question.round, site, refused=site in missing)
+        return Heard(replies=replies, missing=missing, at=int(time.time()))
+
+    def _encoded(self, question: Question) -> dict[int, RecordDict]:
+        """The same bytes to several sites are one record."""
+        records = {
+            control: wire.encode_secure_request(wire.SecureRequest(round=question.round, control=control, model=question.model))
+            for control in set(question.contents.values())
+        }
+        return {question.nodes[site]: records[control] for site, control in question.contents.items()}
+
+    def _judge(self, question: Question, site: str, content: RecordDict) -> bytes | str:
+        """A site's control bytes, or the code of why there are none."""
+        try:
+            reply = wire.decode_secure_reply(content, self.initial.layout.size, self._grid.word)
+            if isinstance(reply, wire.Refusal):
+                return reply.code
+            if question.keep is not None:
+                question.keep(site, reply)
+        except (ProtocolError, UpdateError) as error:
+            return error.code
+        return reply.control
+
+    # Rooms and sums.
+
+    @property
+    def _grid(self) -> Grid:
+        return grid_of(self.plan, self.credentials.roster)
+
+    def _room(self, number: int, group: int, weights: Weights, nodes: Mapping[str, int]) -> Room:
+        """A group in the attempt that is due: the one after the last that was given up."""
+        roster = self.credentials.roster
+        members = groups_of(self.plan, roster)[group]
+        terms = terms_of(self.plan, self.initial, roster, members)
+        chair = Chair(signer=self.credentials.signer, terms=terms, roster=roster, workers=self.workers)
+        attempt = self.journal.phases.times_closed(number, group, Step.ABANDON.name)
+        tag = RoundTag(
+            version=VERSION,
+            ring_bits=terms.grid.ring_bits,
+            plan=terms.plan,
+            roster=roster.digest,
+            session=self.journal.session,
+            round=number,
+            attempt=attempt,
+            model=weights.digest,
+            layout=terms.layout,
+        )
+        inviting = Inviting(chair=chair, tag=tag, abandons=self._abandons(chair, tag, group))
+        return Room(group=group, inviting=inviting, weights=weights, nodes={site: node for site, node in nodes.items() if site in members})
+
+    def _abandons(self, chair: Chair, tag: RoundTag, group: int) -> tuple[Signed, ...]:
+        """Signatures that give the attempt before this one up."""
+        if tag.attempt == 0:
+            return ()
+        before = replace(tag, attempt=tag.attempt - 1)
+        heard = self.journal.phases.heard(Phase(round=tag.round, group=group, attempt=before.attempt, step=Step.ABANDON.name))
+        return protocol.abandons(chair, before, heard.replies) if heard else ()
+
+    def _is_open(self, room: Room) -> bool:
+        """Whether the sum of this group is there from before a crash."""
+        return self._stored(room) is not None
+
+    def _stored(self, room: Room) -> GroupSum | None:
+        opened = self.journal.phases.sum(room.tag.round, room.group)
+        if opened is None:
+            return None
+        words = self.vectors.sum(room.tag.round, room.group, self._grid.word, opened.sha256)
+        if words is None:
+            return None
+        room.missing.update(opened.missing)
+        return GroupSum(words=words, total_weight=opened.weight, sites=opened.sites)
+
+    def _store(self, room: Room, opened: GroupSum) -> GroupSum:
+        sha256 = self.vectors.keep_sum(room.tag.round, room.group, opened.words)
+        facts = OpenedSum(
+            attempt=room.tag.attempt, weight=opened.total_weight, sites=opened.sites, sha256=sha256, missing=dict(room.missing)
+        )
+        self.journal.phases.keep_sum(room.tag.round, room.group, facts)
+        return opened
+
+    def _missing(self, nodes: Mapping[str, int], rooms: Iterable[Room], failed: frozenset[int]) -> tuple[Missing, ...]:
+        """Who of those asked did not answer to the end; in a group that failed, that is everybody."""
+        missing = dict.fromkeys(nodes, UnknownPeer.code)
+        for room in rooms:
+            for site in room.nodes:
+                if site in room.missing:
+                    missing[site] = room.missing[site]
+                elif room.group in failed:
+                    missing[site] = CohortTooSmall.code
+                else:
+                    del missing[site]
+        return absent(missing)
+
+
+_FAILURES = (RoundError, ProtocolError, UpdateError)
+
+
+def _explained(error: FedwardError, number: int, missing: tuple[Missing, ...]) -> FedwardError:
+    """The same error, with the round and who was missing."""
+    return type(error)(
+        f"round {number} failed {ATTEMPTS} times: {error.message} ({reasons(missing)})",
+        fix="Nothing was summed. Mend those sites and continue with --resume; every committed round is kept.",
+    )

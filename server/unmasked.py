@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds without masks, for simulations: the coordinator sees each site's update.
+
+    plain     float32 deltas, summed in float64 in the order of site names
+    ideal     the quantised integers that secure aggregation would mask, summed in the same ring: the same bits, without key agreement
+
+A deployed site answers neither. A site that refuses, fails or misses the deadline is written down and the round goes on with the others.
+Below the minimum cohort nothing is aggregated: the round is asked again once, as a new attempt, and then the run stops by name with
+everything committed so far intact.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import RecordDict
+
+from common import wire
+from common.errors import CohortTooSmall, FedwardError
+from common.plan import Plan, digest_of
+from common.roster import Roster
+from common.secagg.agreement import grid_of, groups_of
+from common.update import AggregateDelta, QuantisedDelta, ReleasedDelta, Weights, Words
+from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
+from server.combine import GroupSum, combine
+from server.exchange import Line
+from server.journal import Journal
+from server.mean import RunningMean
+
+Update = ReleasedDelta | QuantisedDelta
+Reply = wire.TrainReply | wire.IdealReply | wire.Refusal
+
+
+class Tally(Protocol):
+    """An aggregate that grows."""
+
+    def add(self, site: str, update: Update | None) -> None: ...
+
+    def finish(self) -> AggregateDelta: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What the two differ in: the question, how an answer is read, how answers are added up."""
+
+    question: str
+    read: Callable[[RecordDict], Reply]
+    tally: Callable[[Mapping[str, int]], Tally]
+
+
+def plain(weights: Weights) -> Way:
+    """Floats."""
+    return Way(question=wire.TRAIN, read=lambda content: wire.decode_train_reply(content, weights.layout), tally=_Floats)
+
+
+def ideal(plan: Plan, roster: Roster, weights: Weights) -> Way:
+    """Ring words, group by group as secure aggregation has them."""
+    grid, size = grid_of(plan, roster), weights.layout.size
+    return Way(
+        question=wire.TRAIN_IDEAL,
+        read=lambda content: wire.decode_ideal_reply(content, size, grid.word),
+        tally=lambda _: _Integers(plan, roster),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmaskedAggregation:
+    """`server.aggregation.Aggregation`, without any protection. `way` is made for each round's model."""
+
+    line: Line
+    plan: Plan
+    journal: Journal
+    observer: Observer
+    way: Callable[[Weights], Way]
+
+    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+        """Raises: CohortTooSmall, when the round fails twice."""
+        way = self.way(weights)
+        missing: dict[str, str] = {}
+        for _ in range(ATTEMPTS):
+            step = wire.Step(session=self.journal.session, round=number, attempt=self.journal.attempt(number), plan=digest_of(self.plan))
+            tally, missing = self._ask(way, step, weights, nodes)
+            if len(nodes) - len(missing) >= self.plan.aggregation.minimum_cohort:
+                sites = tuple(site for site in nodes if site not in missing)
+                return Collected(aggregate=tally.finish(), attempt=step.attempt, sites=sites, missing=absent(missing))
+            self.journal.reopen(number)
+        raise CohortTooSmall(
+            f"in round {number} {len(nodes) - len(missing)} sites answered, minimum_cohort is {self.plan.aggregation.minimum_cohort} "
+            f"({reasons(absent(missing))}).",
+            fix="Mend those sites and continue with --resume; every committed round is kept.",
+        )
+
+    def settle(self, number: int) -> None:
+        """Nothing was kept."""
+
+    def _ask(self, way: Way, step: wire.Step, weights: Weights, nodes: Mapping[str, int]) -> tuple[Tally, dict[str, str]]:
+        """One question to the cohort; what came, added up, and who did not answer and why."""
+        request = wire.encode_train_request(wire.TrainRequest(step=step, weights=weights))
+        names = {node: site for site, node in nodes.items()}
+        tally = way.tally(nodes)
+        missing: dict[str, str] = dict.fromkeys(nodes, SILENT)
+        questions = dict.fromkeys(nodes.values(), request)
+        deadline_s = self.plan.aggregation.deadline_s
+        for answer in self.line.ask(way.question, questions, group=str(step.round), deadline_s=deadline_s):
+            site = names[answer.node]
+            verdict = FAILED if answer.content is None else _judge(way, answer.content, step, site)
+            if isinstance(verdict, str):
+                tally.add(site, None)
+                missing[site] = verdict
+            else:
+                tally.add(site, verdict)
+                del missing[site]
+            self.observer.site_answered(step.round, site, refused=site in missing)
+        return tally, missing
+
+
+class _Floats(RunningMean):
+    """A running mean that takes floats alone."""
+
+    def add(self, site: str, update: Update | None) -> None:
+        assert not isinstance(update, QuantisedDelta)
+        super().add(site, update)
+
+
+class _Integers:
+    """A sum in the ring for each group: the order of answers does not matter."""
+
+    def __init__(self, plan: Plan, roster: Roster) -> None:
+        self._plan, self._grid = plan, grid_of(plan, roster)
+        self._groups = groups_of(plan, roster)
+        self._sums: dict[int, Words] = {}
+        self._weights: dict[int, int] = {}
+        self._sites: dict[int, list[str]] = {}
+
+    def add(self, site: str, update: Update | None) -> None:
+        if update is None:
+            return
+        assert isinstance(update, QuantisedDelta)
+        group = next(number for number, members in enumerate(self._groups) if site in members)
+        if group not in self._sums:
+            self._sums[group] = np.zeros(update.words.size, dtype=self._grid.word)
+        np.add(self._sums[group], update.words, out=self._sums[group])
+        self._weights[group] = self._weights.get(group, 0) + update.weight
+        self._sites.setdefault(group, []).append(site)
+
+    def finish(self) -> AggregateDelta:
+        sums = [
+            GroupSum(words=self._sums[group], total_weight=self._weights[group], sites=tuple(sorted(self._sites[group])))
+            for group in sorted(self._sums)
+        ]
+        return combine(sums, self._grid, self._plan.aggregation)
+
+
+def _judge(way: Way, content: RecordDict, step: wire.Step, site: str) -> Update | str:
+    """A usable update, or the code of why there is none."""
+    try:
+        reply = way.read(content)
+    except FedwardError as error:
+        return error.code
+    if isinstance(reply, wire.Refusal):
+        return reply.code
+    if reply.step != step or reply.site != site:
+        return "E_MSG_FORMAT"
+    return reply.update

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked vectors and opened sums of the open round, on disk: memory does not grow with the cohort.
+
+A vector is one file of ring words as its site sent them; it is dropped once its round is committed. The sum over a group stays for the
+last rounds, so that a lost checkpoint can be made again without asking anyone: it is what the coordinator was entitled to learn.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.durable import write_atomically
+from common.update import Words
+
+_VECTOR, _SUM = "vector", "sum"
+
+
+class VectorFolder:
+    """Where they lie. `power_cut_safe` adds fsync of file and folder."""
+
+    def __init__(self, folder: Path, *, power_cut_safe: bool) -> None:
+        self._folder = folder
+        self._fsync = power_cut_safe
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep_vector(self, number: int, attempt: int, site: str, words: Words) -> None:
+        """Raises: DiskFull."""
+        write_atomically(self._vector(number, attempt, site), np.ascontiguousarray(words).data.cast("B"), fsync=self._fsync)
+
+    def vector(self, number: int, attempt: int, site: str, word: np.dtype[Any]) -> Words:
+        """Shapes: (P,). What was kept; the protocol checks it against its site's signature."""
+        return np.fromfile(self._vector(number, attempt, site), dtype=word)
+
+    def keep_sum(self, number: int, group: int, words: Words) -> str:
+        """Returns its SHA-256. Raises: DiskFull."""
+        content = np.ascontiguousarray(words).data.cast("B")
+        write_atomically(self._sum(number, group), content, fsync=self._fsync)
+        return hashlib.sha256(content).hexdigest()
+
+    def sum(self, number: int, group: int, word: np.dtype[Any], sha256: str) -> Words | None:
+        """None, if it is gone or is not the one that was kept."""
+        path = self._sum(number, group)
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            return None
+        return np.fromfile(path, dtype=word)
+
+    def drop(self, *, vectors_to: int, sums_to: int) -> None:
+        """Remove the vectors of rounds up to one number and the sums up to another."""
+        for path in self._folder.iterdir():
+            kind, number = path.name.split("-", 2)[:2]
+            if int(number) <= (vectors_to if kind == _VECTOR else sums_to):
+                path.unlink(missing_ok=True)
+
+    def _vector(self, number: int, attempt: int, site: str) -> Path:
+        return self._folder / f"{_VECTOR}-{number:06d}-{attempt}-{site}"
+
+    def _sum(self, number: int, group: int) -> Path:
+        return self._folder / f"{_SUM}-{number:06d}-{group}"
