@@ -45,12 +45,20 @@ def test_a_diverged_site_sends_nothing(poison: float) -> None:
         release(RawDelta(values=values), max_norm=1.0)
 
 
-def test_nobody_else_makes_a_released_delta() -> None:
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        # The door itself, and those that give back what went through it: from the wire, from the store.
+        ("ReleasedDelta", {"client/release.py", "client/steps.py", "common/wire.py"}),
+        ("QuantisedDelta", {"client/release.py", "common/wire.py"}),
+        ("MaskedUpdate", {"client/release.py", "common/wire.py"}),
+    ],
+)
+def test_nobody_else_makes_what_may_leave(stage: str, expected: set[str]) -> None:
     makers = set()
     for room in ("client", "common", "server", "simulations"):
         for path in (ROOT / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ReleasedDelta":
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == stage:
                     makers.add(path.relative_to(ROOT).as_posix())
-    # The door itself, and the two that give back what went through it: from the wire, from the store.
-    assert makers == {"client/release.py", "client/steps.py", "common/wire.py"}
+    assert makers == expected

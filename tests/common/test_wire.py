@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Only well-formed messages cross, and what crosses comes out as it went in."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from common import wire
 from common.errors import MessageFormat, MessageTooLarge, ProtocolError, UpdateError, UpdateNonFinite
-from common.update import Layout, RawDelta, ReleasedDelta, Weights
+from common.update import Layout, MaskedUpdate, RawDelta, ReleasedDelta, Weights
 
 LAYOUT = Layout(names=("a", "b"), shapes=((2, 2), (3,)))
 STEP = wire.Step(session=b"s" * 16, round=3, attempt=0, plan="p" * 64)
@@ -44,6 +46,42 @@ def test_hello_and_refusal_come_out_as_they_went_in() -> None:
     refusal = wire.Refusal(site="n", code="E_DATA")
     assert wire.decode_hello_reply(wire.encode_refusal(refusal)) == refusal
     assert wire.decode_train_reply(wire.encode_refusal(refusal), LAYOUT) == refusal
+
+
+@pytest.mark.parametrize("word", [np.uint32, np.uint16])
+def test_a_step_of_secure_aggregation_comes_out_as_it_went_in(word: type) -> None:
+    words = np.arange(LAYOUT.size).astype(word) * 9000
+    for update in (None, MaskedUpdate(words=words)):
+        sent = wire.SecureReply(site="north", control=b"FSA1 answer", update=update)
+        found = wire.decode_secure_reply(wire.encode_secure_reply(sent), LAYOUT.size, np.dtype(word))
+        assert isinstance(found, wire.SecureReply)
+        assert (found.site, found.control, found.update is None) == (sent.site, sent.control, update is None)
+        if found.update is not None:
+            np.testing.assert_array_equal(found.update.words, words)
+    model = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
+    request = wire.decode_secure_request(
+        wire.encode_secure_request(wire.SecureRequest(round=3, control=b"FSA1 header", model=model)), LAYOUT.size
+    )
+    assert (request.round, request.control) == (3, b"FSA1 header")
+    assert request.model is not None
+    np.testing.assert_array_equal(request.model, model)
+
+
+@pytest.mark.parametrize("update", [ReleasedDelta(values=np.zeros(LAYOUT.size, np.float32)), RawDelta(values=np.zeros(7, np.float32))])
+def test_only_a_masked_update_fits_into_a_secure_reply(update: Any) -> None:
+    with pytest.raises(AttributeError):
+        wire.encode_secure_reply(wire.SecureReply(site="north", control=b"", update=update))
+
+
+def test_floats_do_not_pass_for_a_masked_vector() -> None:
+    words = MaskedUpdate(words=np.zeros(LAYOUT.size, np.uint32))
+    content = wire.encode_secure_reply(wire.SecureReply(site="north", control=b"", update=words))
+    with pytest.raises(MessageFormat):
+        wire.decode_secure_reply(content, LAYOUT.size, np.dtype(np.uint16))
+    with pytest.raises(MessageTooLarge):
+        wire.decode_secure_reply(content, LAYOUT.size + 1, np.dtype(np.uint32))
+    with pytest.raises(MessageFormat):
+        wire.decode_secure_request(content, LAYOUT.size)
 
 
 def test_a_raw_delta_has_no_way_onto_the_wire() -> None:

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds of secure aggregation, as deployed: the same bits as the sum without masks, through faults and deaths at every step."""
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.imaging.prepared import load_prepared
+from client.ledger import Ledger
+from client.site import Site, SiteFile, SiteName
+from common import credentials
+from common.errors import ConfirmQuorum, PlanMismatch, SurvivorSet
+from common.models import initial_weights
+from common.plan import digest_of, dump
+from common.secagg.agreement import grid_of
+from common.update import Weights
+from common.wire import Step, TrainRequest
+from server.journal import CommittedRound
+from server.phases import Heard, Phase, Phases
+from simulations.engine.nursery import Nursery
+from simulations.faults import STEPS
+from simulations.observer import score
+from simulations.stage import Stage
+from tests.journeys.made import made_federation, made_scenario, made_stage
+
+PROTOCOL_STEPS = ("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK")
+
+
+class Quiet:
+    """An observer that says nothing."""
+
+    def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
+
+
+def train(stage: Stage, nursery: Nursery, *faults: str) -> tuple[Weights, list[CommittedRound]]:
+    return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)
+
+
+def reserved_rounds(stage: Stage, site: str) -> list[int]:
+    return [entry.round for entry in Ledger(stage.home(site) / "ledger.jsonl", power_cut_safe=False).entries()]
+
+
+def test_masks_do_not_change_a_bit_of_the_model(tmp_path: Path, nursery: Nursery) -> None:
+    masked, ideal = (
+        train(made_stage(tmp_path / way, made_scenario(private=True), aggregation=way), nursery)[0] for way in ("fsa1", "ideal")
+    )
+    assert masked.digest == ideal.digest
+
+
+def test_the_quantiser_costs_half_a_step_a_coordinate_and_no_accuracy(tmp_path: Path, nursery: Nursery) -> None:
+    once, played = made_scenario(private=False).with_changes(rounds=1), made_scenario(private=False)
+    first = {way: train(made_stage(tmp_path / f"one round {way}", once, aggregation=way), nursery)[0].values for way in ("fsa1", "plain")}
+    half_a_step = grid_of(once.plan, credentials.load_roster(tmp_path / "one round fsa1" / "coordinator")).step / 2
+    assert 0 < np.abs(first["fsa1"] - first["plain"]).max() <= half_a_step + np.finfo(np.float32).eps * np.abs(first["plain"]).max()
+    auc = {}
+    for way in ("fsa1", "plain"):
+        stage = made_stage(tmp_path / way, played, aggregation=way)
+        scores = score(train(stage, nursery)[0], load_prepared(stage.folder / "holdout"), played.plan, resamples=0)
+        assert scores.patients is not None
+        auc[way] = scores.patients.auc
+    assert auc["fsa1"] is not None
+    assert auc["plain"] is not None
+    assert auc["fsa1"] > 0.8, "nothing was learnt, so nothing was compared"
+    assert abs(auc["fsa1"] - auc["plain"]) <= 0.001
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> bytes:
+    """The model of a run in which nothing went wrong."""
+    return train(made_stage(tmp_path_factory.mktemp("whole") / "run", made_scenario(private=False)), nursery)[0].digest
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", PROTOCOL_STEPS)
+def test_a_coordinator_that_dies_at_a_step_resumes_the_same_attempt(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, whole: bytes, step: str, when: str
+) -> None:
+    """It dies with the answers in hand: before they are in the journal, or when they just are."""
+    stage = made_stage(tmp_path / "cut", made_scenario(private=False))
+    cut(monkeypatch, 2, step, when)
+    with pytest.raises(KeyboardInterrupt):
+        train(stage, nursery)
+    monkeypatch.undo()
+    weights, committed = train(stage, nursery)
+    assert weights.digest == whole
+    assert [(done.attempt, done.missing) for done in committed] == [(0, ())] * 4
+
+
+def test_deaths_at_many_steps_charge_nobody_twice(tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = made_stage(tmp_path / "cut", made_scenario(private=True))
+    for number, step in ((1, "MASK"), (2, "UNMASK")):
+        cut(monkeypatch, number, step, "before")
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, nursery)
+        monkeypatch.undo()
+    weights, _ = train(stage, nursery)
+    assert weights.digest == train(made_stage(tmp_path / "whole", made_scenario(private=True)), nursery)[0].digest
+    assert {tuple(reserved_rounds(stage, site)) for site in stage.sites} == {(1, 2, 3, 4)}
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, number: int, step: str, when: str) -> None:
+    """Pull the plug on the coordinator when a step's answers are to be written down."""
+    write = Phases.hear
+
+    def hear(self: Phases, phase: Phase, heard: Heard) -> None:
+        due = (phase.round, phase.step) == (number, step)
+        if due and when == "before":
+            raise KeyboardInterrupt
+        write(self, phase, heard)
+        if due:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Phases, "hear", hear)
+
+
+@pytest.mark.parametrize(("kind", "deadline"), [("raise", 60), ("crash", 60), ("silent", 6)])
+def test_a_site_may_fail_at_any_step_and_is_named(tmp_path: Path, nursery: Nursery, kind: str, deadline: int) -> None:
+    """Five sites, one of which fails at another step in each round. What arrived masked before its site fell is in the sum."""
+    played = made_scenario(private=False, change=("deadline_s = 60", f"deadline_s = {deadline}")).with_changes(sites=5, rounds=len(STEPS))
+    stage = made_stage(tmp_path / "run", played)
+    faulty = stage.sites[2]
+    _, committed = train(stage, nursery, *(f"{faulty}:{kind}:{number}:{step}" for number, step in enumerate(STEPS, start=1)))
+    assert [[absent.site for absent in done.missing] for done in committed] == [[faulty]] * len(STEPS)
+    assert [faulty in done.sites for done in committed] == [False, False, False, True, True]
+    assert all(set(stage.sites) - {faulty} <= set(done.sites) for done in committed)
+
+
+def test_too_few_survivors_give_a_named_error_no_sum_and_a_free_retry(tmp_path: Path, nursery: Nursery) -> None:
+    """Two of four fall before masking, where three are needed: all give the attempt up, and the stored updates are masked again."""
+    stage = made_stage(tmp_path / "run", made_scenario(private=True))
+    with pytest.raises(SurvivorSet, match=rf"round 2 failed 2 times.*{stage.sites[0]}: E_SITE_FAILED"):
+        train(stage, nursery, *(f"{site}:raise:2:mask" for site in stage.sites[:2]))
+    assert sorted(path.name for path in (stage.folder / "checkpoints").iterdir()) == ["round-000001.safetensors"]
+    assert not list((stage.folder / "vectors").glob("sum-000002-*"))
+    weights, committed = train(stage, nursery)
+    assert [done.attempt for done in committed] == [0, 2, 0, 0]
+    assert {tuple(reserved_rounds(stage, site)) for site in stage.sites} == {(1, 2, 3, 4)}
+    ideal, _ = train(made_stage(tmp_path / "ideal", made_scenario(private=True), aggregation="ideal"), nursery)
+    assert weights.digest == ideal.digest
+
+
+def test_updates_of_an_attempt_in_which_shares_left_are_trained_anew(tmp_path: Path, nursery: Nursery) -> None:
+    """Two of four open their shares, where three are needed: nobody can prove that the old sum stays closed."""
+    played = made_scenario(private=True, change=("[aggregation]", "spare_rounds = 3\n[aggregation]"))
+    stage = made_stage(tmp_path / "run", played)
+    with pytest.raises(ConfirmQuorum, match="round 1 failed 2 times"):
+        train(stage, nursery, *(f"{site}:raise:1:unmask" for site in stage.sites[:2]))
+    assert not list((stage.folder / "vectors").glob("sum-*"))
+    _, committed = train(stage, nursery)
+    assert [done.attempt for done in committed] == [2, 0, 0, 0]
+    assert {tuple(reserved_rounds(stage, site)) for site in stage.sites} == {(1, 1, 1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(("sites", "combine"), [(6, "mean"), (9, "median")])
+def test_groups_sum_apart_and_give_the_same_bits_as_without_masks(tmp_path: Path, nursery: Nursery, sites: int, combine: str) -> None:
+    change = ("[simulation]", f'max_group = 3\ncombine = "{combine}"\n[simulation]')
+    played = made_scenario(private=False, change=change).with_changes(sites=sites, rounds=2)
+    masked = made_stage(tmp_path / "fsa1", played)
+    ideal = made_stage(tmp_path / "ideal", played, aggregation="ideal")
+    assert train(masked, nursery)[0].digest == train(ideal, nursery)[0].digest
+    assert len(list((masked.folder / "vectors").glob("sum-000002-*"))) == sites // 3
+
+
+def test_a_group_that_fails_is_missing_and_the_others_go_on(tmp_path: Path, nursery: Nursery) -> None:
+    played = made_scenario(private=False, change=("[simulation]", "max_group = 3\n[simulation]")).with_changes(sites=6, rounds=1)
+    stage = made_stage(tmp_path / "run", played)
+    _, [done] = train(stage, nursery, f"{stage.sites[0]}:raise:1:share")
+    assert len(done.sites) == 3
+    assert {absent.site for absent in done.missing} == set(stage.sites) - set(done.sites)
+    assert stage.sites[0] not in done.sites
+
+
+def test_nothing_that_was_masked_stays_and_secrets_are_the_sites_own(tmp_path: Path, nursery: Nursery) -> None:
+    stage = made_stage(tmp_path / "run", made_scenario(private=False).with_changes(rounds=1))
+    train(stage, nursery)
+    assert [path.name for path in (stage.folder / "vectors").iterdir()] == ["sum-000001-0"]
+    for site in stage.sites:
+        kept = [*(stage.home(site) / "fsa1").iterdir(), stage.home(site) / "identity.key"]
+        assert {path.name.partition("-")[0] for path in kept} == {"lock", "record", "model", "identity.key"}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+
+
+def test_a_deployed_site_sends_no_update_without_masks(tmp_path: Path) -> None:
+    """No [simulation] table, no other aggregation: whatever the coordinator asks."""
+    stage = made_stage(tmp_path / "run", made_scenario(private=False), aggregation="plain")
+    home, plan = stage.home(stage.sites[0]), stage.scenario.plan
+    step = Step(session=bytes(16), round=1, attempt=0, plan=digest_of(plan))
+    request = TrainRequest(step=step, weights=initial_weights(plan))
+    assert Site.open(home, plan).train(request).update.values.size == request.weights.layout.size
+    (home / "site.toml").write_text(dump(SiteFile(site=SiteName(name=stage.sites[0]))))
+    deployed = Site.open(home, plan)
+    for ask in (deployed.train, deployed.train_ideal):
+        with pytest.raises(PlanMismatch, match="not masked"):
+            ask(replace(request, step=replace(step, round=2)))
