@@ -104,9 +104,8 @@ class SecureAggregation:
     def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
         """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
         sums: dict[int, GroupSum] = {}
-        ended: dict[int, Room] = {}
         failures: list[FedwardError] = []
-        waiting = list(range(len(groups_of(self.plan, self.credentials.roster))))
+        waiting, ended = self._large_enough(number, weights, nodes)
         for _ in range(ATTEMPTS):
             rooms = [self._room(number, group, weights, nodes) for group in waiting]
             self._train([room for room in rooms if not self._is_open(room)])
@@ -118,13 +117,26 @@ class SecureAggregation:
                     self._give_up(room)
                 ended[room.group] = room
             waiting = [group for group in waiting if group not in sums]
-        missing = self._missing(nodes, ended.values(), frozenset(waiting))
+        missing = _missing(nodes, ended, present=frozenset(sums))
         if not sums:
             raise _explained(failures[-1], number, missing)
         aggregate = combine([sums[group] for group in sorted(sums)], self._grid, self.plan.aggregation)
         sites = tuple(sorted(site for each in sums.values() for site in each.sites))
         attempt = max(ended[group].tag.attempt for group in sums)
         return Collected(aggregate=aggregate, attempt=attempt, sites=sites, missing=missing)
+
+    def _large_enough(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> tuple[list[int], dict[int, Room]]:
+        """Which groups can give a sum at all, and a room for each group. Raises: CohortTooSmall, if none can."""
+        count = len(groups_of(self.plan, self.credentials.roster))
+        rooms = {group: self._room(number, group, weights, nodes) for group in range(count)}
+        large = [group for group, room in rooms.items() if len(room.nodes) >= room.terms.smallest_cohort]
+        if not large:
+            raise CohortTooSmall(
+                f"in round {number} {len(nodes)} sites are asked, in groups of at most {max(len(room.nodes) for room in rooms.values())}; "
+                f"a sum needs {rooms[0].terms.smallest_cohort} to hide one of them.",
+                fix="Let more sites take part, or enlarge max_group.",
+            )
+        return large, rooms
 
     def settle(self, number: int) -> None:
         """Drop the masked vectors, and the sums of rounds whose checkpoints are gone."""
@@ -300,19 +312,6 @@ class SecureAggregation:
         self.journal.phases.keep_sum(room.tag.round, room.group, facts)
         return opened
 
-    def _missing(self, nodes: Mapping[str, int], rooms: Iterable[Room], failed: frozenset[int]) -> tuple[Missing, ...]:
-        """Who of those asked did not answer to the end; in a group that failed, that is everybody."""
-        missing = dict.fromkeys(nodes, UnknownPeer.code)
-        for room in rooms:
-            for site in room.nodes:
-                if site in room.missing:
-                    missing[site] = room.missing[site]
-                elif room.group in failed:
-                    missing[site] = CohortTooSmall.code
-                else:
-                    del missing[site]
-        return absent(missing)
-
 
 _FAILURES = (RoundError, ProtocolError, UpdateError)
 
@@ -323,3 +322,17 @@ def _explained(error: FedwardError, number: int, missing: tuple[Missing, ...]) -
         f"round {number} failed {ATTEMPTS} times: {error.message} ({reasons(missing)})",
         fix="Nothing was summed. Mend those sites and continue with --resume; every committed round is kept.",
     )
+
+
+def _missing(nodes: Mapping[str, int], rooms: Mapping[int, Room], *, present: frozenset[int]) -> tuple[Missing, ...]:
+    """Who of those asked did not answer to the end; of a group that gave no sum, everybody."""
+    missing = dict.fromkeys(nodes, UnknownPeer.code)
+    for group, room in rooms.items():
+        for site in room.nodes:
+            if site in room.missing:
+                missing[site] = room.missing[site]
+            elif group in present:
+                del missing[site]
+            else:
+                missing[site] = CohortTooSmall.code
+    return absent(missing)

@@ -107,9 +107,18 @@ class Journal:
         missing = json.dumps([[absent.site, absent.why] for absent in done.missing])
         with self._db:
             self._db.execute(
-                "UPDATE rounds SET state = 'committed', cohort = ?, missing = ?, checkpoint = ?, sha256 = ?, seconds = ?, update_norm = ?"
-                " WHERE round = ? AND state = 'open'",
-                (json.dumps(done.sites), missing, done.checkpoint, done.sha256, done.seconds, done.update_norm, done.round),
+                "UPDATE rounds SET state = 'committed', attempt = ?, cohort = ?, missing = ?, checkpoint = ?, sha256 = ?, seconds = ?,"
+                " update_norm = ? WHERE round = ? AND state = 'open'",
+                (
+                    done.attempt,
+                    json.dumps(done.sites),
+                    missing,
+                    done.checkpoint,
+                    done.sha256,
+                    done.seconds,
+                    done.update_norm,
+                    done.round,
+                ),
             )
             self.phases.forget(done.round)
 

@@ -10,10 +10,8 @@ from common.errors import CohortTooSmall
 from common.update import Weights
 from server.journal import CommittedRound, Missing
 from simulations.engine.nursery import Nursery
-from simulations.faults import parse_faults
-from simulations.federation import Federation
-from simulations.stage import SITES, Stage
-from tests.journeys.made import made_scenario, made_stage
+from simulations.stage import Stage
+from tests.journeys.made import made_federation, made_scenario, made_stage
 
 SHORT = ("deadline_s = 60", "deadline_s = 6")
 
@@ -23,20 +21,13 @@ class Quiet:
 
     def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
 
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
     def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 
 
 def train(stage: Stage, nursery: Nursery, *faults: str) -> list[CommittedRound]:
-    federation = Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        unsafe_noise_seed=7,
-        faults=parse_faults(faults),
-    )
-    return federation.train(Quiet(), engine="local", workers=2, nursery=nursery)[1]
+    return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)[1]
 
 
 @pytest.mark.parametrize(
@@ -80,16 +71,16 @@ def test_a_site_whose_budget_is_spent_refuses(tmp_path: Path, nursery: Nursery) 
 def test_below_the_minimum_cohort_the_run_stops_by_name_and_goes_on_once_mended(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=False))
     faults = [f"site_0{number}:raise:3" for number in range(3)]
-    with pytest.raises(CohortTooSmall, match="in round 3 1 sites answered, minimum_cohort is 2") as refusal:
+    with pytest.raises(CohortTooSmall, match="round 3 failed 2 times: 1 sites announced keys, expected at least 3") as refusal:
         train(stage, nursery, *faults)
     assert "site_00: E_SITE_FAILED" in str(refusal.value)
     assert [done.round for done in train(stage, nursery)] == [1, 2, 3, 4]
 
 
 def test_partial_participation_asks_as_many_as_the_plan_says(tmp_path: Path, nursery: Nursery) -> None:
-    change = ("minimum_cohort = 2", "minimum_cohort = 2\nsites_per_round = 2")
+    change = ("minimum_cohort = 2", "minimum_cohort = 2\nsites_per_round = 3")
     rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change)), nursery)
-    assert {len(done.sites) for done in rounds} == {2}
+    assert {len(done.sites) for done in rounds} == {3}
     assert len({done.sites for done in rounds}) > 1
 
 

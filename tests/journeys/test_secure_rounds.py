@@ -12,7 +12,7 @@ from client.imaging.prepared import load_prepared
 from client.ledger import Ledger
 from client.site import Site, SiteFile, SiteName
 from common import credentials
-from common.errors import ConfirmQuorum, PlanMismatch, SurvivorSet
+from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorSet
 from common.models import initial_weights
 from common.plan import digest_of, dump
 from common.secagg.agreement import grid_of
@@ -74,18 +74,24 @@ def test_the_quantiser_costs_half_a_step_a_coordinate_and_no_accuracy(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> bytes:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs all have the same patients."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def whole(shared: Path, nursery: Nursery) -> bytes:
     """The model of a run in which nothing went wrong."""
-    return train(made_stage(tmp_path_factory.mktemp("whole") / "run", made_scenario(private=False)), nursery)[0].digest
+    return train(made_stage(shared / "whole", made_scenario(private=False)), nursery)[0].digest
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", PROTOCOL_STEPS)
 def test_a_coordinator_that_dies_at_a_step_resumes_the_same_attempt(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, whole: bytes, step: str, when: str
+    shared: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, whole: bytes, step: str, when: str
 ) -> None:
     """It dies with the answers in hand: before they are in the journal, or when they just are."""
-    stage = made_stage(tmp_path / "cut", made_scenario(private=False))
+    stage = made_stage(shared / f"{step} {when}", made_scenario(private=False))
     cut(monkeypatch, 2, step, when)
     with pytest.raises(KeyboardInterrupt):
         train(stage, nursery)
@@ -177,6 +183,14 @@ def test_a_group_that_fails_is_missing_and_the_others_go_on(tmp_path: Path, nurs
     assert len(done.sites) == 3
     assert {absent.site for absent in done.missing} == set(stage.sites) - set(done.sites)
     assert stage.sites[0] not in done.sites
+
+
+def test_two_sites_are_never_summed(tmp_path: Path, nursery: Nursery) -> None:
+    """Each would read the other's update off the sum: refused before anybody trains, whatever the plan's minimum."""
+    stage = made_stage(tmp_path / "run", made_scenario(private=True).with_changes(sites=2))
+    with pytest.raises(CohortTooSmall, match="needs 3 to hide one of them"):
+        train(stage, nursery)
+    assert not any((stage.home(site) / "ledger.jsonl").exists() for site in stage.sites)
 
 
 def test_nothing_that_was_masked_stays_and_secrets_are_the_sites_own(tmp_path: Path, nursery: Nursery) -> None:
