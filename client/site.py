@@ -12,7 +12,7 @@ update that is not masked, to be compared with; no coordinator can ask another f
 A `Site` is opened on its home folder:
 
     site.toml       its name, where its data lies, and (in simulations only) an unsafe noise seed and another aggregation
-    identity.key    its own key, with roster.txt and root.pub: who it is, and who takes part
+    identity.key    its own key, with roster and roots: who it is, and who takes part
     ledger.jsonl    what was spent
     fsa1/           where it stands in secure aggregation
     answers/        the newest reply, where nothing is masked
@@ -142,7 +142,7 @@ class Site:
         EpsilonImpossible, TooFewPatients.
         """
         # Read anew each time: a roster may have been renewed, and other processes may serve this site too.
-        mine = credentials.load(self.home)
+        mine = credentials.load(self.home, "site")
         terms = terms_of(self._plan, self._initial, mine.roster, group_around(self.name, self._plan, mine.roster))
         seat = Seat(site_id=self.name, signer=mine.signer, terms=terms, roster=mine.roster, entropy=secrets.token_bytes)
 

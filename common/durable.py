@@ -10,11 +10,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from common.errors import DiskFull, SecretFile
+from common.errors import DiskFull
 
 OWNER_ONLY: Final = 0o600
 _AS_USUAL: Final = 0o666
-_OTHERS: Final = 0o077
 
 
 def write_atomically(path: Path, content: bytes | memoryview, *, fsync: bool, mode: int = _AS_USUAL) -> None:
@@ -36,16 +35,6 @@ def write_atomically(path: Path, content: bytes | memoryview, *, fsync: bool, mo
             f"'{path}' could not be written: {error.strerror}; what was there before is untouched.",
             fix="Free some space or mend the folder's permissions, then continue with --resume.",
         ) from error
-
-
-def read_secret(path: Path) -> bytes:
-    """A file that its owner alone may read. Raises: SecretFile."""
-    try:
-        if path.stat().st_mode & _OTHERS:
-            raise SecretFile(f"secret file '{path}' can be read by others.", fix=f"Run: chmod 600 '{path}', and consider the key known.")
-        return path.read_bytes()
-    except OSError as error:
-        raise SecretFile(f"secret file '{path}' cannot be read: {error.strerror}.", fix="Restore it, or enrol again.") from error
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
         line=Line(grid),
         plan=plan,
         initial=initial,
-        credentials=credentials.load(_from_environment(COORDINATOR_VARIABLE)),
+        credentials=credentials.load(_from_environment(COORDINATOR_VARIABLE), "coordinator"),
         journal=journal,
         vectors=VectorFolder(folder / "vectors", power_cut_safe=True),
         observer=observer,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import credentials, roster
+from common.keyfile import Role
 from common.roster import Member, Roots, Roster
 from common.secagg.keys import SigningKey
 from common.secagg.shamir import Entropy
@@ -49,10 +50,10 @@ def found(site_ids: Sequence[str], *, entropy: Entropy, now: int, weights: Mappi
 def enrol(consortium: Consortium, *, homes: Mapping[str, Path], coordinator: Path) -> None:
     """Put into each site's home, and the coordinator's folder, what comes by courier: its key, the roster, the root's public key."""
     for site_id, home in homes.items():
-        _hand_over(consortium, home, consortium.sites[site_id])
-    _hand_over(consortium, coordinator, consortium.coordinator)
+        _hand_over(consortium, home, "site", consortium.sites[site_id])
+    _hand_over(consortium, coordinator, "coordinator", consortium.coordinator)
 
 
-def _hand_over(consortium: Consortium, folder: Path, signer: SigningKey) -> None:
+def _hand_over(consortium: Consortium, folder: Path, role: Role, signer: SigningKey) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    credentials.save(folder, signer=signer, signed_roster=consortium.signed_roster, roots=consortium.roots)
+    credentials.save(folder, role, signer=signer, signed_roster=consortium.signed_roster, roots=consortium.roots)

@@ -118,7 +118,7 @@ class Federation:
                 line=line,
                 plan=self.plan,
                 initial=initial,
-                credentials=credentials.load(self.coordinator),
+                credentials=credentials.load(self.coordinator, "coordinator"),
                 journal=journal,
                 vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=False),
                 observer=observer,

@@ -30,7 +30,7 @@ from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
 from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName, read_site_file
 from common import canonical
-from common.credentials import KEY_FILE, ROOT_FILE, ROSTER_FILE
+from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
 from common.plan import Plan, dump, to_toml
@@ -153,7 +153,7 @@ def clone_home(stage: Stage, site: str, home: Path, *, aggregation: AggregationN
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation))
-    for name in (KEY_FILE, ROSTER_FILE, ROOT_FILE):
+    for name in (KEY_FILE, ROSTER_FILE, ROOTS_FILE):
         shutil.copy(stage.home(site) / name, home / name)
     (home / PREPARED_FOLDER).symlink_to((stage.home(site) / PREPARED_FOLDER).resolve())
 

@@ -15,8 +15,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("fedward", "ray")
 SECURE = ("ideal", "fsa1")
+_AGGREGATION: "Mapping[str, AggregationName]" = {"fedward": "plain", "ideal": "ideal", "fsa1": "fsa1"}
 CLIENT_APP = "client.app:app"
 PLAIN = ("loop", "limit")
 
@@ -62,8 +62,10 @@ def run(name: str, num_sites: int, workers: int, folder: Path) -> None:
     """Be a contender until the plan's rounds are done."""
     turnstile = Turnstile()
     if name in (*ENGINES, *SECURE):
-        run_engine = _ray if name == "ray" else partial(_fedward, aggregation=name if name in SECURE else "plain")
-        run_engine(num_sites, workers, folder, turnstile)
+        if name == "ray":
+            _ray(num_sites, workers, folder, turnstile)
+        else:
+            _fedward(num_sites, workers, folder, turnstile, aggregation=_AGGREGATION[name])
         return
     from simulations.benchmarks import plain
     from simulations.benchmarks.workload import Workload
@@ -116,7 +118,7 @@ def _coordinator(num_sites: int, folder: Path, turnstile: Turnstile, aggregation
             sites=folder,
             num_sites=num_sites,
             folder=run,
-            coordinator=folder / COORDINATOR,
+            coordinator=folder / f"{COORDINATOR}-{aggregation}",
             aggregation=aggregation,
         )
         federation.coordinate(grid, journal, Metronome(turnstile)).run()

@@ -58,7 +58,7 @@ def prepare(folder: Path, num_sites: int, rounds: int) -> Workload:
             home.mkdir(parents=True)
             (home / PREPARED_FOLDER).symlink_to((folder / SITES / name / PREPARED_FOLDER).resolve())
             _write_site_file(home, aggregation)
-        enrol(members, homes=homes, coordinator=folder / COORDINATOR)
+        enrol(members, homes=homes, coordinator=folder / f"{COORDINATOR}-{aggregation}")
     (folder / PLAN_FILE).write_text(to_toml(replace(plan, training=replace(plan.training, rounds=rounds))))
     return Workload(folder=folder, num_sites=num_sites)
 
