@@ -10,6 +10,7 @@ What this does not do: protect a key from whoever administers the machine.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,12 @@ def load_roster(folder: Path) -> Roster:
         raise RosterNotFound(
             f"'{error.filename}' cannot be read: {error.strerror}.", fix="Put the consortium's roster and roots into that folder."
         ) from error
+    return _verified(signed, roots)
+
+
+@lru_cache(maxsize=256)
+def _verified(signed: bytes, roots: bytes) -> Roster:
+    """The same bytes hold or fail the same; files are read anew each time."""
     return roster.verify(signed, roots=roster.parse_roots(roots))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A power cut costs nothing: a run that was killed ends with the same bits, and nothing is trained or paid for twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -107,6 +108,8 @@ def test_kill_minus_nine_then_resume_ends_with_the_same_bits(tmp_path: Path, pri
     assert run(cut.folder).wait() == 0
     assert (cut.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
     assert metrics.read_bytes().count(b"\n") == 30
+    run_file = json.loads((cut.folder / "run.json").read_text())
+    assert (run_file["aggregation"], run_file["secure_aggregation"]) == ("fsa1", True)
 
 
 def run(folder: Path) -> "subprocess.Popen[bytes]":
