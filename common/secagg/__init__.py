@@ -10,7 +10,7 @@ Both roles stand here and neither touches a network, a file or a clock: bytes co
 
     field, shamir, keys, masks, quantise   the mathematics
     codec, messages                        what is said, byte for byte
-    terms                                  what was agreed before
+    terms, agreement                       what was agreed before, and how it follows from plan and roster
     cases, checks                          what a site makes sure of
     stages, site, memory, durable          a site's life, step by step, and how it survives a kill
     coordinator, unmask, groups            the coordinator's

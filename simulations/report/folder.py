@@ -93,6 +93,7 @@ class Run:
     intake: Intake | None = None
     unsafe_noise_seed: int | None = None
     secure_aggregation: bool = False
+    aggregation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

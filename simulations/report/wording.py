@@ -128,7 +128,11 @@ def limits(folder: RunFolder, plan: Plan | None, results: Results) -> list[str]:
         found.append("Scores count images, as patients are not known; images of one patient are alike, so no interval could be given.")
     if alone > 1:
         found.append(f"“Best site alone” is the best of {alone} after the fact, on this same hold-out: a comparison in that site's favour.")
-    if not run.secure_aggregation:
+    if run.aggregation == "ideal":
+        found.append(
+            "Masks were left out: the sums are those of secure aggregation to the bit, but a coordinator of such a run sees updates."
+        )
+    elif not run.secure_aggregation:
         found.append("Updates were not masked: a coordinator of such a run sees the update of each site, not only their sum.")
     if plan is not None and len(plan.task.classes) == 2:
         found.append(f"The threshold of {plan.task.threshold:g} was fixed in the plan beforehand and was not tuned for clinical use.")

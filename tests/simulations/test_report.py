@@ -365,6 +365,13 @@ def test_a_run_without_privacy_says_so_in_red(page_of: Callable[..., str], priva
     assert "Under a privacy budget" not in text_of(root)
 
 
+@pytest.mark.parametrize(("aggregation", "alarms"), [("plain", 1), ("ideal", 0), ("fsa1", 0)])
+def test_only_plain_aggregation_alarms(aggregation: str, alarms: int, page_of: Callable[..., str]) -> None:
+    page = page_of(lambda content: content["run.json"].update(aggregation=aggregation, secure_aggregation=aggregation == "fsa1"))
+    assert page.count('id="plain-aggregation"') == alarms
+    assert ("Masks were left out" in page) == (aggregation == "ideal")
+
+
 def test_known_noise_voids_the_promise_in_red(page_of: Callable[..., str]) -> None:
     root = tree(page_of(lambda content: content["run.json"].update(unsafe_noise_seed=0)))
     assert any(element.get("id") == "unsafe-seed" and element.get("class") == "alarm" for element in root.iter())
