@@ -83,6 +83,11 @@ class Federation:
         with LocalEngine(client_app, self.num_sites, workers=workers, env=environment, nursery=nursery) as grid:
             return run(grid)
 
+    def session(self) -> bytes:
+        """The 16 bytes by which all messages of this run are known, from its journal."""
+        with self._journal() as journal:
+            return journal.session
+
     @contextmanager
     def _journal(self) -> Iterator[Journal]:
         self.folder.mkdir(parents=True, exist_ok=True)

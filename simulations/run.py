@@ -53,22 +53,23 @@ class Options:
 def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, command: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run, or finish, a staged simulation; returns what `--json` prints. Raises: FedwardError."""
     started = _note_start(stage, options, command)
-    weights, committed = _federate(stage, options, show, nursery)
+    federation = _federation(stage, options)
+    observer = _watch(stage, "federation", show, record=True)
+    weights, committed = federation.train(observer, engine=options.engine, workers=options.workers, nursery=nursery)
     models = {"federated": weights, **(_compare(stage, options, show, nursery) if options.compare else {})}
     comparison = _judge(stage, models, show)
     write_atomically(stage.folder / COMPARISON_FILE, json.dumps(comparison).encode(), fsync=False)
     write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
     _collect_ledgers(stage)
     _export(stage, weights, committed, comparison)
-    _note_finish(stage, started)
+    _note_finish(stage, started, federation.session())
     report.write(stage.folder)
     return {"run": str(stage.folder), "plan": digest_of(stage.scenario.plan), "model": weights.digest.hex(), **comparison}
 
 
-def _federate(stage: Stage, options: Options, show: Show, nursery: Nursery) -> tuple[Weights, list[CommittedRound]]:
-    plan = stage.scenario.plan
-    federation = Federation(
-        plan=plan,
+def _federation(stage: Stage, options: Options) -> Federation:
+    return Federation(
+        plan=stage.scenario.plan,
         plan_file=stage.plan_file,
         sites=stage.folder / SITES,
         num_sites=len(stage.sites),
@@ -78,8 +79,6 @@ def _federate(stage: Stage, options: Options, show: Show, nursery: Nursery) -> t
         unsafe_noise_seed=unsafe_seed(stage),
         faults=options.faults,
     )
-    observer = _watch(stage, "federation", show, record=True)
-    return federation.train(observer, engine=options.engine, workers=options.workers, nursery=nursery)
 
 
 def _compare(stage: Stage, options: Options, show: Show, nursery: Nursery) -> dict[str, Weights]:
@@ -164,15 +163,15 @@ def _export(stage: Stage, weights: Weights, committed: list[CommittedRound], com
 
 
 def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dict[str, Any]:
-    """run.json, written at once so that a report of an unfinished run can be made; a resumed run keeps its first start."""
+    """run.json, written at once so that a report of an unfinished run can be made; a resumed run keeps its first start and command."""
     path = stage.folder / RUN_FILE
-    started = json.loads(path.read_text())["started"] if path.exists() else _now()
+    earlier = json.loads(path.read_text()) if path.exists() else {}
     plan = stage.scenario.plan
     run = {
         "fedward": version("fedward"),
         "plan": {"name": plan.name, "purpose": plan.plan.purpose, "digest": digest_of(plan), "toml": to_toml(stage.scenario)},
-        "command": command,
-        "started": started,
+        "command": earlier.get("command", command),
+        "started": earlier.get("started", _now()),
         "finished": None,
         "seed": plan.training.seed,
         "engine": options.engine,
@@ -188,8 +187,9 @@ def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dic
     return run
 
 
-def _note_finish(stage: Stage, run: dict[str, Any]) -> None:
-    write_atomically(stage.folder / RUN_FILE, json.dumps({**run, "finished": _now()}, indent=1).encode(), fsync=False)
+def _note_finish(stage: Stage, run: dict[str, Any], session: bytes) -> None:
+    finished = {**run, "session": session.hex(), "finished": _now()}
+    write_atomically(stage.folder / RUN_FILE, json.dumps(finished, indent=1).encode(), fsync=False)
 
 
 def _now() -> str:
