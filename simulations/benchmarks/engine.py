@@ -12,7 +12,7 @@ Start-up is from starting the process to being able to begin the first round, le
 Memory is the proportional set size of all the contender's processes, at its peak over two further rounds that are not timed; what a site
 adds is the slope between the smallest and the largest number of sites.
 
-Aims (issue 2): fedward at most 1.1 times the limit and a third of Ray, start-up under 1.5 s, under 0.5 MB a site.
+Aims: fedward at most 1.1 times the limit and a third of Ray, start-up under 1.5 s, under 0.5 MB a site.
 """
 
 import json

@@ -8,7 +8,7 @@ above 1 they are the wall's for FSA1); ratios carry over to other machines. "mas
 masks; the limit is the same without anything around it. "mask step" is the whole answer to step 3: key agreement, opening shares, masks,
 digest and signature. A site's total is steps 2 to 5.
 
-Aims (issue 3): 7 ms to mask 10^6 parameters for ten sites, within 1.3 times the limit; up at most 4 bytes a parameter and 50 kB.
+Aims: 7 ms to mask 10^6 parameters for ten sites, within 1.3 times the limit; up at most 4 bytes a parameter and 50 kB.
 """
 
 import json
