@@ -94,9 +94,9 @@ def test_a_small_plan_gives_pairs_a_table_and_json(tmp_path: Path) -> None:
         scenario.plan,
         input=replace(scenario.plan.input, height=16, width=16),
         training=replace(scenario.plan.training, rounds=2),
-        aggregation=replace(scenario.plan.aggregation, minimum_cohort=2),
+        aggregation=replace(scenario.plan.aggregation, minimum_cohort=3),
     )
-    simulation = replace(scenario.simulation, sites=2, partition="iid", alpha=None, folds=3)
+    simulation = replace(scenario.simulation, sites=3, partition="iid", alpha=None, folds=3)
     (tmp_path / "small.toml").write_text(to_toml(scenarios.Scenario(plan=plan, simulation=simulation)))
     (tmp_path / "data").mkdir()
     _write_pictures(tmp_path / "data")
@@ -109,7 +109,7 @@ def test_a_small_plan_gives_pairs_a_table_and_json(tmp_path: Path) -> None:
     assert "gap by patients" in result.output
     report = json.loads(file.read_text())
     assert [pair["seed"] for pair in report["pairs"]] == [0, 1]
-    assert all(len(pair["alone"]) == 2 and pair["num_training"] == 8 and pair["num_holdout"] == 4 for pair in report["pairs"])
+    assert all(len(pair["alone"]) == 3 and pair["num_training"] == 8 and pair["num_holdout"] == 4 for pair in report["pairs"])
     differences = [pair["federated"]["images"] - pair["pooled"]["images"] for pair in report["pairs"]]
     assert report["gaps"]["images"]["mean"] == pytest.approx(np.mean(differences))
 
