@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulations.apps import CLIENT_APP
 from simulations.benchmarks.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 ENGINES = ("fedward", "ray")
 SECURE = ("ideal", "fsa1")
 _AGGREGATION: "Mapping[str, AggregationName]" = {"fedward": "plain", "ideal": "ideal", "fsa1": "fsa1"}
-CLIENT_APP = "client.app:app"
 PLAIN = ("loop", "limit")
 
 
