@@ -40,14 +40,14 @@ from client.release import quantise, release
 from client.steps import Answered, StepStore
 from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally
 from common import canonical, credentials
+from common.agreement import grid_of, group_around, terms_of
 from common.errors import DataNotFound, PlanMismatch
 from common.models import initial_weights, layout_of_plan
 from common.plan import Plan, digest_of
 from common.plan.parse import read_table, validate
 from common.plan.spec import STRICT
-from common.privacy import round_event
+from common.privacy import round_charge
 from common.roster import Roster
-from common.secagg.agreement import grid_of, group_around, terms_of
 from common.secagg.messages import RoundTag
 from common.secagg.terms import Seat
 from common.update import Layout, QuantisedDelta, ReleasedDelta, Vector, Weights
@@ -211,7 +211,7 @@ class Site:
         noise = self._noise(canonical.digest(canonical.encode([self.name, step.session, step.round, step.attempt]), request.weights.digest))
         if not self._plan.is_private:
             return LocalWork(steps=self._plain_steps(num_units), noise_multiplier=None, order_seed=order, noise=noise)
-        event = round_event(self._plan, num_units)
+        event = round_charge(self._plan, num_units).outside
         self._ledger.reserve(
             event, spec=self._plan.privacy, plan=step.plan, session=step.session.hex(), number=step.round, attempt=step.attempt
         )

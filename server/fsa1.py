@@ -24,11 +24,11 @@ from dataclasses import dataclass, field, replace
 from flwr.app import RecordDict
 
 from common import wire
+from common.agreement import grid_of, groups_of, terms_of
 from common.credentials import Credentials
 from common.errors import CohortTooSmall, FedwardError, MessageFormat, ProtocolError, RoundError, UnknownPeer, UpdateError
 from common.plan import Plan
 from common.secagg import coordinator as protocol
-from common.secagg.agreement import grid_of, groups_of, terms_of
 from common.secagg.coordinator import Inviting, Rejected
 from common.secagg.messages import RoundTag, Signed, Step
 from common.secagg.quantise import Grid

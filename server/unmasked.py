@@ -17,10 +17,10 @@ import numpy as np
 from flwr.app import RecordDict
 
 from common import wire
+from common.agreement import grid_of, groups_of
 from common.errors import CohortTooSmall, FedwardError
 from common.plan import Plan, digest_of
 from common.roster import Roster
-from common.secagg.agreement import grid_of, groups_of
 from common.update import AggregateDelta, QuantisedDelta, ReleasedDelta, Weights, Words
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
 from server.combine import GroupSum, combine

@@ -34,7 +34,7 @@ from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
 from common.plan import Plan, dump, to_toml
-from common.privacy import round_event
+from common.privacy import round_charge
 from simulations import consortium, phantoms
 from simulations.partition import Rows, Spread, spread
 from simulations.scenario import Scenario, parse
@@ -221,7 +221,7 @@ def _check_budgets(plan: Plan, dealt: Spread) -> None:
         return
     for site, rows in dealt.sites.items():
         try:
-            round_event(plan, rows.size)
+            round_charge(plan, rows.size)
         except PrivacyError as error:
             raise type(error)(f"site '{site}': {error.message}", fix=error.fix) from error
         except TooFewPatients as error:

@@ -30,6 +30,8 @@ def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) 
 
 
 def _require_agreement(plan: Plan, work: LocalWork) -> None:
+    if plan.privacy.unit == "patient" or plan.shares_noise or plan.training.strategy == "fedsgd":
+        raise PrivacyError(f"plan '{plan.name}' asks for training that this version does not do.", fix='Use unit = "record" and fedavgm.')
     if plan.is_private != (work.noise_multiplier is not None):
         promised = f'unit = "{plan.privacy.unit}"'
         raise PrivacyError(

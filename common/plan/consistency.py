@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from common.plan.spec import CnnSpec, Plan
 
 SMALLEST_MAP = 1
-LARGEST_UPDATE = 2**28
-RING_BITS = 32
+FEWEST_BITS = 8
 FEWEST_GROUPS = 3
 
 
@@ -29,6 +28,11 @@ class Rule:
 def _vanishes(plan: Plan) -> bool:
     stages = len(plan.model.widths) if isinstance(plan.model, CnnSpec) else len(plan.model.widths) - 1
     return min(plan.input.height, plan.input.width) >> stages < SMALLEST_MAP
+
+
+def _room(plan: Plan) -> int:
+    """Bits of a word that one of max_group updates may fill."""
+    return plan.aggregation.word_bits - (plan.aggregation.max_group - 1).bit_length()
 
 
 RULES = (
@@ -70,9 +74,51 @@ RULES = (
     ),
     Rule(
         ("training", "server_momentum"),
-        lambda p: p.training.strategy == "fedavg" and (p.training.server_momentum != 0 or p.training.server_learning_rate != 1),
-        "server_momentum and server_learning_rate have no meaning under fedavg",
+        lambda p: p.training.strategy != "fedavgm" and (p.training.server_momentum != 0 or p.training.server_learning_rate != 1),
+        "server_momentum and server_learning_rate belong to fedavgm",
         'Remove them, or set strategy = "fedavgm".',
+    ),
+    Rule(
+        ("training", "strategy"),
+        lambda p: p.training.strategy == "fedsgd" and p.training.local_steps != 1,
+        "under fedsgd a round is one global step, so a site takes one",
+        "Set local_steps = 1, or another strategy.",
+    ),
+    Rule(
+        ("privacy", "noise"),
+        lambda p: p.shares_noise and p.training.strategy != "fedsgd",
+        "distributed noise makes the sum over sites private, and no site's own update, so every round has to be one global step",
+        'Set [training] strategy = "fedsgd" and local_steps = 1, or noise = "local".',
+    ),
+    Rule(
+        ("privacy", "minimum_patients"),
+        lambda p: p.shares_noise != (p.privacy.minimum_patients is not None),
+        "minimum_patients says for which smallest site shared noise is enough, and has no other meaning",
+        'Give both noise = "distributed" and minimum_patients, or neither.',
+    ),
+    Rule(
+        ("privacy", "minimum_patients"),
+        lambda p: p.privacy.minimum_patients is not None and p.privacy.minimum_patients < p.training.batch,
+        "minimum_patients is less than the batch that is drawn from them",
+        "Raise minimum_patients or lower [training] batch.",
+    ),
+    Rule(
+        ("privacy", "noise_quorum"),
+        lambda p: p.privacy.noise_quorum is not None and not p.shares_noise,
+        "a noise_quorum is given for noise that is not shared",
+        'Remove it, or set noise = "distributed".',
+    ),
+    Rule(
+        ("privacy", "colluders"),
+        lambda p: p.shares_noise and p.privacy.colluders >= p.noise_quorum,
+        "as many colluders are assumed as sites have to add noise, so nobody honest might be left",
+        "Raise noise_quorum or lower colluders.",
+    ),
+    Rule(
+        ("privacy", "noise_quorum"),
+        lambda p: p.noise_quorum > p.aggregation.max_group,
+        "a group of max_group sites is smaller than the noise quorum",
+        "Raise max_group or lower noise_quorum.",
     ),
     Rule(
         ("privacy", "epsilon"),
@@ -102,7 +148,7 @@ RULES = (
         ("privacy", "unit"),
         lambda p: not p.is_private and (p.privacy.epsilon, p.privacy.delta, p.privacy.clip_norm) != (None, None, None),
         'epsilon, delta and clip_norm are given, but unit = "none" means that nothing is private',
-        'Set unit = "record", or remove them.',
+        'Set unit = "patient", or remove them.',
     ),
     Rule(
         ("aggregation", "sites_per_round"),
@@ -118,9 +164,39 @@ RULES = (
     ),
     Rule(
         ("aggregation", "bits"),
-        lambda p: p.aggregation.bits is not None and p.aggregation.bits > RING_BITS - (p.aggregation.max_group - 1).bit_length(),
+        lambda p: p.aggregation.bits is not None and p.aggregation.bits > _room(p),
         "the sum of max_group updates of that many bits could overflow",
         "Lower bits or max_group, or leave bits out.",
+    ),
+    Rule(
+        ("aggregation", "bits"),
+        lambda p: p.shares_noise and p.aggregation.bits is not None,
+        "with distributed noise updates lie on the noise's own lattice",
+        "Leave bits out.",
+    ),
+    Rule(
+        ("aggregation", "word_bits"),
+        lambda p: p.shares_noise and p.aggregation.word_bits == 16,
+        "noised sums do not fit words of 16 bits, and rounding them again would undo what was accounted",
+        'Leave word_bits out, or set [privacy] noise = "local".',
+    ),
+    Rule(
+        ("aggregation", "word_bits"),
+        lambda p: p.aggregation.word_bits == 16 and _room(p) < FEWEST_BITS,
+        "in words of 16 bits max_group updates leave fewer than 8 bits each",
+        "Lower max_group to 256 or less, or leave word_bits out.",
+    ),
+    Rule(
+        ("aggregation", "coordinate_range"),
+        lambda p: p.aggregation.word_bits == 32 and p.aggregation.coordinate_range is not None,
+        "coordinate_range belongs to words of 16 bits; those of 32 hold every update within update_norm",
+        "Remove it, or set word_bits = 16.",
+    ),
+    Rule(
+        ("aggregation", "coordinate_range"),
+        lambda p: (p.aggregation.coordinate_range or 0) > p.aggregation.update_norm,
+        "coordinate_range is wider than the longest update",
+        "Lower it to update_norm or less.",
     ),
     Rule(
         ("aggregation", "combine"),

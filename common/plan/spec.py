@@ -5,8 +5,8 @@ Every field is public knowledge: all hospitals see it, and it is in the digest. 
 they are labelled) belongs to the site and is an argument elsewhere, never a field here. Constraints on one value stand in its
 annotation; constraints between values stand in `consistency.py`.
 
-Words: a *unit* is what the privacy guarantee protects. With `unit = "record"` it is one image, so a patient of m images has about
-m times the epsilon; that mode exists for comparison and is labelled so wherever it is shown.
+Words: a *unit* is what the privacy guarantee protects: a *patient* with all images of theirs at a site. With `unit = "record"` it is
+one image, so a patient of m images has about m times the epsilon; that mode exists for comparison and is labelled so wherever it is shown.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,9 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=64)]
+
+ADAM_FIRST, ADAM_SECOND = 0.9, 0.999
+"""Adam's memories of the gradient and of its square (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980), the paper's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +102,14 @@ ModelSpec = Annotated[CnnSpec | ResNetSpec, Field(discriminator="family")]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
-    """[training]: `batch` counts units per step: exactly with privacy off, in expectation (Poisson sampling) with privacy on."""
+    """[training]: `batch` counts units per step: exactly with privacy off, in expectation (Poisson sampling) with privacy on.
+
+    Under fedavg and fedavgm a site trains with the optimiser and sends how far it came. Under fedsgd a round is one global step: a site
+    sends one batch's gradient, and the optimiser, with its memory, is the coordinator's.
+    """
 
     __pydantic_config__ = STRICT
-    strategy: Literal["fedavg", "fedavgm"] = "fedavg"
+    strategy: Literal["fedavg", "fedavgm", "fedsgd"] = "fedavg"
     rounds: Count
     local_steps: Count | None = None
     local_epochs: Count | None = None
@@ -120,14 +127,22 @@ class TrainingSpec:
 class PrivacySpec:
     """[privacy]: the promise. Noise is calibrated so that all rounds, and `spare_rounds` retrained after a crash, cost epsilon.
 
-    clip_norm bounds the L2 norm of one unit's gradient.
+    clip_norm bounds the L2 norm of one unit's gradient; a patient's is the mean over at most `images_per_patient` images, drawn anew for
+    each step. `noise = "local"`: every site adds all the noise that its own promise needs, and relies on nobody. "distributed": every site
+    adds a share, and the sum over at least `noise_quorum` sites (minimum_cohort, if unset), `colluders` of which may be dishonest, has the
+    noise that the promise needs at a site of `minimum_patients`; a smaller site cannot take part.
     """
 
     __pydantic_config__ = STRICT
-    unit: Literal["none", "record"]
+    unit: Literal["none", "record", "patient"]
     epsilon: Positive | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_norm: Positive | None = None
+    images_per_patient: Annotated[int, Field(ge=1, le=1024)] = 4
+    noise: Literal["local", "distributed"] = "local"
+    noise_quorum: Annotated[int, Field(ge=3, le=65_536)] | None = None
+    colluders: Annotated[int, Field(ge=0, le=65_536)] = 1
+    minimum_patients: Count | None = None
     spare_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
 
 
@@ -138,6 +153,8 @@ class AggregationSpec:
     More than `max_group` enrolled sites are summed in groups, each of at least minimum_cohort. What becomes of the groups' means is
     `combine`: their mean; or their coordinate-wise median, or mean without a quarter of them on either side, which bad groups cannot
     drag away and for which the coordinator sees each group's sum. `bits` is how fine an update is quantised; as fine as fits, if unset.
+    `word_bits = 16` halves what travels, for thin links: fewer bits, rounded at random; coordinates beyond `coordinate_range`
+    (update_norm, if unset) are cut off at it.
     """
 
     __pydantic_config__ = STRICT
@@ -146,7 +163,9 @@ class AggregationSpec:
     update_norm: Positive = 10.0
     deadline_s: Positive = 600.0
     max_group: Annotated[int, Field(ge=3, le=65_536)] = 64
-    bits: Annotated[int, Field(ge=16, le=24)] | None = None
+    bits: Annotated[int, Field(ge=8, le=24)] | None = None
+    word_bits: Literal[16, 32] = 32
+    coordinate_range: Positive | None = None
     combine: Literal["mean", "median", "trimmed"] = "mean"
 
 
@@ -170,3 +189,15 @@ class Plan:
     @property
     def is_private(self) -> bool:
         return self.privacy.unit != "none"
+
+    @property
+    def shares_noise(self) -> bool:
+        """Whether no site's update is private by itself, only the sum over a noise quorum."""
+        return self.is_private and self.privacy.noise == "distributed"
+
+    @property
+    def noise_quorum(self) -> int:
+        """m: how many sites' shares of noise make the promise; 0 with local noise, which asks nobody else."""
+        if not self.shares_noise:
+            return 0
+        return self.privacy.noise_quorum or self.aggregation.minimum_cohort

@@ -5,8 +5,20 @@ An `Event` says what was done to the data; only the accountant knows what that i
 """
 
 from common.privacy.accountant import epsilon, epsilon_pld
-from common.privacy.budget import round_event
+from common.privacy.budget import round_charge
 from common.privacy.calibration import calibrate
-from common.privacy.events import Event, public_count, sampling_rate
+from common.privacy.events import Charge, Event, public_count, sampling_rate
+from common.privacy.lattice import Lattice, lattice_of
 
-__all__ = ["Event", "calibrate", "epsilon", "epsilon_pld", "public_count", "round_event", "sampling_rate"]
+__all__ = [
+    "Charge",
+    "Event",
+    "Lattice",
+    "calibrate",
+    "epsilon",
+    "epsilon_pld",
+    "lattice_of",
+    "public_count",
+    "round_charge",
+    "sampling_rate",
+]

@@ -1,27 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one round of a plan costs at a site of a given size.
 
-Noise is calibrated so that all rounds together, and the plan's spare ones, cost its epsilon: the larger the site, the smaller its
-sampling rate
-and the less noise it needs. A pure function of public numbers and the site's own count, so that a simulator or a planner can know
-beforehand what a site will find.
+Noise is calibrated so that all rounds together, and the plan's spare ones, cost its epsilon. With local noise each site calibrates its own:
+the larger the site, the smaller its sampling rate and the less noise it needs. With distributed noise sigma is the plan's, enough for its
+smallest site, and each site adds a share of variance sigma^2 / (m - c), m the noise quorum and c the assumed colluders.
+
+A pure function of public numbers and the site's own count, so that a simulator or a planner can know beforehand what a site will find.
 """
 
+from common.errors import TooFewPatients
 from common.plan import Plan
 from common.privacy.calibration import calibrate
-from common.privacy.events import Event, sampling_rate
+from common.privacy.events import Charge, Event, public_count, sampling_rate
+from common.privacy.lattice import plan_noise, share_of_noise
 
 
-def round_event(plan: Plan, units: int) -> Event:
-    """The event of one round of a private plan, with `units` training units at the site.
+def round_charge(plan: Plan, units: int) -> Charge:
+    """What one round of a private plan costs, with `units` training units at the site.
 
-    Raises: TooFewPatients, if the batch is larger than the site; EpsilonImpossible, if no noise is enough.
+    Raises: TooFewPatients, if the site is smaller than the batch or the plan's minimum; EpsilonImpossible, if no noise is enough.
     """
     privacy, training = plan.privacy, plan.training
     assert training.local_steps is not None, "a private plan without local_steps does not parse"
     assert privacy.epsilon is not None
     assert privacy.delta is not None
     rate = sampling_rate(batch=training.batch, units=units)
-    steps = (training.rounds + privacy.spare_rounds) * training.local_steps
-    noise = calibrate(privacy.epsilon, privacy.delta, rate, steps)
-    return Event(sampling_rate=rate, noise_multiplier=noise, steps=training.local_steps)
+    if not plan.shares_noise:
+        steps = (training.rounds + privacy.spare_rounds) * training.local_steps
+        noise = calibrate(privacy.epsilon, privacy.delta, rate, steps)
+        return Charge.local(Event(sampling_rate=rate, noise_multiplier=noise, steps=training.local_steps))
+    assert privacy.minimum_patients is not None
+    if public_count(units) < public_count(privacy.minimum_patients):
+        raise TooFewPatients(
+            f"{public_count(units)} training patients here (rounded down); this plan's shared noise is enough for "
+            f"{privacy.minimum_patients} or more.",
+            fix='Let this site leave the plan, lower its [privacy] minimum_patients for all, or set noise = "local".',
+        )
+    return Charge(
+        outside=Event(sampling_rate=rate, noise_multiplier=plan_noise(plan), steps=1),
+        own_share=Event(sampling_rate=rate, noise_multiplier=share_of_noise(plan), steps=1),
+    )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was done to a site's data, in the terms that an accountant understands.
 
-Each unit (a record, later a patient) is drawn independently with probability `sampling_rate` (Poisson sampling); the clipped gradients of
-those drawn are summed; Gaussian noise of `noise_multiplier` times the clip norm is added; and that, `steps` times over. Two data sets are
-neighbours when one has a unit more (add or remove).
+Each unit (a patient, or a record for comparison) is drawn independently with probability `sampling_rate` (Poisson sampling); the clipped
+gradients of those drawn are summed; Gaussian noise of `noise_multiplier` times the clip norm is added; and that, `steps` times over. Two
+data sets are neighbours when one has a unit more (add or remove).
 
 The rate must not betray how many units there are, so the plan's batch is divided by a public count: the true one rounded down to three
 significant bits. Rounding down makes the rate larger than batch / true count, never smaller: what is accounted is what is done.
@@ -23,6 +23,23 @@ class Event:
     sampling_rate: float
     noise_multiplier: float
     steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What one release costs the site's patients, twice over.
+
+    `outside`: against everybody who sees sums alone, and up to the plan's colluders among the sites. `own_share`: against more colluders
+    than that, whom only this site's own noise is left to keep out. With local noise the two are the same event.
+    """
+
+    outside: Event
+    own_share: Event
+
+    @classmethod
+    def local(cls, event: Event) -> "Charge":
+        """Noise that relies on nobody."""
+        return cls(outside=event, own_share=event)
 
 
 def public_count(units: int) -> int:

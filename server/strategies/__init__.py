@@ -9,7 +9,7 @@ from typing import Protocol
 
 from common.plan import TrainingSpec
 from common.update import AggregateDelta, Vector
-from server.strategies import fedavg, fedavgm
+from server.strategies import fedavg, fedavgm, fedsgd
 from server.strategies.state import StrategyState
 
 __all__ = ["Strategy", "StrategyState", "strategy_of"]
@@ -30,3 +30,5 @@ def strategy_of(spec: TrainingSpec) -> Strategy:
             return fedavg.FedAvg()
         case "fedavgm":
             return fedavgm.FedAvgM(learning_rate=spec.server_learning_rate, momentum=spec.server_momentum)
+        case "fedsgd":
+            return fedsgd.FedSgd(spec=spec)

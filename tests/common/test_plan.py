@@ -96,7 +96,7 @@ MALFORMED = [
         "adam has its own",
         26,
     ),
-    ("server momentum for fedavg", "rounds = 3", "rounds = 3\nserver_momentum = 0.9", PlanConflict, "no meaning under fedavg", 22),
+    ("server momentum for fedavg", "rounds = 3", "rounds = 3\nserver_momentum = 0.9", PlanConflict, "belong to fedavgm", 22),
     ("an unknown unit", '"record"', '"hospital"', PlanValue, "unit", 26),
     ("no epsilon", "epsilon = 8\n", "", PlanConflict, "needs an epsilon", 25),
     ("no delta", "delta = 1e-5\n", "", PlanConflict, "needs a delta", 25),
@@ -109,11 +109,41 @@ MALFORMED = [
     ("groups below the cohort", "minimum_cohort = 3", "minimum_cohort = 5\nmax_group = 4", PlanConflict, "smaller than minimum_cohort", 32),
     ("a group of two", "minimum_cohort = 3", "minimum_cohort = 2\nmax_group = 2", PlanValue, "max_group", 32),
     ("bits that overflow", "minimum_cohort = 3", "max_group = 300\nbits = 24", PlanConflict, "could overflow", 32),
-    ("bits too few to round by", "minimum_cohort = 3", "bits = 15", PlanValue, "bits", 31),
+    ("bits too few to round by", "minimum_cohort = 3", "bits = 7", PlanValue, "bits", 31),
+    ("several steps of one", "rounds = 3", 'rounds = 3\nstrategy = "fedsgd"', PlanConflict, "one global step", 22),
+    ("shared noise over local steps", "clip_norm = 1", 'clip_norm = 1\nnoise = "distributed"', PlanConflict, "one global step", 30),
+    ("minimum patients alone", "clip_norm = 1", "clip_norm = 1\nminimum_patients = 9", PlanConflict, "has no other meaning", 30),
+    ("a quorum of local noise", "clip_norm = 1", "clip_norm = 1\nnoise_quorum = 3", PlanConflict, "not shared", 30),
+    ("short words for a crowd", "minimum_cohort = 3", "word_bits = 16\nmax_group = 300", PlanConflict, "fewer than 8 bits", 31),
+    ("a range of long words", "minimum_cohort = 3", "coordinate_range = 0.1", PlanConflict, "belongs to words of 16 bits", 31),
+    ("a range beyond the norm", "minimum_cohort = 3", "word_bits = 16\ncoordinate_range = 11.0", PlanConflict, "wider", 32),
     ("a median of two groups", "minimum_cohort = 3", 'sites_per_round = 8\ncombine = "median"', PlanConflict, "three groups", 32),
     ("an unknown combination", "minimum_cohort = 3", 'combine = "krum"', PlanValue, "combine", 31),
     ("an empty cohort", "minimum_cohort = 3", "minimum_cohort = 0", PlanValue, "minimum_cohort", 31),
 ]
+
+
+SHARED = (
+    GOOD.replace("local_steps = 2", 'local_steps = 1\nstrategy = "fedsgd"')
+    .replace('"record"', '"patient"')
+    .replace("clip_norm = 1", 'clip_norm = 1\nnoise = "distributed"\nminimum_patients = 9')
+)
+MALFORMED_SHARED = [
+    ("for no site", "minimum_patients = 9", "minimum_patients = 3", "less than the batch"),
+    ("for any site", "minimum_patients = 9\n", "", "has no other meaning"),
+    ("with nobody honest", "minimum_patients = 9", "minimum_patients = 9\ncolluders = 3", "nobody honest"),
+    ("of a quorum beyond the group", "minimum_patients = 9", "minimum_patients = 9\nnoise_quorum = 65", "smaller than the noise quorum"),
+    ("on a coarser lattice", "minimum_cohort = 3", "minimum_cohort = 3\nbits = 20", "own lattice"),
+    ("in short words", "minimum_cohort = 3", "minimum_cohort = 3\nword_bits = 16", "do not fit"),
+    ("after local steps", 'strategy = "fedsgd"', 'strategy = "fedavg"', "one global step"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [case[1:] for case in MALFORMED_SHARED], ids=[case[0] for case in MALFORMED_SHARED])
+def test_shared_noise_is_refused(old: str, new: str, says: str) -> None:
+    assert parse(SHARED).shares_noise
+    with pytest.raises(PlanConflict, match=says):
+        parse(SHARED.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(("old", "new", "error", "says", "line"), [case[1:] for case in MALFORMED], ids=[case[0] for case in MALFORMED])

@@ -12,10 +12,10 @@ from client.imaging.prepared import load_prepared
 from client.ledger import Ledger
 from client.site import Site, SiteFile, SiteName
 from common import credentials
+from common.agreement import grid_of
 from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorSet
 from common.models import initial_weights
 from common.plan import digest_of, dump
-from common.secagg.agreement import grid_of
 from common.update import Weights
 from common.wire import Step, TrainRequest
 from server.journal import CommittedRound
