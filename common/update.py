@@ -2,6 +2,9 @@
 """The stages of an update, each a type of its own.
 
     RawDelta -> ReleasedDelta -> QuantisedDelta -> MaskedUpdate -> (wire) -> AggregateDelta -> Weights of the next round
+    NoisedSum ------------------------^
+
+With distributed noise training ends in a `NoisedSum`, which is on the lattice already: nothing after the noise clips, rounds or weights.
 
 A `RawDelta` is what training left behind: it says too much about patients, and no function that sends accepts one. `client/release.py`
 makes the three stages after it and nobody else does. A deployed site sends a `MaskedUpdate` and no other; a `ReleasedDelta` or a
@@ -64,6 +67,16 @@ class RawDelta:
     """Local weights minus global weights, (P,). Never leaves the process that made it."""
 
     values: Vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisedSum:
+    """Minus the sum of clipped gradients plus this site's share of the noise, (P,) int64 steps of the plan's lattice.
+
+    Private only together with the other shares of a noise quorum, so it leaves masked or not at all.
+    """
+
+    values: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
