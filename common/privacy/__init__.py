@@ -8,6 +8,7 @@ from common.privacy.accountant import epsilon, epsilon_pld
 from common.privacy.budget import round_charge
 from common.privacy.calibration import calibrate
 from common.privacy.events import Charge, Event, public_count, sampling_rate
+from common.privacy.groups import group_privacy
 from common.privacy.lattice import Lattice, lattice_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "calibrate",
     "epsilon",
     "epsilon_pld",
+    "group_privacy",
     "lattice_of",
     "public_count",
     "round_charge",

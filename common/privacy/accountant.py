@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0, 1024.0)
 """dp-accounting's own choice (a test holds the two equal)."""
-WHOLE_ORDERS = tuple(order for order in ORDERS if order == int(order))
 PLD_INTERVAL = 1e-3
 
 
@@ -44,14 +43,20 @@ def epsilon(events: Iterable[Event], delta: float, *, orders: tuple[float, ...] 
 
     Fewer `orders` are quicker and never too small, only less tight.
     """
+    bound, _ = epsilon_and_order(events, delta, orders=orders)
+    return bound
+
+
+def epsilon_and_order(events: Iterable[Event], delta: float, *, orders: tuple[float, ...] = ORDERS) -> tuple[float, float]:
+    """The same, and which order gives it; of nothing the cost is 0, by any order."""
     merged = _merge(events)
     if not merged:
-        return 0.0
+        return 0.0, orders[0]
     total = sum(steps * _divergences(rate, noise, orders) for (rate, noise), steps in merged.items())
     from dp_accounting import rdp
 
-    bound, _ = rdp.compute_epsilon(orders, total, delta)
-    return float(bound)
+    bound, order = rdp.compute_epsilon(orders, total, delta)
+    return float(bound), float(order)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:

@@ -70,7 +70,7 @@ def most_drawn(batch: int) -> int:
     """Units that one draw holds at most, but for a chance of 2^-100 (Bernstein's inequality, Poisson sampling of mean 1.25 batch).
 
     >>> most_drawn(64)
-    213
+    211
     """
     mean = _MOST_OVER_PUBLIC * batch
     third = _LOG_CHANCE / 3

@@ -4,14 +4,12 @@
 All of it is counting, except `patient_cost`: what a promise that was made for one image leaves for a patient who has several.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.privacy import group_privacy
 from simulations.report.folder import Round, RunFolder
-
-_EXP_MAX = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +85,6 @@ def retrained(folder: RunFolder) -> list[int]:
 
 
 def patient_cost(epsilon: float, delta: float, *, images: int) -> PatientCost:
-    """Group privacy: images change one after the other, and each step multiplies what went before by e^epsilon.
-
-    So m images cost (m epsilon, (1 + e^epsilon + ... + e^((m-1) epsilon)) delta).
-
-    >>> cost = patient_cost(1.0, 1e-6, images=2)
-    >>> cost.epsilon, round(cost.delta * 1e6, 3)
-    (2.0, 3.718)
-    """
-    steps = sum(math.exp(min(step * epsilon, _EXP_MAX)) for step in range(images))
-    return PatientCost(images=images, epsilon=images * epsilon, delta=min(steps * delta, 1.0))
+    """What `common.privacy.group_privacy` says of a patient of that many images."""
+    for_all, chance = group_privacy(epsilon, delta, images)
+    return PatientCost(images=images, epsilon=for_all, delta=chance)
