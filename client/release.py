@@ -2,12 +2,13 @@
 """The only door out.
 
     RawDelta --release--> ReleasedDelta --quantise--> QuantisedDelta --masked--> MaskedUpdate
+    NoisedSum -----------------------on_lattice----------^
 
 Training hands over a `RawDelta`; what leaves is a `MaskedUpdate`, and this module makes every one of them and of the stages in between.
 Whatever must be true of what leaves the building is checked here: the values are finite, the whole update is no longer than the plan's
 bound, and the protocol has masked it for a cohort that it checked.
 
-The first two are post-processing of a delta whose privacy has already been paid for; with `unit = "none"` nothing here makes it private.
+The steps before the masks are post-processing of a delta whose privacy has already been paid for; with `unit = "none"` nothing here makes it private.
 A `ReleasedDelta` or a `QuantisedDelta` leaves only a simulated site whose own file says so (`client.site`).
 """
 
@@ -17,7 +18,7 @@ from common.errors import UpdateNonFinite, WrongStage
 from common.secagg import quantise as lattice
 from common.secagg.quantise import Grid
 from common.secagg.site import Outcome
-from common.update import MaskedUpdate, QuantisedDelta, RawDelta, ReleasedDelta
+from common.update import MaskedUpdate, NoisedSum, QuantisedDelta, RawDelta, ReleasedDelta
 
 
 def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
@@ -42,6 +43,15 @@ def quantise(delta: ReleasedDelta, grid: Grid, *, weight: int) -> QuantisedDelta
     Shapes: (P,) float32 to (P,) ring words. Raises: UpdateNorm, for a weight that the grid does not hold.
     """
     update = lattice.quantise(delta.values, grid, weight=weight)
+    return QuantisedDelta(words=update.body, weight=update.weight)
+
+
+def on_lattice(noised: NoisedSum, grid: Grid) -> QuantisedDelta:
+    """Whole numbers enter the ring as they are: what was accounted is what leaves.
+
+    Shapes: (P,) int64 to (P,) ring words. Raises: UpdateNorm, for a number beyond the ring, which the plan's lattice makes rarer than 2^-99.
+    """
+    update = lattice.on_lattice(noised.values, grid)
     return QuantisedDelta(words=update.body, weight=update.weight)
 
 

@@ -10,6 +10,9 @@ on by mistake. A site's optimiser is born anew each round, so a plan of one loca
 with momentum, which anybody would train by in one place; without it a rival would move at a tenth of the pace (at 0.9) and look worse than
 it is. A rival may still fare better with another number of rounds: `simulations/benchmarks/pooled_gap.py` lets the pooled one have it.
 
+Where sites share their noise there is nobody to share with: whoever trains alone, or has everyone's patients in one place, adds all of it,
+which for the pooled home is the trusted centre that shared noise is measured against.
+
 One site alone cannot be summed securely, so these updates are plain floats; they never leave this machine. Their ledgers are their own:
 this training is never released, it only shows what federating was worth.
 """
@@ -48,11 +51,17 @@ def pooled_plan(plan: Plan, num_sites: int) -> Plan:
     return replace(plan, training=training, aggregation=aggregation)
 
 
+def with_its_own_noise(plan: Plan) -> Plan:
+    """The plan of somebody who relies on nobody."""
+    privacy = replace(plan.privacy, noise="local", noise_quorum=None, minimum_patients=None)
+    return replace(plan, privacy=privacy) if plan.shares_noise else plan
+
+
 def train_apart(stage: Stage, *, workers: int | None, progress: Progress, nursery: Nursery | None = None) -> dict[str, Weights]:
     """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter)."""
-    plans = dict.fromkeys(stage.sites, stage.scenario.plan)
+    plan = with_its_own_noise(stage.scenario.plan)
     # The pooled chain is as long as all the others together: it starts first.
-    plans = {POOLED: pooled_plan(stage.scenario.plan, len(stage.sites)), **plans}
+    plans = {POOLED: pooled_plan(plan, len(stage.sites)), **dict.fromkeys(stage.sites, plan)}
     configs = [_furnish(stage, name, plan) for name, plan in plans.items()]
     client_app = nursery.client_app if nursery else CLIENT_APP
     with LocalEngine(client_app, len(plans), workers=workers, node_configs=configs, nursery=nursery) as grid:

@@ -68,11 +68,16 @@ def intake(found: Intake) -> str:
 def training(plan: Plan) -> str:
     """One round in words."""
     spec = plan.training
+    optimiser = f"{spec.optimiser.upper()}, learning rate {spec.learning_rate:g}"
+    if spec.strategy == "fedsgd":
+        return (
+            f"{spec.rounds} {_plural('round', spec.rounds)}, each one global step of the coordinator's optimiser ({optimiser}) on the mean "
+            f"gradient of one batch of {spec.batch} at every site"
+        )
     passes = spec.local_epochs or 1
     work = f"{spec.local_steps} {_plural('step', spec.local_steps)}" if spec.local_steps else f"{passes} × all its images"
     strategy = {"fedavg": "federated averaging", "fedavgm": "federated averaging with server momentum"}[spec.strategy]
-    how = f"{spec.optimiser.upper()}, learning rate {spec.learning_rate:g}"
-    return f"{spec.rounds} {_plural('round', spec.rounds)} of {strategy}; in each a site takes {work}, batches of {spec.batch} ({how})"
+    return f"{spec.rounds} {_plural('round', spec.rounds)} of {strategy}; in each a site takes {work}, batches of {spec.batch} ({optimiser})"
 
 
 def survived(rounds: Sequence[Round]) -> str:

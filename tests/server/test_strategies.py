@@ -5,14 +5,17 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import CohortTooSmall
+from common.plan import TrainingSpec
 from common.update import AggregateDelta, ReleasedDelta
 from server.mean import RunningMean, mean_of
 from server.strategies.fedavg import FedAvg
 from server.strategies.fedavgm import FedAvgM
+from server.strategies.fedsgd import FedSgd
 
 
 def vector(*values: float) -> np.ndarray:
@@ -41,6 +44,44 @@ def test_fedavgm_without_momentum_is_fedavg(deltas: list[float]) -> None:
         aggregate = AggregateDelta(values=vector(delta), num_sites=1)
         one, other = plain.apply(one, aggregate), momentum.apply(other, aggregate)
     np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def fedsgd(**changes: object) -> FedSgd:
+    return FedSgd(spec=TrainingSpec(strategy="fedsgd", rounds=40, local_steps=1, batch=1, **{"learning_rate": 0.1, **changes}))
+
+
+def rounds_of(strategy: FedSgd, weights: np.ndarray, gradients: np.ndarray) -> list[np.ndarray]:
+    states = [strategy.init(weights)]
+    for gradient in gradients:
+        states.append(strategy.apply(states[-1], AggregateDelta(values=-gradient, num_sites=2)))
+    return [state.weights for state in states]
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.01)])
+def test_fedsgd_is_sgd_on_the_cohorts_gradient(momentum: float, weight_decay: float) -> None:
+    rng = np.random.default_rng(2)
+    start, gradients = rng.normal(size=5).astype(np.float32), rng.normal(size=(40, 5)).astype(np.float32)
+    weights = torch.tensor(start, requires_grad=True)
+    optimiser = torch.optim.SGD([weights], lr=0.1, momentum=momentum)
+    for gradient in gradients:
+        decay = 0.1 * weight_decay * weights.detach().clone()
+        weights.grad = torch.from_numpy(gradient.copy())
+        optimiser.step()
+        weights.data -= decay
+    ours = rounds_of(fedsgd(momentum=momentum, weight_decay=weight_decay), start, gradients)
+    np.testing.assert_allclose(ours[-1], weights.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_fedsgd_with_adam_is_adamw_on_the_cohorts_gradient() -> None:
+    rng = np.random.default_rng(3)
+    start, gradients = rng.normal(size=5).astype(np.float32), rng.normal(size=(40, 5)).astype(np.float32)
+    weights = torch.tensor(start, requires_grad=True)
+    optimiser = torch.optim.AdamW([weights], lr=0.1, weight_decay=0.02)
+    for gradient in gradients:
+        weights.grad = torch.from_numpy(gradient.copy())
+        optimiser.step()
+    ours = rounds_of(fedsgd(optimiser="adam", weight_decay=0.02), start, gradients)
+    np.testing.assert_allclose(ours[-1], weights.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_order_of_arrival_does_not_change_a_bit() -> None:
