@@ -8,7 +8,7 @@ Training hands over a `RawDelta`; what leaves is a `MaskedUpdate`, and this modu
 Whatever must be true of what leaves the building is checked here: the values are finite, the whole update is no longer than the plan's
 bound, and the protocol has masked it for a cohort that it checked.
 
-The steps before the masks are post-processing of a delta whose privacy has already been paid for; with `unit = "none"` nothing here makes it private.
+The steps before the masks are post-processing of what has already been paid for; with `unit = "none"` nothing here makes it private.
 A `ReleasedDelta` or a `QuantisedDelta` leaves only a simulated site whose own file says so (`client.site`).
 """
 
@@ -49,7 +49,7 @@ def quantise(delta: ReleasedDelta, grid: Grid, *, weight: int) -> QuantisedDelta
 def on_lattice(noised: NoisedSum, grid: Grid) -> QuantisedDelta:
     """Whole numbers enter the ring as they are: what was accounted is what leaves.
 
-    Shapes: (P,) int64 to (P,) ring words. Raises: UpdateNorm, for a number beyond the ring, which the plan's lattice makes rarer than 2^-99.
+    Shapes: (P,) int64 to (P,) ring words. Raises: UpdateNorm, for one beyond the ring, which the plan's lattice makes rarer than 2^-99.
     """
     update = lattice.on_lattice(noised.values, grid)
     return QuantisedDelta(words=update.body, weight=update.weight)

@@ -77,7 +77,8 @@ def training(plan: Plan) -> str:
     passes = spec.local_epochs or 1
     work = f"{spec.local_steps} {_plural('step', spec.local_steps)}" if spec.local_steps else f"{passes} × all its images"
     strategy = {"fedavg": "federated averaging", "fedavgm": "federated averaging with server momentum"}[spec.strategy]
-    return f"{spec.rounds} {_plural('round', spec.rounds)} of {strategy}; in each a site takes {work}, batches of {spec.batch} ({optimiser})"
+    rounds = f"{spec.rounds} {_plural('round', spec.rounds)} of {strategy}"
+    return f"{rounds}; in each a site takes {work}, batches of {spec.batch} ({optimiser})"
 
 
 def survived(rounds: Sequence[Round]) -> str:
