@@ -14,6 +14,7 @@ from rich.console import Console
 
 from common.errors import RunFolderTaken
 from common.plan import Plan, digest_of
+from common.privacy import own_share_epsilon
 from simulations import scenario
 
 plan = typer.Typer(no_args_is_help=True, help="Write, check and read plans: what is trained, under which promise.")
@@ -59,18 +60,26 @@ def show(name: PlanName, as_json: Annotated[bool, typer.Option("--json", help="P
 def in_words(plan: Plan) -> list[str]:
     """A plan as sentences."""
     training, privacy, group = plan.training, plan.privacy, plan.aggregation
-    work = f"{training.local_steps} steps" if training.local_steps else f"{training.local_epochs} passes over its images"
+    work = f"{training.local_steps} step(s)" if training.local_steps else f"{training.local_epochs} passes over its images"
+    unit = "patient" if privacy.unit == "patient" else "image"
     words = [
         f"{plan.name}: {plan.plan.purpose}",
         f"Input: {plan.input.modality} images, {plan.input.height} x {plan.input.width}, {plan.input.channels} channel(s).",
         f"Answer: {', '.join(plan.task.classes)}.",
-        f"Training: {training.rounds} rounds; in each, a site trains {work} of {training.batch} images.",
+        f"Training: {training.rounds} rounds; in each, a site trains {work} of {training.batch} {unit}s.",
         f"A round needs {group.minimum_cohort} sites and waits for the others up to {group.deadline_s:g} s.",
     ]
     if privacy.unit == "none":
         return [*words, "Privacy: none. What leaves a site is an exact update; it can give away patients."]
-    return [
-        *words,
-        f"Privacy: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all rounds together, counted per image (record).",
-        "A patient with m images is protected with about m times that epsilon.",
-    ]
+    counted = {"record": "counted per image (record)", "patient": "for each patient with all their images at a site"}[privacy.unit]
+    words.append(f"Privacy: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all rounds together, {counted}.")
+    if privacy.unit == "record":
+        words.append("A patient with m images is protected with about m times that epsilon.")
+    if plan.shares_noise:
+        words.append(
+            f"Noise: every site adds a share. The promise holds while {plan.noise_quorum} sites or more are in the sum and at most "
+            f"{privacy.colluders} of them collude; beyond that a patient is left with epsilon {own_share_epsilon(plan):.1f}."
+        )
+    elif plan.is_private:
+        words.append("Noise: every site adds all that its own promise needs, and relies on nobody.")
+    return words

@@ -17,8 +17,9 @@ from typing import Any
 
 from client.site import LEDGER_FILE, AggregationName
 from common.durable import write_atomically
-from common.plan import PrivacySpec, digest_of
+from common.plan import Plan, PrivacySpec, digest_of
 from common.plan import to_toml as plan_toml
+from common.privacy import own_share_epsilon
 from common.tasks.scores import RESAMPLES
 from common.update import Weights
 from server.export import export
@@ -150,11 +151,10 @@ def _collect_ledgers(stage: Stage) -> None:
 
 
 def _export(stage: Stage, weights: Weights, committed: list[CommittedRound], comparison: dict[str, Any]) -> None:
-    privacy = stage.scenario.plan.privacy
     facts = {
         "sites": list(stage.sites),
         "rounds": len(committed),
-        "privacy": {"unit": privacy.unit, "epsilon": privacy.epsilon, "delta": privacy.delta},
+        "privacy": _promise(stage.scenario.plan),
         "trained_on": stage.counts["data"],
         "metrics": comparison["federated"],
         "fedward": version("fedward"),
@@ -177,7 +177,7 @@ def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dic
         "engine": options.engine,
         "workers": options.workers,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        "privacy": {"unit": plan.privacy.unit, "epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta},
+        "privacy": _promise(plan),
         "unsafe_noise_seed": unsafe_seed(stage),
         "aggregation": aggregation_of(stage),
         "secure_aggregation": aggregation_of(stage) == "fsa1",
@@ -185,6 +185,16 @@ def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dic
     }
     write_atomically(path, json.dumps(run, indent=1).encode(), fsync=False)
     return run
+
+
+def _promise(plan: Plan) -> dict[str, Any]:
+    """What the plan promises its units; with distributed noise also what is left beyond the colluders that it assumes."""
+    privacy = plan.privacy
+    said: dict[str, Any] = {"unit": privacy.unit, "epsilon": privacy.epsilon, "delta": privacy.delta}
+    if not plan.is_private:
+        return said
+    shared = {"noise_quorum": plan.noise_quorum, "colluders": privacy.colluders, "own_share_epsilon": own_share_epsilon(plan)}
+    return {**said, "noise": privacy.noise, **(shared if plan.shares_noise else {})}
 
 
 def _note_finish(stage: Stage, run: dict[str, Any], session: bytes) -> None:

@@ -5,7 +5,7 @@ An `Event` says what was done to the data; only the accountant knows what that i
 """
 
 from common.privacy.accountant import epsilon, epsilon_pld
-from common.privacy.budget import round_charge
+from common.privacy.budget import own_share_epsilon, plan_charge, round_charge
 from common.privacy.calibration import calibrate
 from common.privacy.events import Charge, Event, public_count, sampling_rate
 from common.privacy.groups import group_privacy
@@ -20,6 +20,8 @@ __all__ = [
     "epsilon_pld",
     "group_privacy",
     "lattice_of",
+    "own_share_epsilon",
+    "plan_charge",
     "public_count",
     "round_charge",
     "sampling_rate",

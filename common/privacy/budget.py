@@ -8,8 +8,11 @@ smallest site, and each site adds a share of variance sigma^2 / (m - c), m the n
 A pure function of public numbers and the site's own count, so that a simulator or a planner can know beforehand what a site will find.
 """
 
+from dataclasses import replace
+
 from common.errors import TooFewPatients
 from common.plan import Plan
+from common.privacy.accountant import epsilon
 from common.privacy.calibration import calibrate
 from common.privacy.events import Charge, Event, public_count, sampling_rate
 from common.privacy.lattice import plan_noise, share_of_noise
@@ -40,3 +43,21 @@ def round_charge(plan: Plan, units: int) -> Charge:
         outside=Event(sampling_rate=rate, noise_multiplier=plan_noise(plan), steps=1),
         own_share=Event(sampling_rate=rate, noise_multiplier=share_of_noise(plan), steps=1),
     )
+
+
+def plan_charge(plan: Plan, units: int) -> Charge:
+    """What all rounds of a private plan cost together, its spare ones included. Raises: as `round_charge`."""
+    charge, rounds = round_charge(plan, units), plan.training.rounds + plan.privacy.spare_rounds
+    return Charge(
+        outside=replace(charge.outside, steps=rounds * charge.outside.steps),
+        own_share=replace(charge.own_share, steps=rounds * charge.own_share.steps),
+    )
+
+
+def own_share_epsilon(plan: Plan) -> float | None:
+    """What the smallest site of a plan with distributed noise is left with if more sites collude than the plan assumes; else None."""
+    if not plan.shares_noise:
+        return None
+    assert plan.privacy.minimum_patients is not None
+    assert plan.privacy.delta is not None
+    return epsilon([plan_charge(plan, plan.privacy.minimum_patients).own_share], plan.privacy.delta)

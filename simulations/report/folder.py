@@ -68,6 +68,10 @@ class Promise:
     unit: str = "none"
     epsilon: float | None = None
     delta: float | None = None
+    noise: str = "local"
+    noise_quorum: int | None = None
+    colluders: int | None = None
+    own_share_epsilon: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
