@@ -17,6 +17,7 @@ import numpy as np
 from common.errors import UpdateNonFinite, WrongStage
 from common.secagg import quantise as lattice
 from common.secagg.quantise import Grid
+from common.secagg.shamir import Entropy
 from common.secagg.site import Outcome
 from common.update import MaskedUpdate, NoisedSum, QuantisedDelta, RawDelta, ReleasedDelta
 
@@ -37,12 +38,13 @@ def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
     return ReleasedDelta(values=values)
 
 
-def quantise(delta: ReleasedDelta, grid: Grid, *, weight: int) -> QuantisedDelta:
-    """Put a released delta on the plan's lattice; the error of a coordinate is at most half a step.
+def quantise(delta: ReleasedDelta, grid: Grid, *, weight: int, entropy: Entropy) -> QuantisedDelta:
+    """Put a released delta on the plan's lattice; the error of a coordinate is at most half a step, and below one where words have 16 bits.
 
-    Shapes: (P,) float32 to (P,) ring words. Raises: UpdateNorm, for a weight that the grid does not hold.
+    Those are rounded at random, so the result is what must be stored: quantised again, the same delta gives other words, and the two
+    together would say more than one. Shapes: (P,) float32 to (P,) ring words. Raises: UpdateNorm, for a weight that the grid does not hold.
     """
-    update = lattice.quantise(delta.values, grid, weight=weight)
+    update = lattice.quantise(delta.values, grid, weight=weight, entropy=entropy)
     return QuantisedDelta(words=update.body, weight=update.weight)
 
 

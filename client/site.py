@@ -37,7 +37,7 @@ from client.imaging.prepared import load_prepared
 from client.imaging.splits import Split
 from client.ledger import Ledger
 from client.release import quantise, release
-from client.steps import Answered, StepStore
+from client.steps import Answered, StepStore, Update
 from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_of
@@ -148,8 +148,7 @@ class Site:
 
         def train(tag: RoundTag, model: Vector) -> QuantisedDelta:
             step = Step(session=tag.session, round=tag.round, attempt=tag.attempt, plan=digest_of(self._plan))
-            released = self._train_anew(TrainRequest(step=step, weights=Weights(layout=self.layout, values=model)))
-            return self._quantised(released, mine.roster)
+            return self._quantised(TrainRequest(step=step, weights=Weights(layout=self.layout, values=model)), mine.roster)
 
         desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, train=train, now=lambda: int(time.time()))
         return fsa1.answer(desk, request)
@@ -157,7 +156,9 @@ class Site:
     def train_ideal(self, request: TrainRequest) -> IdealReply:
         """What secure aggregation would sum, unmasked: in simulations only. Raises: as `train`, and RosterError."""
         self._allow("ideal")
-        update = self._quantised(self._answered(request), credentials.load_roster(self.home))
+        roster = credentials.load_roster(self.home)
+        update = self._answered(request, lambda: self._quantised(request, roster))
+        assert isinstance(update, QuantisedDelta)
         return IdealReply(step=request.step, site=self.name, update=update)
 
     def train(self, request: TrainRequest) -> TrainReply:
@@ -167,7 +168,9 @@ class Site:
         UpdateError, if training diverged.
         """
         self._allow("plain")
-        return TrainReply(step=request.step, site=self.name, update=self._answered(request))
+        update = self._answered(request, lambda: self._released(request))
+        assert isinstance(update, ReleasedDelta)
+        return TrainReply(step=request.step, site=self.name, update=update)
 
     def _allow(self, aggregation: AggregationName) -> None:
         if self._simulated is None or self._simulated.aggregation != aggregation:
@@ -176,12 +179,12 @@ class Site:
                 fix="Only a simulated site can be told to; [simulation] in its site.toml.",
             )
 
-    def _answered(self, request: TrainRequest) -> ReleasedDelta:
+    def _answered(self, request: TrainRequest, train: Callable[[], Update]) -> Update:
         self._check_plan(request.step.plan)
         digest = request.weights.digest.hex()
         update = self._steps.find(request.step, digest)
         if update is None:
-            update = self._train_anew(request)
+            update = train()
             self._steps.store(Answered(step=request.step, request=digest, update=update))
         return update
 
@@ -189,11 +192,13 @@ class Site:
     def _initial(self) -> Weights:
         return initial_weights(self._plan)
 
-    def _quantised(self, released: ReleasedDelta, roster: Roster) -> QuantisedDelta:
+    def _quantised(self, request: TrainRequest, roster: Roster) -> QuantisedDelta:
+        """Train, release, quantise. Rounding may be random, so the caller stores what this gives: a repeat is answered from there."""
         member = roster.find(self.name)
-        return quantise(released, grid_of(self._plan, roster), weight=member.weight if member else 1)
+        entropy = self._randomness(request, b"rounding").open()
+        return quantise(self._released(request), grid_of(self._plan, roster), weight=member.weight if member else 1, entropy=entropy)
 
-    def _train_anew(self, request: TrainRequest) -> ReleasedDelta:
+    def _released(self, request: TrainRequest) -> ReleasedDelta:
         data = self._data
         work = self._reserve(request, len(data))
         delta = train_locally(request.weights, data, self._plan, work)
@@ -208,7 +213,7 @@ class Site:
         """How much work this round is, paid for on the ledger if the plan is private."""
         step, training = request.step, self._plan.training
         order = canonical.digest(b"order", canonical.encode([training.seed, self.name, step.round]))
-        noise = self._noise(canonical.digest(canonical.encode([self.name, step.session, step.round, step.attempt]), request.weights.digest))
+        noise = self._randomness(request)
         if not self._plan.is_private:
             return LocalWork(steps=self._plain_steps(num_units), noise_multiplier=None, order_seed=order, noise=noise)
         event = round_charge(self._plan, num_units).outside
@@ -216,6 +221,12 @@ class Site:
             event, spec=self._plan.privacy, plan=step.plan, session=step.session.hex(), number=step.round, attempt=step.attempt
         )
         return LocalWork(steps=event.steps, noise_multiplier=event.noise_multiplier, order_seed=order, noise=noise)
+
+    def _randomness(self, request: TrainRequest, *purpose: bytes) -> NoiseSource:
+        """The system's, or in a simulation that was asked for it a stream of this site, step, model and purpose alone."""
+        step = request.step
+        context = canonical.encode([self.name, step.session, step.round, step.attempt])
+        return self._noise(canonical.digest(context, request.weights.digest, *purpose))
 
     def _plain_steps(self, num_units: int) -> int:
         training = self._plan.training

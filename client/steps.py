@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site's answers, kept until the run has moved on.
+"""A site's answers that are not masked, kept until the run has moved on: in simulations only.
 
 The first request for a (session, round, attempt) wins: its answer is stored before it is sent, so that the coordinator may crash, restart
 and ask again, and gets the same bytes; nothing is trained twice and no second, differently noised answer exists. A different request for
-the same step is refused (E_EQUIVOCATION), an older round too (E_REPLAY).
+the same step is refused (E_EQUIVOCATION), an older round too (E_REPLAY). What is kept is what is sent: floats, or the ring words after
+they were rounded, since rounding may be random.
 
 One file a step: a line of JSON, then the vector's bytes. A new answer gets a name of its own and the one before is removed after it is
 there: renaming over an old file would make some file systems flush both to disk at once. Only the newest step is kept.
@@ -18,8 +19,10 @@ import numpy as np
 
 from common.durable import write_atomically
 from common.errors import Equivocation, Replay
-from common.update import ReleasedDelta
+from common.update import QuantisedDelta, ReleasedDelta
 from common.wire import Step
+
+Update = ReleasedDelta | QuantisedDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class Answered:
 
     step: Step
     request: str
-    update: ReleasedDelta
+    update: Update
 
 
 class StepStore:
@@ -39,7 +42,7 @@ class StepStore:
         self._fsync = power_cut_safe
         folder.mkdir(exist_ok=True)
 
-    def find(self, step: Step, request: str) -> ReleasedDelta | None:
+    def find(self, step: Step, request: str) -> Update | None:
         """The stored answer to this very request, or None if the step is new. Raises: Equivocation, Replay."""
         path = self._newest()
         if path is None:
@@ -66,7 +69,7 @@ class StepStore:
         """Keep an answer; the one before is dropped. Raises: DiskFull, and then nothing may be sent."""
         step = answered.step
         header = {"session": step.session.hex(), "round": step.round, "attempt": step.attempt, "request": answered.request}
-        content = json.dumps(header).encode() + b"\n" + answered.update.values.astype("<f4", copy=False).tobytes()
+        content = _spelt(header, answered.update)
         before = self._newest()
         path = self._folder / f"answer-{step.session.hex()[:8]}-{step.round}-{step.attempt}.bin"
         write_atomically(path, content, fsync=self._fsync)
@@ -84,6 +87,17 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _update(path: Path) -> ReleasedDelta:
+def _spelt(header: dict[str, Any], update: Update) -> bytes:
+    vector = update.values if isinstance(update, ReleasedDelta) else update.words
+    kind = {"type": vector.dtype.name, "weight": None if isinstance(update, ReleasedDelta) else update.weight}
+    return json.dumps({**header, **kind}).encode() + b"\n" + vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _update(path: Path) -> Update:
     content = path.read_bytes()
-    return ReleasedDelta(values=np.frombuffer(content, dtype="<f4", offset=content.index(b"\n") + 1))
+    start = content.index(b"\n") + 1
+    header = json.loads(content[:start])
+    vector = np.frombuffer(content, dtype=np.dtype(header["type"]).newbyteorder("<"), offset=start)
+    if header["weight"] is None:
+        return ReleasedDelta(values=vector)
+    return QuantisedDelta(words=vector, weight=header["weight"])

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a plan and a roster to the protocol's terms: computed by each party for itself, never received.
 
-The quantiser's range is the plan's bound on a whole update, so no coordinate of a clipped delta is ever cut off, and its error is at most
-half of update_norm / (2^(bits-1) - 1). With distributed noise updates lie on the noise's own lattice already, and the bound on one is what
-its draw and its noise can reach. How far a model may move in a round follows from the same bound:
+In words of 32 bits the quantiser's range is the plan's bound on a whole update, so no coordinate of a clipped delta is ever cut off, and
+its error is at most half of update_norm / (2^(bits-1) - 1). Words of 16 bits have 16 - ceil(log2 max_group) left for one site, too few to
+span a whole update's norm in every coordinate: there the range is the plan's coordinate_range, and the error, right on average, below one
+step of it. With distributed noise updates lie on the noise's own lattice already, and the bound on one is what its draw and its noise can
+reach. How far a model may move in a round follows from the same bound:
 
     mean of the deltas             C
     median of k groups' means      sqrt(2) C    half of the groups are at least as far out as the median, in every coordinate
@@ -45,7 +47,9 @@ def grid_of(plan: Plan, roster: Roster) -> Grid:
         return _noise_grid(plan, roster)
     spec = plan.aggregation
     heaviest = max((member.weight for member in roster.members), default=1)
-    finest = Grid.for_cohort(spec.max_group, coordinate_range=spec.update_norm, max_weight=heaviest)
+    finest = Grid.for_cohort(
+        spec.max_group, coordinate_range=spec.coordinate_range or spec.update_norm, ring_bits=spec.word_bits, max_weight=heaviest
+    )
     return finest if spec.bits is None else replace(finest, bits=min(spec.bits, finest.bits))
 
 

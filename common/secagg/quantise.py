@@ -115,7 +115,7 @@ def quantise(delta: NDArray[np.float32], grid: Grid, *, weight: int, entropy: En
     """
     if not 1 <= weight <= grid.max_weight:
         raise UpdateNorm(f"the update's weight is {weight}, expected 1 to {grid.max_weight}.", fix="Use the roster's weight.")
-    thresholds = _uniform(delta.size, entropy) if grid.ring_bits == 16 else None
+    random = _random_words(delta.size, entropy) if grid.ring_bits == 16 else None
     body = np.empty(delta.size, dtype=grid.word)
     scale = grid.largest / grid.coordinate_range
     for start in range(0, delta.size, _BLOCK):
@@ -124,7 +124,7 @@ def quantise(delta: NDArray[np.float32], grid: Grid, *, weight: int, entropy: En
         if not np.isfinite(wide).all():
             raise _not_finite()
         scaled = np.clip(wide * (weight / grid.max_weight), -grid.coordinate_range, grid.coordinate_range) * scale
-        rounded = np.rint(scaled) if thresholds is None else np.floor(scaled + thresholds[block])
+        rounded = np.rint(scaled) if random is None else np.floor(scaled + random[block] * 2.0**-32)
         np.clip(rounded, -grid.largest, grid.largest, out=rounded)
         body[block] = rounded.astype(grid.signed_word).view(grid.word)
     return QuantisedUpdate(body=body, weight=weight)
@@ -182,9 +182,9 @@ def _norm(values: NDArray[Any]) -> float:
     return math.sqrt(total)
 
 
-def _uniform(count: int, entropy: Entropy | None) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1) of 32 random bits each."""
+def _random_words(count: int, entropy: Entropy | None) -> NDArray[np.uint32]:
+    """`count` random words: thresholds in [0, 1), in units of 2^-32."""
     assert entropy is not None, "random rounding needs a source of randomness"
     words: NDArray[np.uint32] = np.zeros(count, dtype=np.uint32)
     apply([Mask(entropy(32))], body=words, tail=np.zeros(3, dtype=np.uint32))
-    return words.astype(np.float64) * 2.0**-32
+    return words

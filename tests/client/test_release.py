@@ -50,7 +50,7 @@ def test_a_diverged_site_sends_nothing(poison: float) -> None:
     [
         # The door itself, and those that give back what went through it: from the wire, from the store.
         ("ReleasedDelta", {"client/release.py", "client/steps.py", "common/wire.py"}),
-        ("QuantisedDelta", {"client/release.py", "common/wire.py"}),
+        ("QuantisedDelta", {"client/release.py", "client/steps.py", "common/wire.py"}),
         ("MaskedUpdate", {"client/release.py", "common/wire.py"}),
     ],
 )

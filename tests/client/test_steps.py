@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.steps import Answered, StepStore
+from client.steps import Answered, StepStore, Update
 from common.errors import Equivocation, Replay
-from common.update import ReleasedDelta
+from common.update import QuantisedDelta, ReleasedDelta
 from common.wire import Step
 
 STEP = Step(session=b"a" * 16, round=5, attempt=1, plan="p")
 UPDATE = ReleasedDelta(values=np.linspace(-1, 1, 17, dtype=np.float32))
+WORDS = {word: QuantisedDelta(words=np.arange(17, dtype=word) - 8, weight=3) for word in (np.uint16, np.uint32)}
 
 
 @pytest.fixture
@@ -23,14 +24,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "answers"
 
 
-def find(path: Path, step: Step, request: str = "r") -> ReleasedDelta | None:
+def find(path: Path, step: Step, request: str = "r") -> Update | None:
     return StepStore(path, power_cut_safe=False).find(step, request)
 
 
 def test_the_same_request_gets_the_same_bytes(path: Path) -> None:
     found = find(path, STEP)
-    assert found is not None
+    assert isinstance(found, ReleasedDelta)
     assert found.values.tobytes() == UPDATE.values.tobytes()
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: word.__name__)
+def test_ring_words_come_back_as_they_were_rounded(tmp_path: Path, word: type) -> None:
+    update = WORDS[word]
+    StepStore(tmp_path / "answers", power_cut_safe=False).store(Answered(step=STEP, request="r", update=update))
+    found = find(tmp_path / "answers", STEP)
+    assert isinstance(found, QuantisedDelta)
+    assert (found.words.dtype, found.words.tobytes(), found.weight) == (word, update.words.tobytes(), 3)
 
 
 def test_a_new_site_has_answered_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from client.site import AggregationName
+from common.update import Weights
+from server.journal import CommittedRound
 from simulations import scenario
+from simulations.engine.nursery import Nursery
 from simulations.faults import parse_faults
 from simulations.federation import Federation
 from simulations.scenario import Scenario
@@ -49,8 +52,20 @@ OPEN = 'unit = "none"'
 NOISE_SEED = 7
 
 
-def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, seed: int = 0) -> Path:
-    """An image folder with index.csv: a bright bar on the left or on the right, in noise."""
+class Quiet:
+    """An observer that says nothing."""
+
+    def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
+
+
+def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, contrast: float = 70, seed: int = 0) -> Path:
+    """An image folder with index.csv: a bar on the left or on the right, brighter by `contrast` than the noise around it (25 wide)."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     images, rows = [], []
@@ -58,7 +73,7 @@ def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, seed: in
         label = patient % 2
         for _ in range(images_each):
             image = rng.normal(90, 25, (16, 16))
-            image[3:13, 10 * label + 1 : 10 * label + 5] += 70
+            image[3:13, 10 * label + 1 : 10 * label + 5] += contrast
             rows.append({"row": len(images), "label": label, "patient_id": f"made {patient}"})
             images.append(image.clip(0, 255).astype(np.uint8))
     np.savez(folder / "images.npz", images=np.stack(images))
@@ -74,13 +89,13 @@ def made_scenario(*, private: bool, change: tuple[str, str] = ("", "")) -> Scena
     return scenario.parse(PLAN.format(privacy=PRIVATE if private else OPEN).replace(*change))
 
 
-def made_stage(folder: Path, played: Scenario, *, aggregation: AggregationName = "fsa1") -> Stage:
-    """A run folder, set and ready; its noise is seeded, so that two runs can be compared bit by bit."""
+def made_stage(folder: Path, played: Scenario, *, aggregation: AggregationName = "fsa1", noise_seed: int | None = NOISE_SEED) -> Stage:
+    """A run folder, set and ready; its noise is seeded, unless told otherwise, so that two runs can be compared bit by bit."""
     data = folder.parent / "pictures"
     if not data.exists():
         pictures(data)
     shop = Workshop(
-        cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED, aggregation=aggregation
+        cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=noise_seed, aggregation=aggregation
     )
     return set_stage(played, data, folder, shop)
 
@@ -98,3 +113,8 @@ def made_federation(stage: Stage, *, faults: tuple[str, ...] = ()) -> Federation
         unsafe_noise_seed=NOISE_SEED,
         faults=parse_faults(faults),
     )
+
+
+def train(stage: Stage, nursery: Nursery, *faults: str) -> tuple[Weights, list[CommittedRound]]:
+    """All rounds of such a stage, with nobody watching."""
+    return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)

@@ -7,27 +7,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import CohortTooSmall
-from common.update import Weights
-from server.journal import CommittedRound, Missing
+from server.journal import Missing
 from simulations.engine.nursery import Nursery
-from simulations.stage import Stage
-from tests.journeys.made import made_federation, made_scenario, made_stage
+from tests.journeys.made import made_scenario, made_stage, train
 
 SHORT = ("deadline_s = 60", "deadline_s = 6")
-
-
-class Quiet:
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
-
-    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
-
-
-def train(stage: Stage, nursery: Nursery, *faults: str) -> list[CommittedRound]:
-    return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)[1]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +21,7 @@ def train(stage: Stage, nursery: Nursery, *faults: str) -> list[CommittedRound]:
 )
 def test_the_round_goes_on_without_a_site_that(tmp_path: Path, nursery: Nursery, kind: str, why: str) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=False, change=SHORT))
-    rounds = train(stage, nursery, f"site_02:{kind}:2")
+    _, rounds = train(stage, nursery, f"site_02:{kind}:2")
     assert [done.round for done in rounds] == [1, 2, 3, 4]
     assert rounds[1].sites == ("site_00", "site_01", "site_03")
     assert [absent.site for absent in rounds[1].missing] == ["site_02"]
@@ -49,7 +33,7 @@ def test_the_round_goes_on_without_a_site_that(tmp_path: Path, nursery: Nursery,
 def test_a_site_whose_folder_is_damaged_refuses_by_code_and_keeps_the_words(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=False))
     (stage.home("site_01") / "data" / "images.npy").write_bytes(b"no array")
-    rounds = train(stage, nursery)
+    _, rounds = train(stage, nursery)
     assert all(done.missing == (Missing(site="site_01", why="E_DATA_UNREADABLE"),) for done in rounds)
     assert "damaged" in (stage.home("site_01") / "error.log").read_text()
 
@@ -61,7 +45,7 @@ def test_a_site_whose_budget_is_spent_refuses(tmp_path: Path, nursery: Nursery) 
     spent = ledger.read_text()
     again = made_stage(tmp_path / "again", made_scenario(private=True))
     (again.home("site_03") / "ledger.jsonl").write_text(spent)
-    rounds = train(again, nursery)
+    _, rounds = train(again, nursery)
     # One spare round was left; then the budget binds, before anything is trained.
     assert [bool(done.missing) for done in rounds] == [False, True, True, True]
     assert rounds[1].missing == (Missing(site="site_03", why="E_PRIVACY_BUDGET"),)
@@ -74,12 +58,12 @@ def test_below_the_minimum_cohort_the_run_stops_by_name_and_goes_on_once_mended(
     with pytest.raises(CohortTooSmall, match="round 3 failed 2 times: 1 sites announced keys, expected at least 3") as refusal:
         train(stage, nursery, *faults)
     assert "site_00: E_SITE_FAILED" in str(refusal.value)
-    assert [done.round for done in train(stage, nursery)] == [1, 2, 3, 4]
+    assert [done.round for done in train(stage, nursery)[1]] == [1, 2, 3, 4]
 
 
 def test_partial_participation_asks_as_many_as_the_plan_says(tmp_path: Path, nursery: Nursery) -> None:
     change = ("minimum_cohort = 2", "minimum_cohort = 2\nsites_per_round = 3")
-    rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change)), nursery)
+    _, rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change)), nursery)
     assert {len(done.sites) for done in rounds} == {3}
     assert len({done.sites for done in rounds}) > 1
 

@@ -16,33 +16,15 @@ from common.agreement import grid_of
 from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorSet
 from common.models import initial_weights
 from common.plan import digest_of, dump
-from common.update import Weights
 from common.wire import Step, TrainRequest
-from server.journal import CommittedRound
 from server.phases import Heard, Phase, Phases
 from simulations.engine.nursery import Nursery
 from simulations.faults import STEPS
 from simulations.observer import score
 from simulations.stage import Stage
-from tests.journeys.made import made_federation, made_scenario, made_stage
+from tests.journeys.made import made_scenario, made_stage, train
 
 PROTOCOL_STEPS = ("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK")
-
-
-class Quiet:
-    """An observer that says nothing."""
-
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
-
-    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
-
-
-def train(stage: Stage, nursery: Nursery, *faults: str) -> tuple[Weights, list[CommittedRound]]:
-    return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)
 
 
 def reserved_rounds(stage: Stage, site: str) -> list[int]:
