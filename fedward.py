@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The front door: `fedward COMMAND`. It mounts the rooms' commands and turns a refusal into words and an exit code."""
+"""The front door: `fedward COMMAND`. It mounts the rooms' commands and turns a refusal into words and an exit code.
+
+An exception that nobody foresaw is shown by its type and place alone, since its text may hold a patient's data (`common.backtrace`).
+"""
 
 import json
+import os
 import sys
+
+# Flower reads these once, when it is imported, and reports usage to its makers and asks for new versions unless told not to.
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 import typer
 from rich.console import Console
 
-from common.errors import FedwardError
+from common.backtrace import DEBUG_VARIABLE, keep_whole, outline
+from common.errors import FedwardError, Unforeseen
 from server.cli import app as roster
 from simulations import cli
 from simulations.plan_cli import plan
+
+_FULL_TEXT = f"The exception's text may hold a patient's data and is not shown; {DEBUG_VARIABLE}=FILE keeps it in a file of your own."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +40,10 @@ def main() -> None:
         app(prog_name="fedward")
     except FedwardError as error:
         _report(error)
+        sys.exit(1)
+    except Exception as error:
+        keep_whole(error)
+        _report(Unforeseen(f"{outline(error)}.", fix=f"This is a fault in fedward: please report this line. {_FULL_TEXT}"))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; go on with --resume\n")

@@ -2,7 +2,9 @@
 """A site as a Flower ClientApp: in the simulation engine, on Flower's Ray runtime, and under a stock SuperNode.
 
 The app decodes a message, hands it to the `Site`, encodes what comes back. Whatever goes wrong becomes a refusal with a code and nothing
-else: no text, no traceback, no path leaves. The words go to `error.log` in the site's own folder.
+else: no text, no traceback, no path leaves. The words go to `error.log` in the site's own folder, or to nobody if that cannot be written:
+an exception that got out of here would be sent to the coordinator by Flower, text and all. An exception that is not ours is written down
+without its text (`common.backtrace`).
 
 Which site this is, and which plan it approved, is said by the machine it runs on, never by the coordinator. The node's own config
 (`home`, `plan`) wins over the environment:
@@ -12,17 +14,20 @@ Which site this is, and which plan it approved, is said by the machine it runs o
     FEDWARD_SITES   a folder of home folders in the order of names   (simulations; Flower's partition-id picks one)
 """
 
+import logging
 import os
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.site import Site
+from client.site import Site, read_site_file
 from common import wire
+from common.backtrace import keep_whole, outline
+from common.durable import OWNER_ONLY
 from common.errors import DataNotFound, FedwardError, TrainFailed
 from common.plan import load
 
@@ -30,6 +35,9 @@ PLAN_VARIABLE = "FEDWARD_PLAN"
 SITE_VARIABLE = "FEDWARD_SITE"
 SITES_VARIABLE = "FEDWARD_SITES"
 ERROR_FILE = "error.log"
+NOBODY = ""
+
+log = logging.getLogger("fedward.site")
 
 app = ClientApp()
 
@@ -76,13 +84,15 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context, reply: Callable[[Site], RecordDict]) -> Message:
-    home = home_of(context)
+    home: Path | None = None
     try:
+        home = home_of(context)
         content = reply(_site(home, _plan_file(context)))
     except FedwardError as error:
-        content = _refuse(home, error, str(error))
-    except Exception:  # whatever broke, nothing of it may travel
-        content = _refuse(home, TrainFailed("training raised."), traceback.format_exc())
+        content = _refuse(home, error.code, str(error))
+    except Exception as error:  # whatever broke, nothing of it may travel
+        keep_whole(error)
+        content = _refuse(home, TrainFailed.code, outline(error))
     return Message(content, reply_to=message)
 
 
@@ -113,7 +123,22 @@ def _homes(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.iterdir() if path.is_dir()))
 
 
-def _refuse(home: Path, error: FedwardError, words: str) -> RecordDict:
-    with os.fdopen(os.open(home / ERROR_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-        file.write(f"{error.code} {words.rstrip()}\n")
-    return wire.encode_refusal(wire.Refusal(site=home.name, code=error.code))
+def _refuse(home: Path | None, code: str, words: str) -> RecordDict:
+    if home is None:
+        log.error("%s: this node does not know which site it is", code)
+    else:
+        _write_down(home, f"{code} {words}")
+    return wire.encode_refusal(wire.Refusal(site=_name_at(home), code=code))
+
+
+def _write_down(home: Path, line: str) -> None:
+    with suppress(OSError), os.fdopen(os.open(home / ERROR_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY), "a") as file:
+        file.write(f"{line}\n")
+
+
+def _name_at(home: Path | None) -> str:
+    """As site.toml says it. A folder's name is this machine's business, so a site that cannot read the file is nobody."""
+    try:
+        return read_site_file(home).site.name if home else NOBODY
+    except (FedwardError, OSError, ValueError):
+        return NOBODY

@@ -73,7 +73,8 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
     |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
-    `-- EngineError               E_ENGINE               a simulation worker that died
+    |-- EngineError               E_ENGINE               a simulation worker that died
+    `-- Unforeseen                E_UNFORESEEN           an exception that nobody named: a fault in fedward
 """
 
 from typing import ClassVar
@@ -367,3 +368,7 @@ class DiskFull(StorageError):
 
 class EngineError(FedwardError):
     code = "E_ENGINE"
+
+
+class Unforeseen(FedwardError):
+    code = "E_UNFORESEEN"

@@ -249,9 +249,14 @@ def changes(old: Roster, new: Roster) -> Changes:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether a roster can hold it as a site's name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(site_id: str) -> None:
     """Raises: RosterFormat for a name that no roster can hold."""
-    if not _NAME.fullmatch(site_id):
+    if not is_name(site_id):
         raise RosterFormat(
             f"'{site_id[:64]}' cannot be a site's name.",
             fix="Use up to 64 lower-case letters, digits, dots, hyphens and underscores, a letter or digit first.",
@@ -290,7 +295,7 @@ def _validate(roster: Roster) -> None:
         raise _malformed("its sites are not sorted, or one is named twice")
     if len(set(keys)) < len(keys):
         raise _malformed("two parties share one key")
-    if not all(_NAME.fullmatch(name) for name in names):
+    if not all(map(is_name, names)):
         raise _malformed("a site's name is not lower-case letters, digits, dots, hyphens and underscores")
     if not all(1 <= member.weight <= MAX_WEIGHT for member in roster.members):
         raise _malformed(f"a site's weight is not in 1..{MAX_WEIGHT}")

@@ -11,6 +11,7 @@ global model down in the first step, the masked update up in the third. What a s
 a count of patients.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +40,11 @@ SECURE: Final[Mapping[str, str]] = {
 _FIELDS = "fedward"
 _VECTOR = "vector"
 _MODEL = "float32"
+_WORDS: Final[Mapping[str, re.Pattern[str]]] = {
+    "site": re.compile(r"|[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII),
+    "code": re.compile(r"E_[A-Z0-9_]{1,40}", re.ASCII),
+}
+"""What a site says in letters. Neither has room for an exception's text, a path or a person. Only a refusal may come from nobody."""
 _STYPES: Final[Mapping[str, str]] = {_MODEL: "fedward.f4", "uint32": "fedward.u4", "uint16": "fedward.u2"}
 
 
@@ -115,7 +121,10 @@ class SecureReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Site to coordinator: no, with a stable code. The words, which may name a folder, stay at the site."""
+    """Site to coordinator: no, with a stable code. The words, which may name a folder, stay at the site.
+
+    `site` is empty where the site could not read its own name.
+    """
 
     site: str
     code: str
@@ -225,6 +234,7 @@ def _decode_refusal(content: RecordDict) -> Refusal:
 
 
 def _pack(fields: dict[str, Any], vector: Vector | Words | None = None) -> RecordDict:
+    _check_words(fields)
     content = RecordDict({_FIELDS: ConfigRecord({"version": VERSION, **fields})})
     if vector is not None:
         raw = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<")).tobytes()
@@ -253,7 +263,15 @@ def _unpack(content: RecordDict, kind: str, schema: Mapping[str, type], *, vecto
         if type(record[key]) is not kind_of_value:
             found = type(record[key]).__name__
             raise MessageFormat(f"field '{key}' of a '{kind}' message is {found}, expected {kind_of_value.__name__}.", fix=_SAME_VERSION)
-    return dict(record)
+    fields = dict(record)
+    _check_words(fields)
+    return fields
+
+
+def _check_words(fields: Mapping[str, Any]) -> None:
+    for key, pattern in _WORDS.items():
+        if key in fields and not (pattern.fullmatch(fields[key]) and (fields[key] or fields["type"] == "refusal")):
+            raise MessageFormat(f"field '{key}' of a '{fields['type']}' message is no {key} as fedward writes them.", fix=_SAME_VERSION)
 
 
 def _vector(content: RecordDict, size: int) -> Vector:

@@ -25,7 +25,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
-from common.errors import CheckpointCorrupt, CohortTooSmall
+from common.errors import CheckpointCorrupt, CohortTooSmall, ProtocolError
 from common.plan import Plan, digest_of
 from common.update import Weights
 from server.aggregation import FAILED, Aggregation, Collected, Observer, reasons
@@ -95,9 +95,13 @@ class Coordinator:
             if answer.content is None:
                 refusals.append(Missing(site=f"node {answer.node}", why=FAILED))
                 continue
-            reply = wire.decode_hello_reply(answer.content)
+            try:
+                reply = wire.decode_hello_reply(answer.content)
+            except ProtocolError as error:
+                refusals.append(Missing(site=f"node {answer.node}", why=error.code))
+                continue
             if isinstance(reply, wire.Refusal):
-                refusals.append(Missing(site=reply.site, why=reply.code))
+                refusals.append(Missing(site=reply.site or f"node {answer.node}", why=reply.code))
             else:
                 sites[reply.site] = answer.node
         return dict(sorted(sites.items())), refusals

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -25,6 +25,7 @@ _AGGREGATIONS: Final[Mapping[str | None, Literal["fsa1", "ideal", "plain"]]] = {
     "ideal": "ideal",
     "plain": "plain",
 }
+_PATHS: Final = ("--data", "--cache")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
@@ -104,7 +105,7 @@ def simulate(
                 )
                 stage = set_stage(asked, data, folder, shop)
             show.announce(stage)
-            result = simulate(stage, options, show, nursery, command=tuple(sys.argv[1:]))
+            result = simulate(stage, options, show, nursery, command=tuple(_without_paths(sys.argv[1:])))
     if as_json:
         print_json(result)
     else:
@@ -145,6 +146,15 @@ def default_cache() -> Path:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def _without_paths(arguments: Sequence[str]) -> Iterator[str]:
+    """A command as it may stand in a report that is handed on: where the images lie, and what people call their folders, is left out."""
+    hidden = False
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        yield "..." if hidden else f"{option}=..." if equals and option in _PATHS else argument
+        hidden = argument in _PATHS
 
 
 def _remove_run(folder: Path) -> None:

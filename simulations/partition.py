@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from client.imaging.dataset import Dataset
 from client.imaging.splits import Split
 from common.errors import LabelsMismatch, TooFewPatients
+from common.roster import is_name
 from simulations.scenario import SimulationSpec
 
 Rows = NDArray[np.int64]
@@ -114,6 +115,12 @@ def _by_site(data: Dataset, training: Rows, num_sites: int) -> dict[str, Rows]:
         raise LabelsMismatch(
             f"the data come from {len(names)} sites, the simulation asks for {num_sites}.",
             fix=f'Use --sites {len(names)}, or [simulation] partition = "iid" or "dirichlet".',
+        )
+    if odd := sum(not is_name(name) for name in names):
+        raise LabelsMismatch(
+            f"{odd} of the {len(names)} sites in these data have names that no site can have; they are not shown here, since they could be "
+            "patients'.",
+            fix="Use up to 64 lower-case letters, digits, dots, hyphens and underscores for each site. It will be public.",
         )
     return {name: training[np.asarray(data.sites)[data.site_index[training]] == name] for name in sorted(names)}
 

@@ -166,7 +166,10 @@ def pool_homes(stage: Stage, home: Path) -> None:
 
 
 def merge(parts: Mapping[str, Dataset]) -> Dataset:
-    """Several sites' data as one; a patient key that occurs at two sites stays two patients, as it would in a federation."""
+    """Several sites' data as one; a patient key that occurs at two sites stays two patients, as it would in a federation.
+
+    Keys are told apart by number: a name is a folder's, and who knows what people call their folders.
+    """
     whole = list(parts.values())
     pixels = np.concatenate([part.images[:] for part in whole])
     offsets = np.cumsum([0, *(len(part.patient_keys) for part in whole)])[:-1]
@@ -174,7 +177,7 @@ def merge(parts: Mapping[str, Dataset]) -> Dataset:
         images=Images(pixels, np.arange(len(pixels))),
         labels=np.concatenate([part.labels for part in whole]),
         patients=np.concatenate([part.patients + int(offset) for part, offset in zip(whole, offsets, strict=True)]).astype(np.int32),
-        patient_keys=tuple(f"{site}/{key}" for site, part in parts.items() for key in part.patient_keys),
+        patient_keys=tuple(f"{number}/{key}" for number, part in enumerate(whole) for key in part.patient_keys),
         splits=np.concatenate([part.splits for part in whole]),
         unit_source=whole[0].unit_source,
         sites=tuple(parts),
@@ -207,12 +210,21 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
     for number, source in enumerate(hospitals or [root]):
         shop.progress("reading images", number, len(hospitals) or 1)
         parts[source.name], report = open_dataset(
-            DataSource(root=source), scenario.plan, cache=shop.cache / "images", key=secret, workers=shop.workers
+            DataSource(root=source, called=_called(number, len(hospitals), root)),
+            scenario.plan,
+            cache=shop.cache / "images",
+            key=secret,
+            workers=shop.workers,
         )
         reports.append(report.as_dict())
     shop.progress("reading images", 1, 1)
     whole = merge(parts) if hospitals else next(iter(parts.values()))
     return whole, _add_up(reports)
+
+
+def _called(number: int, hospitals: int, root: Path) -> str | None:
+    """What messages call a hospital's folder: its place in the order of names."""
+    return f"hospital folder {number + 1} of {hospitals} in '{root}' (in the order of their names)" if hospitals else None
 
 
 def _check_budgets(plan: Plan, dealt: Spread) -> None:

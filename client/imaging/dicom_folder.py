@@ -29,7 +29,7 @@ from common.errors import DataError, LabelsMismatch
 def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeReport]:
     """Read, or find in the cache, every labelled image. Raises: LabelsMismatch, DataNotFound, DataUnreadable, DiskFull."""
     table = labels.read(labels_file, request.plan.task)
-    listing = list_folder(request.root, skip=labels_file)
+    listing = list_folder(request, skip=labels_file)
     tasks, unlabelled = _tasks(listing, table)
     cached = cache.open_or_build(
         request.cache,
@@ -58,7 +58,7 @@ def _fill(request: Request, table: Labels, tasks: Sequence[Task], rejected: Coun
     outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
     contents = _contents(request.secret, table, tasks, outcomes, rejected)
     if not contents.slots:
-        raise _why_nothing(request.root, table, contents.rejected)
+        raise _why_nothing(request.name, table, contents.rejected)
     return contents
 
 
@@ -103,14 +103,14 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
     return dataset, report
 
 
-def _why_nothing(root: Path, table: Labels, rejected: Counter[Reason]) -> DataError:
+def _why_nothing(name: str, table: Labels, rejected: Counter[Reason]) -> DataError:
     if not rejected[Reason.NO_LABEL]:
-        return nothing_usable(root, rejected)
+        return nothing_usable(name, rejected)
     others = ", ".join(f"{reason.value} {count}" for reason, count in rejected.most_common() if reason is not Reason.NO_LABEL)
     looked = f"{rejected[Reason.NO_LABEL]} readable files looked for theirs by column '{table.key}'"
     paths_or_uids = "their paths start below it" if table.key == "path" else "their UIDs are SOPInstanceUIDs (0008,0018)"
     return LabelsMismatch(
-        f"labels: {len(table.by_item)} images are labelled in column '{table.column}', {rejected.total()} files lie in '{root}', "
+        f"labels: {len(table.by_item)} images are labelled in column '{table.column}', {rejected.total()} files lie in {name}, "
         f"and not one file has a label ({looked}{'; ' + others if others else ''}).",
         fix=f"Check that the labels belong to this folder, and that {paths_or_uids}.",
     )

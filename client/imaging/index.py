@@ -62,10 +62,13 @@ class Index:
 def read(path: Path, task: TaskSpec) -> Index:
     """Read an index. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
     columns, rows = read_csv(path)
-    need_column(path, columns, task.label_column)
     key: Literal["file", "row"] = "file" if "file" in columns else "row"
-    if key not in columns:
-        raise LabelsMismatch(f"{path.name}: neither a column 'file' nor a column 'row'.", fix="Add one: it says where the image is.")
+    if key not in columns:  # first of all: without a header row the first patient would be taken for column names, and they are quoted
+        raise LabelsMismatch(
+            f"{path.name}: neither a column 'file' nor a column 'row'.",
+            fix="Add one: it says where the image is. The first row must name the columns.",
+        )
+    need_column(path, columns, task.label_column)
     unit_source: UnitSource = next((name for name in UNITS if name in columns), "none")
     items: dict[str, Item] = {}
     rejected: Counter[Reason] = Counter()

@@ -31,10 +31,18 @@ __all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "open_dataset"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """A folder of images. `labels`: the CSV for DICOM files, if it is not `labels.csv` in the folder itself."""
+    """A folder of images. `labels`: the CSV for DICOM files, if it is not `labels.csv` in the folder itself.
+
+    `called` is how messages name the folder: by its path, unless it was found rather than typed, since a path may be a patient's name.
+    """
 
     root: Path
     labels: Path | None = None
+    called: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.called or f"data folder '{self.root}'"
 
 
 def open_dataset(
@@ -54,9 +62,10 @@ def open_dataset(
     Raises: DataNotFound, DataUnreadable, LabelsMismatch, PatientStraddles, DiskFull.
     """
     if not source.root.is_dir():
-        raise DataNotFound(f"data folder '{source.root}' does not exist.", fix="Give the folder that holds the images.")
+        raise DataNotFound(f"{source.name} does not exist.", fix="Give the folder that holds the images.")
     request = Request(
         root=source.root,
+        name=source.name,
         plan=plan,
         cache=cache,
         secret=key,
@@ -70,7 +79,7 @@ def open_dataset(
         return picture_folder.open_folder(request, index_file)
     if not labels_file.is_file():
         raise DataNotFound(
-            f"data folder '{source.root}': no labels. Neither '{labels_file}' nor '{index_file}' is there.",
+            f"{source.name}: no labels. Neither {source.labels or LABELS} nor {INDEX} is there.",
             fix=f"DICOM: add {LABELS} with the columns sop_instance_uid and '{plan.task.label_column}'. Pictures: add {INDEX}.",
         )
     return dicom_folder.open_folder(request, labels_file)

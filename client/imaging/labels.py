@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 
-from common.errors import DataNotFound, LabelsMismatch
+from common.errors import DataNotFound, DataUnreadable, LabelsMismatch
 from common.plan.spec import TaskSpec
 
 Row = tuple[int, Mapping[str, str]]  # row number in the file, cells by column
@@ -89,13 +89,15 @@ def check_classes(labels: Iterable[int], task: TaskSpec) -> None:
 
 
 def read_csv(path: Path) -> tuple[list[str], Iterator[Row]]:
-    """Column names and numbered rows of a CSV file. Raises: DataNotFound, LabelsMismatch (not text, no header, ragged)."""
+    """Column names and numbered rows of a CSV file. Raises: DataNotFound, LabelsMismatch (not text, no header, ragged), DataUnreadable."""
     if not path.is_file():
         raise DataNotFound(f"'{path}' does not exist.", fix="Give the folder that has it, or name the file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise LabelsMismatch(f"{path.name}: not UTF-8 text.", fix="Save it as CSV UTF-8.") from error
+    except OSError as error:
+        raise DataUnreadable(f"{path.name} cannot be read: {error.strerror}.", fix="Give read permission on it.") from error
     header = text.partition("\n")[0]
     delimiter = ";" if ";" in header and "," not in header else ","
     table = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -120,7 +122,7 @@ def _numbered(path: Path, columns: list[str], table: Iterator[list[str]]) -> Ite
 
 
 def need_column(path: Path, columns: Sequence[str], column: str) -> None:
-    """Raises: LabelsMismatch, if the plan's label column is not there."""
+    """Raises: LabelsMismatch, if the plan's label column is not there. Quotes the columns: ask once the first row is known to name them."""
     if column not in columns:
         raise LabelsMismatch(
             f"{path.name}: no column '{column}', which the plan's [task] label_column names. Its columns: {_listed(columns)}.",

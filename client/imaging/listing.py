@@ -10,7 +10,7 @@ refused as well.
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.imaging.rejection import Reason, Rejected
@@ -21,7 +21,7 @@ from common import canonical
 class File:
     """One regular file: its path below the root, with '/' between components, and what changes when it does."""
 
-    path: str
+    path: str = field(repr=False)
     size: int
     modified_ns: int
 

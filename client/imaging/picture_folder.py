@@ -33,7 +33,7 @@ def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeRepo
     table = index.read(index_file, request.plan.task)
     patients = [_patient_key(request, table, item) for item in table.items]
     names = [item_key(request.secret, table.key, item.name) for item in table.items]
-    listing = list_folder(request.root, skip=index_file)
+    listing = list_folder(request, skip=index_file)
     cached = cache.open_or_build(
         request.cache,
         request.cache_key(listing, table.key, *names, *patients),
@@ -56,7 +56,7 @@ def _fill(request: Request, table: Index, names: Sequence[str], patients: Sequen
     used = [slot for slot, reason in enumerate(reasons) if reason is None]
     rejected = table.rejected + Counter(reason for reason in reasons if reason is not None)
     if not used:
-        raise nothing_usable(request.root, rejected)
+        raise nothing_usable(request.name, rejected)
     return Contents(
         slots=tuple(used),
         items=tuple(names[slot] for slot in used),
@@ -74,7 +74,7 @@ def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Rea
 
 
 def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Reason | None]:
-    images = _unpack(request.root)
+    images = _unpack(request)
     reasons: list[Reason | None] = []
     for slot, item in enumerate(items):
         if int(item.name) < len(images):
@@ -87,13 +87,13 @@ def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Reas
     return reasons
 
 
-def _unpack(root: Path) -> NDArray[np.uint8]:
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _unpack(request: Request) -> NDArray[np.uint8]:
+    descriptor = os.open(request.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return index.unpack(read_beneath(descriptor, ARCHIVE, largest=LARGEST_ARCHIVE))
     except Rejected as rejected:
         raise DataUnreadable(
-            f"'{root}': its index names rows, and {ARCHIVE} is not readable there ({rejected.reason.value}).",
+            f"{request.name}: its index names rows, and {ARCHIVE} is not readable there ({rejected.reason.value}).",
             fix=f"Put {ARCHIVE} beside {index.INDEX}, or use a column 'file'.",
         ) from rejected
     finally:

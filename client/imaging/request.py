@@ -26,6 +26,7 @@ class Request:
     """One folder to be opened for one plan."""
 
     root: Path
+    name: str  # of the folder, for messages
     plan: Plan
     cache: Path
     secret: PatientSecret
@@ -51,23 +52,23 @@ class Request:
         ).hex()[:40]
 
 
-def list_folder(root: Path, *, skip: Path) -> Listing:
+def list_folder(request: Request, *, skip: Path) -> Listing:
     """`walk`, with a folder that cannot be listed said so. Raises: DataUnreadable."""
     try:
-        return walk(root, skip=skip)
+        return walk(request.root, skip=skip)
     except OSError as error:
         raise DataUnreadable(
-            f"data folder '{root}': it, or a folder in it, cannot be listed ({error.strerror}), so its files cannot be accounted for.",
+            f"{request.name}: it, or a folder in it, cannot be listed ({error.strerror}), so its files cannot be accounted for.",
             fix="Give read permission on all of its folders, or name one that can be read whole.",
         ) from error
 
 
-def nothing_usable(root: Path, rejected: Counter[Reason]) -> DataError:
+def nothing_usable(name: str, rejected: Counter[Reason]) -> DataError:
     """The error for a folder of which no file can be used: counts by reason, and what to do about the commonest."""
     if not rejected:
-        return DataNotFound(f"data folder '{root}' is empty.", fix="Name the folder that holds the images.")
+        return DataNotFound(f"{name} is empty.", fix="Name the folder that holds the images.")
     (worst, _), *_ = rejected.most_common()
     counts = ", ".join(f"{reason.value} {count}" for reason, count in rejected.most_common())
     return DataUnreadable(
-        f"data folder '{root}': none of its {sum(rejected.values())} files can be used ({counts}).", fix=f"{worst.value}: {REMEDY[worst]}"
+        f"{name}: none of its {sum(rejected.values())} files can be used ({counts}).", fix=f"{worst.value}: {REMEDY[worst]}"
     )

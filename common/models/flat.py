@@ -7,6 +7,7 @@ weights is then one copy, an optimiser step one operation on one vector, and noi
 even where images are channels_last; measured on the CPU, that costs nothing.)
 
 A layer that keeps buffers is refused here by name: what BatchNorm remembers of patients must neither travel nor stay behind unseen.
+BatchNorm that remembers nothing is refused as well: it mixes the patients of a batch, so that no gradient is one patient's alone.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import ModelLayout
 from common.update import Layout, Vector, Weights
@@ -30,12 +32,17 @@ class FlatModel:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """Names and shapes in flat order. Raises: ModelLayout, if a layer keeps buffers."""
+    """Names and shapes in flat order. Raises: ModelLayout, if a layer keeps buffers or mixes patients."""
     for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise ModelLayout(
+                f"layer '{name}' ({type(module).__name__}) mixes the images of a batch and remembers them.",
+                fix="Use GroupNorm in its place; in this house no image looks at another.",
+            )
         for buffer, _ in module.named_buffers(recurse=False):
             raise ModelLayout(
                 f"layer '{name}' ({type(module).__name__}) keeps the buffer '{buffer}', expected layers that remember nothing.",
-                fix="Use GroupNorm in place of BatchNorm; a model in this house has parameters only.",
+                fix="A model in this house has parameters only.",
             )
     named = list(model.named_parameters())
     return Layout(names=tuple(name for name, _ in named), shapes=tuple(tuple(parameter.shape) for _, parameter in named))

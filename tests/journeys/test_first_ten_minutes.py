@@ -24,6 +24,7 @@ from common.errors import (
     TooFewPatients,
 )
 from simulations import phantoms, scenario
+from simulations.cli import _without_paths
 from simulations.faults import parse_faults
 from simulations.phantoms import PhantomSpec
 from simulations.scenario import Scenario
@@ -68,6 +69,45 @@ def test_labels_that_match_nothing(tmp_path: Path) -> None:
     assert "7 images are labelled" in said
     assert "4" in said
     assert "sop_instance_uid" in said
+
+
+def test_what_a_person_typed_is_quoted_and_what_was_found_is_not(tmp_path: Path) -> None:
+    """The second of two hospitals' folders is at fault, and is called after a patient."""
+    made, root = tmp_path / "made", tmp_path / "given"
+    phantoms.write(PhantomSpec(hospitals=2, patients_per_hospital=4, slices_per_patient=1, size_px=48), made)
+    root.mkdir()
+    for found, name in (("hospital_00", "A"), ("hospital_01", "Doe^Jane")):
+        (made / found).rename(root / name)
+    (root / "Doe^Jane" / "labels.csv").write_text("sop_instance_uid,label\n1.2.3,0\n1.2.4,1\n")
+    said = refusal(LabelsMismatch, tmp_path, made_scenario(private=False), root)
+    assert f"hospital folder 2 of 2 in '{root}'" in said
+    assert "Doe" not in said
+
+
+def test_folders_that_cannot_be_sites_are_not_named(tmp_path: Path) -> None:
+    root = tmp_path / "made"
+    phantoms.write(PhantomSpec(hospitals=3, patients_per_hospital=6, slices_per_patient=1, size_px=48), root)
+    (root / "hospital_01").rename(root / "Doe^Jane")
+    played = made_scenario(private=False, change=('partition = "iid"', 'partition = "by-site"')).with_changes(sites=3)
+    said = refusal(LabelsMismatch, tmp_path, played, root)
+    assert "1 of the 3 sites" in said
+    assert "Doe" not in said
+    assert not list((tmp_path / "run").rglob("*Doe*"))
+
+
+def test_names_of_folders_do_not_reach_the_sites_data(tmp_path: Path) -> None:
+    root = tmp_path / "made"
+    phantoms.write(PhantomSpec(hospitals=2, patients_per_hospital=12, slices_per_patient=1, size_px=48), root)
+    (root / "hospital_01").rename(root / "Doe^Jane")
+    stage(tmp_path, made_scenario(private=False), root)
+    columns = [path.read_text() for path in (tmp_path / "run").rglob("columns.json")]
+    assert len(columns) == 5
+    assert not any("Doe" in text or "hospital" in text for text in columns)
+
+
+def test_a_report_does_not_say_where_the_images_lay() -> None:
+    command = ["simulate", "mine.toml", "--data", "/srv/Doe^Jane", "--sites", "4", "--cache=/srv/Doe^Jane/cache", "--out", "run"]
+    assert " ".join(_without_paths(command)) == "simulate mine.toml --data ... --sites 4 --cache=... --out run"
 
 
 def test_an_index_whose_rows_are_not_in_the_archive(tmp_path: Path) -> None:
@@ -177,6 +217,23 @@ def test_the_command_says_it_in_words_and_in_json(tmp_path: Path) -> None:
     machine = fedward("plan", "check", "nowhere", "--json", cwd=tmp_path)
     assert machine.returncode == 1
     assert json.loads(machine.stdout)["error"]["code"] == "E_DATA_NOT_FOUND"
+
+
+def test_an_exception_that_nobody_foresaw_is_told_without_its_text(tmp_path: Path) -> None:
+    """Given an image for a plan, Python's own decoder raises."""
+    (tmp_path / "Doe^Jane.toml").write_bytes(bytes(range(256)))
+    said = fedward("plan", "check", "Doe^Jane.toml", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "E_UNFORESEEN: UnicodeDecodeError at " in said.stderr
+    assert "simulations/scenario.py" in said.stderr
+    assert not any(word in said.stderr for word in ("Traceback", "Doe", "byte"))
+
+
+def test_flower_reports_to_nobody() -> None:
+    script = "import fedward; from flwr.supercore import telemetry; print(telemetry.FLWR_TELEMETRY_ENABLED)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "0"
 
 
 def test_a_new_plan_is_complete_and_passes_its_own_check(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def table(header: str, *rows: str) -> str:
     return "\n".join([header, *rows]) + "\n"
 
 
+def test_without_a_header_the_first_patient_is_not_taken_for_names_of_columns(opened: Opener) -> None:
+    """Names of columns are quoted where the label's is not among them; a first row that is no header must not be."""
+    with pytest.raises(LabelsMismatch, match="The first row must name the columns") as refused:
+        opened(table("images/0.png,1,MRN-4711,Doe^Jane", "images/1.png,0,MRN-4712,Roe^Richard"))
+    assert not any(word in str(refused.value) for word in ("4711", "Doe", "0.png"))
+
+
 def test_files_and_rows_give_the_same_pixels(opened: Opener) -> None:
     by_file, _ = opened(table("file,label", *(f"images/{n}.png,{n % 2}" for n in range(6))))
     by_row, _ = opened(table("row,label", *(f"{n},{n % 2}" for n in range(6))))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn import functional
 
@@ -83,12 +84,58 @@ def test_pooling_before_the_relu_is_the_textbook_network_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_layer_with_buffers_is_refused_by_name():
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
-    with pytest.raises(ModelLayout, match=r"layer '1' \(BatchNorm2d\) keeps the buffer 'running_mean'"):
+LEAKY = {
+    "BatchNorm1d": lambda: nn.BatchNorm1d(4),
+    "BatchNorm2d": lambda: nn.BatchNorm2d(4),
+    "BatchNorm3d": lambda: nn.BatchNorm3d(4),
+    "BatchNorm2d without weights": lambda: nn.BatchNorm2d(4, affine=False),
+    "BatchNorm2d that remembers nothing": lambda: nn.BatchNorm2d(4, track_running_stats=False),
+    "LazyBatchNorm2d": nn.LazyBatchNorm2d,
+    "SyncBatchNorm": lambda: nn.SyncBatchNorm(4),
+    "InstanceNorm2d that remembers": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+}
+OVERLOOKED_BY_OPACUS = {"BatchNorm2d without weights", "LazyBatchNorm2d", "InstanceNorm2d that remembers"}
+FIT = {
+    "GroupNorm": lambda: nn.GroupNorm(2, 4),
+    "LayerNorm": lambda: nn.LayerNorm(4),
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(4, affine=True),
+}
+
+
+def with_a_layer(layer):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU(), layer()))
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_a_layer_that_mixes_or_remembers_patients_is_refused_by_name(name):
+    """The cross-check: what Opacus refuses, we refuse; it looks at trainable layers alone, so it overlooks some that we do not."""
+    model = with_a_layer(LEAKY[name])
+    with pytest.raises(ModelLayout, match=rf"layer '1\.1' \({name.partition(' ')[0]}\)") as caught:
         layout_of(model)
-    with pytest.raises(ModelLayout, match="BatchNorm2d"):
-        read_weights(model)
+    assert caught.value.code == "E_MODEL_LAYOUT"
+    for door in (read_weights, flatten):
+        with pytest.raises(ModelLayout):
+            door(model)
+    assert bool(ModuleValidator.validate(model, strict=False)) is (name not in OVERLOOKED_BY_OPACUS)
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_a_layer_that_looks_at_one_image_alone_is_taken(name):
+    model = with_a_layer(FIT[name])
+    assert len(layout_of(model).names) == 4
+    assert not ModuleValidator.validate(model, strict=False)
+
+
+def test_any_buffer_is_refused_whoever_keeps_it():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].register_buffer("mean_of_patients", torch.zeros(2), persistent=False)
+    with pytest.raises(ModelLayout, match=r"layer '0' \(Linear\) keeps the buffer 'mean_of_patients'"):
+        layout_of(model)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+def test_opacus_finds_nothing_to_refuse_in_our_models(spec):
+    assert not ModuleValidator.validate(build(spec, image(), 2), strict=False)
 
 
 def test_first_weights_come_from_the_seed_and_from_nothing_else():
