@@ -30,6 +30,8 @@ def save_prepared(data: Dataset, folder: Path) -> None:
         "patient_keys": data.patient_keys,
         "splits": data.splits.tolist(),
         "unit_source": data.unit_source,
+        "sites": data.sites,
+        "site_index": None if data.site_index is None else data.site_index.tolist(),
     }
     write_atomically(folder / COLUMNS_FILE, json.dumps(columns).encode(), fsync=False)
 
@@ -48,6 +50,8 @@ def load_prepared(folder: Path) -> Dataset:
             patient_keys=tuple(columns["patient_keys"]),
             splits=np.asarray(columns["splits"], dtype=np.int8),
             unit_source=columns["unit_source"],
+            sites=None if columns["sites"] is None else tuple(columns["sites"]),
+            site_index=None if columns["site_index"] is None else np.asarray(columns["site_index"], dtype=np.int32),
         )
     except (OSError, ValueError, KeyError) as error:
         raise DataUnreadable(f"prepared data in '{folder}' are damaged.", fix="Remove the folder and prepare them again.") from error

@@ -4,7 +4,7 @@
 An `Event` says what was done to the data; only the accountant knows what that is worth, so a better theorem changes one file and no record.
 """
 
-from common.privacy.accountant import epsilon, epsilon_pld
+from common.privacy.accountant import deltas_pld, epsilon, epsilon_pld
 from common.privacy.budget import own_share_epsilon, plan_charge, round_charge
 from common.privacy.calibration import calibrate
 from common.privacy.events import Charge, Event, public_count, sampling_rate
@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "Lattice",
     "calibrate",
+    "deltas_pld",
     "epsilon",
     "epsilon_pld",
     "group_privacy",

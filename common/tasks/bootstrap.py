@@ -42,10 +42,28 @@ def intervals(
         return dict.fromkeys(("auc", "accuracy", "balanced_accuracy"))
     counts = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=resamples).astype(np.float64)
     return {
-        "auc": _interval(auc_by_weight(probabilities, labels, counts)),
-        "accuracy": _interval(counts @ (said == labels) / len(labels)),
-        "balanced_accuracy": _interval(_balanced_accuracy(labels, said, counts, probabilities.shape[1])),
+        "auc": interval_of(auc_by_weight(probabilities, labels, counts)),
+        "accuracy": interval_of(counts @ (said == labels) / len(labels)),
+        "balanced_accuracy": interval_of(_balanced_accuracy(labels, said, counts, probabilities.shape[1])),
     }
+
+
+def sensitivity_by_weight(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], weights: PatientWeights, *, false_positive: float
+) -> NDArray[np.float64]:
+    """The largest share of positives found at a false-positive rate of at most `false_positive`, for each row of weights, (R,).
+
+    Shapes: scores (M,), positive (M,), weights (R, M). NaN where a resample lacks one of the two classes. Equal scores are told apart by
+    no threshold.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered, weights, positive = scores[order], weights[:, order], positive[order]
+    last_of_equals = np.append(ordered[1:] != ordered[:-1], True)
+    found, wrong = np.cumsum(weights * positive, axis=1), np.cumsum(weights * ~positive, axis=1)
+    allowed = last_of_equals & (wrong <= false_positive * wrong[:, -1:])
+    share = _quotient(np.where(allowed, found, 0).max(axis=1), found[:, -1])
+    share[wrong[:, -1] == 0] = np.nan
+    return share
 
 
 def auc_by_weight(probabilities: NDArray[np.float32], labels: NDArray[np.int64], weights: PatientWeights) -> NDArray[np.float64]:
@@ -57,6 +75,15 @@ def auc_by_weight(probabilities: NDArray[np.float32], labels: NDArray[np.int64],
     if num_classes == 2:
         return _binary_auc(probabilities[:, 1], labels == 1, weights)
     return _mean_of_said(np.stack([_binary_auc(probabilities[:, c], labels == c, weights) for c in range(num_classes)]))
+
+
+def interval_of(values: NDArray[np.float64]) -> Interval | None:
+    """The interval that resampled values (R,) span; None if more than half of them are NaN."""
+    said = values[~np.isnan(values)]
+    if 2 * len(said) <= len(values):
+        return None
+    low, high = np.quantile(said, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(low=float(low), high=float(high))
 
 
 def _binary_auc(scores: NDArray[np.float32], positive: NDArray[np.bool_], weights: PatientWeights) -> NDArray[np.float64]:
@@ -85,11 +112,3 @@ def _quotient(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) 
 def _mean_of_said(values: NDArray[np.float64]) -> NDArray[np.float64]:
     said = ~np.isnan(values)
     return _quotient(np.where(said, values, 0).sum(axis=0), said.sum(axis=0).astype(np.float64))
-
-
-def _interval(values: NDArray[np.float64]) -> Interval | None:
-    said = values[~np.isnan(values)]
-    if 2 * len(said) <= len(values):
-        return None
-    low, high = np.quantile(said, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Interval(low=float(low), high=float(high))
