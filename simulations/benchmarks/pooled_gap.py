@@ -133,7 +133,7 @@ def play(scenario: Scenario, data: Path | None, folder: Path, *, pooled_rounds: 
     )
 
 
-class _Watch:
+class Watch:
     """An `Observer` that passes on how far the federation is, and refuses to measure a round that a site missed."""
 
     def __init__(self, rounds: int, tell: Tell) -> None:
@@ -163,7 +163,7 @@ def _federate(stage: Stage, workers: int, tell: Tell) -> Weights:
         folder=stage.folder,
         coordinator=stage.coordinator,
     )
-    weights, _ = federation.train(_Watch(plan.training.rounds, tell), engine="local", workers=workers)
+    weights, _ = federation.train(Watch(plan.training.rounds, tell), engine="local", workers=workers)
     return weights
 
 
