@@ -47,7 +47,7 @@ from common.plan import Plan, digest_of
 from common.plan.parse import read_table, validate
 from common.plan.spec import STRICT
 from common.privacy import round_charge
-from common.roster import Roster
+from common.roster import NAME_PATTERN, Roster
 from common.secagg.messages import RoundTag
 from common.secagg.terms import Seat
 from common.update import Layout, QuantisedDelta, ReleasedDelta, Vector, Weights
@@ -65,10 +65,10 @@ AggregationName = Literal["fsa1", "ideal", "plain"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteName:
-    """[site]"""
+    """[site]: the name that the roster has for it."""
 
     __pydantic_config__ = STRICT
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,8 @@ LONGEST_VALIDITY_S: Final = 30 * 24 * 3600
 _TITLE: Final = "fedward-roster 1"
 _ROOTS_TITLE: Final = "fedward-roots 1"
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+_NAME: Final = re.compile(NAME_PATTERN, re.ASCII)
 LARGEST_FILE: Final = 4 * 2**20
 
 

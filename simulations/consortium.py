@@ -17,6 +17,8 @@ from common.secagg.shamir import Entropy
 
 YEAR_S = 365 * 24 * 3600
 MONTH_S = 30 * 24 * 3600
+CENTURY_S = 100 * YEAR_S
+"""For a run's roster: nobody signs it anew, and a run may be resumed whenever its folder is still there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +36,24 @@ class Consortium:
         return Roots(keys=frozenset({self.root.public}))
 
 
-def found(site_ids: Sequence[str], *, entropy: Entropy, now: int, weights: Mapping[str, int] | None = None, epoch: int = 1) -> Consortium:
-    """Fresh keys for everybody, and a roster of them that is valid for a month from `now` (Unix seconds)."""
+def found(
+    site_ids: Sequence[str],
+    *,
+    entropy: Entropy,
+    now: int,
+    weights: Mapping[str, int] | None = None,
+    epoch: int = 1,
+    valid_s: int = MONTH_S,
+) -> Consortium:
+    """Fresh keys for everybody, and a roster of them that is valid from `now` (Unix seconds): for a month, as a hospital's is."""
     root, coordinator = SigningKey(entropy(32)), SigningKey(entropy(32))
     sites = {site_id: SigningKey(entropy(32)) for site_id in sorted(site_ids)}
+    until = now + max(YEAR_S, valid_s)
     members = tuple(
-        Member(site_id=site_id, public_key=key.public, not_before=now, not_after=now + YEAR_S, weight=(weights or {}).get(site_id, 1))
+        Member(site_id=site_id, public_key=key.public, not_before=now, not_after=until, weight=(weights or {}).get(site_id, 1))
         for site_id, key in sites.items()
     )
-    unsigned = Roster(epoch=epoch, not_before=now, not_after=now + MONTH_S, coordinator=coordinator.public, members=members)
+    unsigned = Roster(epoch=epoch, not_before=now, not_after=now + valid_s, coordinator=coordinator.public, members=members)
     signed = roster.sign(roster.render(unsigned), root_seed=root.seed)
     return Consortium(root=root, coordinator=coordinator, sites=sites, roster=unsigned, signed_roster=signed)
 

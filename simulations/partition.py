@@ -116,13 +116,27 @@ def _by_site(data: Dataset, training: Rows, num_sites: int) -> dict[str, Rows]:
             f"the data come from {len(names)} sites, the simulation asks for {num_sites}.",
             fix=f'Use --sites {len(names)}, or [simulation] partition = "iid" or "dirichlet".',
         )
-    if odd := sum(not is_name(name) for name in names):
+    label_of = {_enrolled(name): name for name in names}
+    if len(label_of) < len(names):
+        raise LabelsMismatch(
+            f"{len(names)} sites in these data have {len(label_of)} names, capitals aside.", fix="Give each site a name of its own."
+        )
+    if odd := sum(not is_name(name) for name in label_of):
         raise LabelsMismatch(
             f"{odd} of the {len(names)} sites in these data have names that no site can have; they are not shown here, since they could be "
             "patients'.",
-            fix="Use up to 64 lower-case letters, digits, dots, hyphens and underscores for each site. It will be public.",
+            fix="Use up to 64 letters, digits, dots, hyphens and underscores for each site. It will be public.",
         )
-    return {name: training[np.asarray(data.sites)[data.site_index[training]] == name] for name in sorted(names)}
+    return {name: training[np.asarray(data.sites)[data.site_index[training]] == label_of[name]] for name in sorted(label_of)}
+
+
+def _enrolled(label: str) -> str:
+    """A hospital's folder or label as a roster spells it: without capitals.
+
+    >>> _enrolled("St_Mary")
+    'st_mary'
+    """
+    return label.lower()
 
 
 def _iid(data: Dataset, training: Rows, num_sites: int, rng: np.random.Generator) -> list[Rows]:

@@ -104,7 +104,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
         given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
         _make_home(folder / SITES / site, site, given, shop.site_kind)
-    members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()))
+    members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
     save_prepared(everyone.subset(dealt.holdout), folder / HOLDOUT)
     counts = {

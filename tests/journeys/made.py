@@ -64,8 +64,13 @@ class Quiet:
     def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 
 
-def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, contrast: float = 70, seed: int = 0) -> Path:
-    """An image folder with index.csv: a bar on the left or on the right, brighter by `contrast` than the noise around it (25 wide)."""
+def pictures(
+    folder: Path, *, patients: int = 40, images_each: int = 2, contrast: float = 70, sites: tuple[str, ...] = (), seed: int = 0
+) -> Path:
+    """An image folder with index.csv: a bar on the left or on the right, brighter by `contrast` than the noise around it (25 wide).
+
+    Patients are dealt to `sites` in turn, pairs of them, so that each has both classes; without sites, nobody says whose they are.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     images, rows = [], []
@@ -74,11 +79,12 @@ def pictures(folder: Path, *, patients: int = 40, images_each: int = 2, contrast
         for _ in range(images_each):
             image = rng.normal(90, 25, (16, 16))
             image[3:13, 10 * label + 1 : 10 * label + 5] += contrast
-            rows.append({"row": len(images), "label": label, "patient_id": f"made {patient}"})
+            site = {"site": sites[patient // 2 % len(sites)]} if sites else {}
+            rows.append({"row": len(images), "label": label, "patient_id": f"made {patient}", **site})
             images.append(image.clip(0, 255).astype(np.uint8))
     np.savez(folder / "images.npz", images=np.stack(images))
     with (folder / "index.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["row", "label", "patient_id"])
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return folder
