@@ -38,7 +38,7 @@ from client.imaging.splits import Split
 from client.ledger import Ledger
 from client.release import quantise, release
 from client.steps import Answered, StepStore, Update
-from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally
+from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally, units_of
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_of
 from common.errors import DataNotFound, PlanMismatch
@@ -200,7 +200,7 @@ class Site:
 
     def _released(self, request: TrainRequest) -> ReleasedDelta:
         data = self._data
-        work = self._reserve(request, len(data))
+        work = self._reserve(request, len(units_of(data, self._plan)))
         delta = train_locally(request.weights, data, self._plan, work)
         return release(delta, max_norm=self._plan.aggregation.update_norm)
 

@@ -29,6 +29,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
 from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName, read_site_file
+from client.training.units import units_of
 from common import canonical
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
@@ -99,7 +100,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     folder.mkdir(parents=True, exist_ok=True)
     everyone, intake = _open_all(scenario, data or _make_phantoms(scenario, shop), shop)
     dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
-    _check_budgets(scenario.plan, dealt)
+    _check_budgets(scenario.plan, everyone, dealt)
     for site, rows in dealt.sites.items():
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
         given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
@@ -227,13 +228,16 @@ def _called(number: int, hospitals: int, root: Path) -> str | None:
     return f"hospital folder {number + 1} of {hospitals} in '{root}' (in the order of their names)" if hospitals else None
 
 
-def _check_budgets(plan: Plan, dealt: Spread) -> None:
-    """Find out now, not in round one, whether every site can train the plan. Raises: TooFewPatients, EpsilonImpossible, naming the site."""
+def _check_budgets(plan: Plan, everyone: Dataset, dealt: Spread) -> None:
+    """Find out now, not in round one, whether every site can train the plan.
+
+    Raises: NoPatientId; TooFewPatients, EpsilonImpossible, naming the site.
+    """
     if not plan.is_private:
         return
     for site, rows in dealt.sites.items():
         try:
-            round_charge(plan, rows.size)
+            round_charge(plan, len(units_of(everyone.subset(rows), plan)))
         except PrivacyError as error:
             raise type(error)(f"site '{site}': {error.message}", fix=error.fix) from error
         except TooFewPatients as error:

@@ -1,13 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local training: global weights and a site's images in, a `RawDelta` out.
+"""Local training: global weights and a site's images in, a `RawDelta` out; or a `NoisedSum`, where sites share the noise.
 
-`local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy (and is the only place that knows Opacus); `sampler` and
-`clipping` are the two things that a privacy unit defines; `noise` says where randomness comes from; `evaluation` predicts.
+`local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy (and `per_record` is the only place that knows Opacus);
+`units` says whom the promise is about, `sampler` and `clipping` are what it rests on; `noise` says where randomness comes from;
+`evaluation` predicts.
 """
 
 from client.training.evaluation import predict
-from client.training.local import train_locally
+from client.training.local import noised_sum, train_locally
 from client.training.noise import NoiseSource, SystemNoise, UnsafeSeededNoise
+from client.training.units import Units, units_of
 from client.training.work import LocalWork
 
-__all__ = ["LocalWork", "NoiseSource", "SystemNoise", "UnsafeSeededNoise", "predict", "train_locally"]
+__all__ = [
+    "LocalWork",
+    "NoiseSource",
+    "SystemNoise",
+    "Units",
+    "UnsafeSeededNoise",
+    "noised_sum",
+    "predict",
+    "train_locally",
+    "units_of",
+]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One round at one site: global weights and local images in, a `RawDelta` out.
+"""One round at one site: global weights and local images in; a `RawDelta` out, or, where sites share the noise, a `NoisedSum`.
 
-What the round costs was decided, and paid for on the ledger, before this is called; this module does the work and nothing else. How far
-the weights moved is the only thing it returns: no loss, no accuracy, no count.
+What the round costs was decided, and paid for on the ledger, before this is called; this module does the work and nothing else. What it
+returns is the only thing that training leaves: no loss, no accuracy, no count.
+
+Under fedavg and fedavgm a delta is how far the weights moved. Under fedsgd it is minus the mean gradient of one batch, and nothing moves
+here: the optimiser is the coordinator's.
 """
 
 from client.imaging.dataset import Dataset
@@ -11,7 +14,7 @@ from client.training.bench import bench_for
 from client.training.work import LocalWork
 from common.errors import PrivacyError
 from common.plan import Plan
-from common.update import RawDelta, Weights
+from common.update import NoisedSum, RawDelta, Weights
 
 
 def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> RawDelta:
@@ -19,19 +22,42 @@ def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) 
 
     Shapes: weights (P,), result (P,), float32. Values may be infinite or NaN if training diverged: `release` refuses those.
     Guarantees: same weights, data and work with a seeded noise source give the same bits; the process-wide random state is not touched.
-    Raises: ModelLayout; TooFewPatients; PrivacyError, if the plan is private and the work is not, or the other way round.
+    Raises: ModelLayout; TooFewPatients; NoPatientId; PrivacyError, if the plan is private and the work is not, or the other way round, or
+    if a share of noise is all that this site adds.
     """
     _require_agreement(plan, work)
+    if plan.shares_noise:
+        raise PrivacyError(
+            f"plan '{plan.name}' shares its noise, so what this site trains is private only inside a sum: nothing was trained.",
+            fix="Ask for its noised sum, which leaves masked or not at all.",
+        )
+    trainer = dpsgd if plan.is_private else sgd
     with bench_for(plan, weights) as bench:
         bench.model.module.train()
-        train = dpsgd.train if plan.is_private else sgd.train
-        train(bench, data, plan, work)
+        if plan.training.strategy == "fedsgd":
+            return RawDelta(values=-trainer.gradient(bench, data, plan, work).numpy())
+        trainer.train(bench, data, plan, work)
         return RawDelta(values=bench.model.values.numpy() - weights.values)
 
 
+def noised_sum(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> NoisedSum:
+    """This site's part of one global step: minus the sum of its clipped gradients, plus its share of the noise, in steps of the lattice.
+
+    Shapes: weights (P,) float32, result (P,) int64. `work.noise_multiplier` is the share's own.
+    Guarantees: as `train_locally`; the sum over at least a noise quorum of sites costs what the plan's ledger entry says.
+    Raises: ModelLayout; TooFewPatients; NoPatientId; PrivacyError, if the plan shares no noise or the work has none.
+    """
+    _require_agreement(plan, work)
+    if not plan.shares_noise:
+        raise PrivacyError(
+            f"plan '{plan.name}' shares no noise among sites: nothing was trained.", fix="Train locally, and release a delta."
+        )
+    with bench_for(plan, weights) as bench:
+        bench.model.module.train()
+        return NoisedSum(values=-dpsgd.noised_sums(bench, data, plan, work)())
+
+
 def _require_agreement(plan: Plan, work: LocalWork) -> None:
-    if plan.privacy.unit == "patient" or plan.shares_noise or plan.training.strategy == "fedsgd":
-        raise PrivacyError(f"plan '{plan.name}' asks for training that this version does not do.", fix='Use unit = "record" and fedavgm.')
     if plan.is_private != (work.noise_multiplier is not None):
         promised = f'unit = "{plan.privacy.unit}"'
         raise PrivacyError(

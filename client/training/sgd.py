@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain training, for comparison: the mean gradient of a batch; no clipping, no noise, no privacy."""
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from client.imaging.dataset import Dataset
 from client.training.batches import images, labels, shuffled
@@ -14,10 +17,22 @@ from common.plan import Plan
 
 def train(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> None:
     """Take the work's steps on the bench's model, in place, in batches of at most the plan's size."""
-    model, optimiser = bench.model, optimiser_of(plan.training)
+    optimiser = optimiser_of(plan.training)
+    for slope_P in _gradients(bench, data, plan, work):
+        optimiser.step(bench.model.values, slope_P)
+
+
+def gradient(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Tensor:
+    """The mean gradient of the work's first batch, (P,)."""
+    return next(_gradients(bench, data, plan, work)).clone()
+
+
+def _gradients(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Iterator[Tensor]:
+    """The mean gradient of each batch in turn, at the weights of its moment, (P,); the next overwrites it."""
+    model = bench.model
     seed_dropout(model.module, work.order_seed)
     for rows in shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed):
         model.gradient.zero_()
         logits = model.module(images(data, rows, plan.input))
         torch.autograd.backward(bench.task.loss(logits, labels(data, rows)).mean())
-        optimiser.step(model.values, model.gradient)
+        yield model.gradient

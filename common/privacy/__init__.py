@@ -7,6 +7,7 @@ An `Event` says what was done to the data; only the accountant knows what that i
 from common.privacy.accountant import deltas_pld, epsilon, epsilon_pld
 from common.privacy.budget import own_share_epsilon, plan_charge, round_charge
 from common.privacy.calibration import calibrate
+from common.privacy.discrete import charged_as, noise_of
 from common.privacy.events import Charge, Event, public_count, sampling_rate
 from common.privacy.groups import group_privacy
 from common.privacy.lattice import Lattice, lattice_of
@@ -16,11 +17,13 @@ __all__ = [
     "Event",
     "Lattice",
     "calibrate",
+    "charged_as",
     "deltas_pld",
     "epsilon",
     "epsilon_pld",
     "group_privacy",
     "lattice_of",
+    "noise_of",
     "own_share_epsilon",
     "plan_charge",
     "public_count",

@@ -9,7 +9,8 @@ noise is an integer too. What comes out lies on a grid that no patient's data ha
 
 With local noise the lattice is as fine as float32 gradients are worth. With distributed noise the integers themselves enter the ring of
 secure aggregation, so it is the finest of which a group's sum cannot wrap: a draw has at most `most_drawn` units, but for a chance of
-2^-100, and a share of noise is within 14 standard deviations.
+2^-100, and a share of noise is within 14 standard deviations. A plan is refused where shares are so narrow that their sum is not, to the
+ninth digit of epsilon, the Gaussian that is charged (`discrete.py`).
 """
 
 import math
@@ -19,7 +20,8 @@ from typing import Final
 
 from common.errors import PlanConflict
 from common.plan import Plan
-from common.privacy.calibration import calibrate
+from common.privacy.calibration import LEAST_NOISE, calibrate
+from common.privacy.discrete import charged_as, log_ratio
 from common.privacy.events import sampling_rate
 
 FINEST: Final = 16
@@ -30,6 +32,8 @@ _TAIL: Final = 14.0
 _LOG_CHANCE: Final = 100 * math.log(2)
 _MOST_OVER_PUBLIC: Final = 1.25
 """A public count is more than four fifths of the true one."""
+_MOST_VALUES: Final = 2**28
+_NEGLIGIBLE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +85,36 @@ def most_drawn(batch: int) -> int:
 def lattice_of(plan: Plan) -> Lattice:
     """The lattice of a private plan. Raises: EpsilonImpossible; PlanConflict, if no lattice is fine enough for this plan's cohort."""
     assert plan.privacy.clip_norm is not None
-    if not plan.shares_noise:
-        return Lattice(clip_norm=plan.privacy.clip_norm, fineness=FINEST)
+    fineness = _shared_fineness(plan) if plan.shares_noise else FINEST
+    lattice = Lattice(clip_norm=plan.privacy.clip_norm, fineness=fineness)
+    if (excess := lattice_excess(plan, lattice)) >= _NEGLIGIBLE:
+        width = math.sqrt(_least_variance(plan, lattice))
+        raise PlanConflict(
+            f"one site's noise is only {width:.3g} steps of the lattice wide, and the sum of the shares "
+            f"could cost {excess:.1g} times epsilon more than the Gaussian that is charged, expected below {_NEGLIGIBLE:g}.",
+            fix="Lower max_group, batch or noise_quorum, or ask for a smaller epsilon.",
+        )
+    return lattice
+
+
+def lattice_excess(plan: Plan, lattice: Lattice) -> float:
+    """How much more than epsilon all rounds may cost because noise is discrete, and shared noise a sum: a bound, relative to epsilon.
+
+    Every outcome of a step is as likely as under the mechanism that is charged but for a factor, over all steps and 2^28 coordinates; twice
+    the factor's logarithm is added to epsilon at most.
+    """
+    assert plan.privacy.epsilon is not None
+    steps = (plan.training.rounds + plan.privacy.spare_rounds) * (plan.training.local_steps or 1)
+    shares = plan.noise_quorum - plan.privacy.colluders if plan.shares_noise else 1
+    return 2 * steps * _MOST_VALUES * log_ratio(_least_variance(plan, lattice), shares) / plan.privacy.epsilon
+
+
+def _least_variance(plan: Plan, lattice: Lattice) -> float:
+    """The least variance that one site draws, in steps^2."""
+    return float(charged_as(share_of_noise(plan) if plan.shares_noise else LEAST_NOISE, lattice.clip_steps))
+
+
+def _shared_fineness(plan: Plan) -> int:
     clips = plan.aggregation.max_group * (most_drawn(plan.training.batch) + _TAIL * share_of_noise(plan))
     fineness = min(FINEST, math.floor(math.log2(RING_HALF / clips)))
     if fineness < COARSEST:
@@ -91,7 +123,7 @@ def lattice_of(plan: Plan) -> Lattice:
             f"of the lattice, expected at least {1 << COARSEST}.",
             fix="Lower max_group or batch, or ask for a larger epsilon.",
         )
-    return Lattice(clip_norm=plan.privacy.clip_norm, fineness=fineness)
+    return fineness
 
 
 def longest_share(plan: Plan, num_values: int) -> float:

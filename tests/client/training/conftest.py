@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small made data set and a small plan; every test of training starts from these."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,15 +20,20 @@ MakePlan = Callable[..., Plan]
 def make_dataset() -> MakeDataset:
     """Images of noise on which the class is written as brightness: any working training learns it."""
 
-    def make(records: int = 24, *, size: int = 16, channels: int = 1, classes: int = 2, seed: int = 0) -> Dataset:
+    def make(
+        records: int = 24, *, images_of: Sequence[int] | None = None, size: int = 16, channels: int = 1, classes: int = 2, seed: int = 0
+    ) -> Dataset:
+        """`images_of` each patient; without it, `records` patients of one image. Rows of a patient are not side by side."""
         rng = np.random.default_rng(seed)
+        patients = np.arange(records) if images_of is None else rng.permutation(np.repeat(np.arange(len(images_of)), images_of))
+        records = len(patients)
         labels = rng.integers(0, classes, records)
         base = rng.integers(0, 20000, (records, channels, size, size)) + labels[:, None, None, None] * (40000 // classes)
         return Dataset(
             images=Images(base.astype(np.uint16), np.arange(records)),
             labels=labels,
-            patients=np.arange(records, dtype=np.int32),
-            patient_keys=tuple(f"{index:016x}" for index in range(records)),
+            patients=patients.astype(np.int32),
+            patient_keys=tuple(f"{index:016x}" for index in range(patients.max() + 1)),
             splits=np.zeros(records, dtype=np.int8),
             unit_source="patient_id",
         )

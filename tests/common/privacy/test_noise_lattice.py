@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from common.errors import TooFewPatients
+from common.errors import PlanConflict, TooFewPatients
 from common.plan import Plan, parse
 from common.privacy import round_charge
 from common.privacy.events import public_count
-from common.privacy.lattice import lattice_of, longest_share, most_drawn, plan_noise, share_of_noise
+from common.privacy.lattice import lattice_excess, lattice_of, longest_share, most_drawn, plan_noise, share_of_noise
 
 PLAN = """
 [plan]
@@ -106,3 +106,15 @@ def test_no_share_is_longer_than_the_bound() -> None:
     along[0] = most_drawn(32)
     longest = np.linalg.norm(noise + along, axis=1).max() / 32
     assert longest <= longest_share(plan, size)
+
+
+def test_discrete_noise_costs_no_digit_of_epsilon() -> None:
+    plan = plan_with()
+    assert lattice_excess(plan, lattice_of(plan)) < 1e-14
+    assert lattice_excess(plan, dataclasses.replace(lattice_of(plan), fineness=0)) > 1e-9  # a share is then under two steps wide
+
+
+def test_shares_too_narrow_to_add_up_to_a_gaussian_are_refused() -> None:
+    plan = plan_with(batch=4, max_group=65_536)
+    with pytest.raises(PlanConflict, match="steps of the lattice wide"):
+        lattice_of(dataclasses.replace(plan, privacy=dataclasses.replace(plan.privacy, noise_quorum=65_536)))
