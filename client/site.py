@@ -36,9 +36,9 @@ from client.imaging.dataset import Dataset
 from client.imaging.prepared import load_prepared
 from client.imaging.splits import Split
 from client.ledger import Ledger
-from client.release import quantise, release
+from client.release import on_lattice, quantise, release
 from client.steps import Answered, StepStore, Update
-from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, train_locally, units_of
+from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, noised_sum, train_locally, units_of
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_of
 from common.errors import DataNotFound, PlanMismatch
@@ -50,7 +50,7 @@ from common.privacy import round_charge
 from common.roster import NAME_PATTERN, Roster
 from common.secagg.messages import RoundTag
 from common.secagg.terms import Seat
-from common.update import Layout, QuantisedDelta, ReleasedDelta, Vector, Weights
+from common.update import Layout, NoisedSum, QuantisedDelta, ReleasedDelta, Vector, Weights
 from common.wire import Hello, HelloReply, IdealReply, SecureReply, SecureRequest, Step, TrainReply, TrainRequest
 
 SITE_FILE = "site.toml"
@@ -168,6 +168,11 @@ class Site:
         UpdateError, if training diverged.
         """
         self._allow("plain")
+        if self._plan.shares_noise:
+            raise PlanMismatch(
+                f"plan '{self._plan.name}' shares its noise among sites: no site's own update is private enough to leave in plain floats.",
+                fix="Sum securely, or in a simulation with --aggregation ideal.",
+            )
         update = self._answered(request, lambda: self._released(request))
         assert isinstance(update, ReleasedDelta)
         return TrainReply(step=request.step, site=self.name, update=update)
@@ -193,10 +198,19 @@ class Site:
         return initial_weights(self._plan)
 
     def _quantised(self, request: TrainRequest, roster: Roster) -> QuantisedDelta:
-        """Train, release, quantise. Rounding may be random, so the caller stores what this gives: a repeat is answered from there."""
+        """Train, and put what came of it on the ring's lattice, where a noised sum is already.
+
+        Rounding may be random, so the caller stores what this gives: a repeat is answered from there.
+        """
+        if self._plan.shares_noise:
+            return on_lattice(self._noised(request), grid_of(self._plan, roster))
         member = roster.find(self.name)
         entropy = self._randomness(request, b"rounding").open()
         return quantise(self._released(request), grid_of(self._plan, roster), weight=member.weight if member else 1, entropy=entropy)
+
+    def _noised(self, request: TrainRequest) -> NoisedSum:
+        work = self._reserve(request, len(units_of(self._data, self._plan)))
+        return noised_sum(request.weights, self._data, self._plan, work)
 
     def _released(self, request: TrainRequest) -> ReleasedDelta:
         data = self._data
@@ -216,11 +230,12 @@ class Site:
         noise = self._randomness(request)
         if not self._plan.is_private:
             return LocalWork(steps=self._plain_steps(num_units), noise_multiplier=None, order_seed=order, noise=noise)
-        event = round_charge(self._plan, num_units).outside
+        charge = round_charge(self._plan, num_units)
+        event = charge.outside
         self._ledger.reserve(
             event, spec=self._plan.privacy, plan=step.plan, session=step.session.hex(), number=step.round, attempt=step.attempt
         )
-        return LocalWork(steps=event.steps, noise_multiplier=event.noise_multiplier, order_seed=order, noise=noise)
+        return LocalWork(steps=event.steps, noise_multiplier=charge.own_share.noise_multiplier, order_seed=order, noise=noise)
 
     def _randomness(self, request: TrainRequest, *purpose: bytes) -> NoiseSource:
         """The system's, or in a simulation that was asked for it a stream of this site, step, model and purpose alone."""
