@@ -26,7 +26,6 @@ from common.durable import OWNER_ONLY, write_atomically
 from common.errors import CheckpointCorrupt
 from common.secagg import durable
 from common.secagg.model import Reference
-from common.secagg.quantise import Grid
 from common.secagg.site import Record
 
 _FOLDER_MODE: Final = 0o700
@@ -50,12 +49,12 @@ class AttemptStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def record(self, grid: Grid) -> Record:
+    def record(self) -> Record:
         """Where this site stands; at the beginning, if it never stood anywhere. Raises: CheckpointCorrupt."""
         content, update = self._record.read(), self._update.read()
         if content is None:
             return Record()
-        return durable.load_record(content, update=None if update is None else durable.load_update(update, grid))
+        return durable.load_record(content, update=None if update is None else durable.load_update(update))
 
     def keep(self, before: Record, after: Record) -> None:
         """Write down what a step changed; only then may its reply be sent. Raises: DiskFull."""

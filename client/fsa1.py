@@ -50,7 +50,7 @@ class Desk:
 def answer(desk: Desk, request: SecureRequest) -> SecureReply:
     """Answer one step. Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name, and what training raises."""
     with desk.store.locked():
-        record = desk.store.record(desk.seat.terms.grid)
+        record = desk.store.record()
         outcome = _handle(desk, record, request)
         desk.store.keep(record, outcome.record)
         if outcome.reply is None:

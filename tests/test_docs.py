@@ -11,7 +11,7 @@ import pytest
 from common import errors
 from common.secagg import checks
 from common.secagg.terms import threshold
-from tests.attacks import lies, lies_about_survivors, lies_about_the_cohort, lies_in_headers
+from tests.attacks import lies, lies_about_kinds, lies_about_survivors, lies_about_the_cohort, lies_in_headers
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -101,7 +101,7 @@ def test_every_error_in_the_tree_has_its_code() -> None:
 
 
 def test_the_protocol_page_counts_attacks_and_checks_rightly() -> None:
-    assert all((lies_in_headers, lies_about_the_cohort, lies_about_survivors))  # importing them registered their attacks
+    assert all((lies_in_headers, lies_about_kinds, lies_about_the_cohort, lies_about_survivors))  # importing them registered their attacks
     assert re.findall(r"(\d+) lies of a coordinator", PROTOCOL) == [str(len(lies.ATTACKS))]
     assert re.findall(r"each of the (\d+) checks", PROTOCOL) == [str(sum(map(len, checks.TABLE.values())))]
 

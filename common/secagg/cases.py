@@ -11,7 +11,7 @@ from common.secagg.messages import Cohort, Deliveries, Down, Header, Keys, Quoru
 from common.secagg.model import Offer
 from common.secagg.quantise import QuantisedUpdate
 from common.secagg.stages import Confirmed, Keyed, MaskedOut, Peer, Shared
-from common.secagg.terms import Seat, Terms
+from common.secagg.terms import Seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Arrival:
     """Bytes, before they are read."""
 
     control: bytes
-    terms: Terms
+    seat: Seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Addressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """1 down: a round begins."""
+    """1 down: a round begins. The seat is turned to the header's kind, if the plan has it."""
 
     message: Down
     header: Header

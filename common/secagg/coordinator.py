@@ -81,8 +81,11 @@ class Inviting:
 
     chair: Chair
     tag: RoundTag
-    kind: Kind = Kind.UPDATE
     abandons: tuple[Signed, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return self.chair.terms.kind
 
     @property
     def header(self) -> bytes:

@@ -17,11 +17,12 @@ from common.errors import CheckpointCorrupt, MessageFormat
 from common.secagg import codec
 from common.secagg.memory import Memory
 from common.secagg.messages import Keys
-from common.secagg.quantise import Grid, QuantisedUpdate
+from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Answer, Record
 from common.secagg.stages import Confirmed, GivenUp, Invited, Keyed, Listening, MaskedOut, Released, Shared, Stage
 
-_TITLE: Final = b"FSA1 site record 1\n"
+_TITLE: Final = b"FSA1 site record 2\n"
+_WORDS: Final = {size.to_bytes(8, "big"): np.dtype(name) for size, name in ((2, "uint16"), (4, "uint32"))}
 _KINDS: Final[tuple[type[Stage], ...]] = (Listening, Invited, Keyed, Shared, MaskedOut, Confirmed, Released, GivenUp)
 
 
@@ -43,14 +44,15 @@ def living_update(record: Record) -> QuantisedUpdate | None:
 
 
 def save_update(update: QuantisedUpdate) -> bytes:
-    return update.weight.to_bytes(8, "big") + bytes(update.to_bytes())
+    return update.weight.to_bytes(8, "big") + update.body.itemsize.to_bytes(8, "big") + bytes(update.to_bytes())
 
 
-def load_update(data: bytes, grid: Grid) -> QuantisedUpdate:
+def load_update(data: bytes) -> QuantisedUpdate:
     """Raises: CheckpointCorrupt for bytes that are no whole number of words."""
-    if len(data) < 8 or (len(data) - 8) % grid.word.itemsize:
+    word = _WORDS.get(data[8:16])
+    if word is None or (len(data) - 16) % word.itemsize:
         raise _corrupt("update", "has no whole number of ring words")
-    body = np.frombuffer(data, dtype=grid.word.newbyteorder("<"), offset=8).astype(grid.word)
+    body = np.frombuffer(data, dtype=word.newbyteorder("<"), offset=16).astype(word)
     return QuantisedUpdate(body=body, weight=int.from_bytes(data[:8], "big"))
 
 

@@ -253,7 +253,7 @@ def read_up(control: bytes, *, versions: frozenset[int], ring_bits: int, limit: 
     """Raises: MessageTooLarge, MessageFormat, UnknownVersion."""
     check_size(control, limit=limit)
     check_magic(control)
-    check_version(control, versions=versions, ring_bits=ring_bits)
+    check_version(control, versions=versions, words=frozenset({ring_bits}))
     return codec.read(Up, control, what="a message from a site")
 
 
@@ -287,12 +287,12 @@ def check_magic(control: bytes) -> None:
         raise MessageFormat("a message does not begin as FSA1 messages do.", fix="Check that the sender is a fedward of this plan.")
 
 
-def check_version(control: bytes, *, versions: frozenset[int], ring_bits: int) -> None:
+def check_version(control: bytes, *, versions: frozenset[int], words: frozenset[int]) -> None:
     """Before anything else is read: what follows the version may be laid out in ways that are not known here."""
     version, bits = int.from_bytes(control[4:12], "big"), int.from_bytes(control[12:20], "big")
-    if version not in versions or bits != ring_bits:
+    if version not in versions or bits not in words:
         raise UnknownVersion(
-            f"a message is FSA1 version {version} with {bits}-bit words, spoken here: {sorted(versions)} with {ring_bits}-bit words.",
+            f"a message is FSA1 version {version} with {bits}-bit words, spoken here: {sorted(versions)} with {sorted(words)}-bit words.",
             fix="Bring both ends to the same version of fedward and the same plan.",
         )
 

@@ -42,15 +42,15 @@ def digest(values: NDArray[np.float32], layout: bytes) -> bytes:
 
 
 def check_layout(offer: Offer, terms: Terms) -> None:
-    if offer.values.dtype != np.float32 or offer.values.shape != (terms.num_values,):
+    if offer.values.dtype != np.float32 or offer.values.shape != (terms.model_size,):
         raise ModelLayout(
-            f"the model is {offer.values.dtype} of shape {offer.values.shape}, expected float32 of shape ({terms.num_values},).",
+            f"the model is {offer.values.dtype} of shape {offer.values.shape}, expected float32 of shape ({terms.model_size},).",
             fix="Both sides must build the model from the same plan and version of fedward.",
         )
 
 
 def check_digest(offer: Offer, terms: Terms, announced: bytes) -> None:
-    found = digest(offer.values, terms.layout)
+    found = digest(offer.values, terms.model_layout)
     if found != announced:
         raise ModelHash(f"the model has digest {found.hex()[:16]}, announced was {announced.hex()[:16]}.", fix="Ask for the round again.")
 

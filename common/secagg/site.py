@@ -72,13 +72,13 @@ def handle(seat: Seat, record: Record, control: bytes, *, now: int, offer: Offer
     site's ledger and audit heads, which a fresh announcement carries.
     Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name; the record is then unchanged, and nothing may be sent.
     """
-    checks.run(cases.Arrival(control=control, terms=seat.terms))
+    checks.run(cases.Arrival(control=control, seat=seat))
     message = codec.read(Down, control, what="a message from the coordinator")
     checks.run(cases.Addressed(message=message, seat=seat))
     request = hashlib.sha256(control).digest()
     if message.step is Step.KEYS:
         return _begin(seat, record, message, request, now=now, offer=offer, heads=heads or Heads())
-    _check_attempt(record, message)
+    seat = seat.turned_to(_check_attempt(record, message))
     if stored := record.answer(message.step):
         return _repeat(seat, record, stored, request)
     stage, reply, vector = _STEPS[message.step](seat, record.stage, message, now)
@@ -94,6 +94,7 @@ def join(seat: Seat, record: Record, update: QuantisedUpdate, *, heads: Heads | 
     invited = record.stage
     if not isinstance(invited, Invited):
         raise _out_of_turn("an update", record.stage)
+    seat = seat.turned_to(invited.kind)
     checks.run(cases.Update(update=update, seat=seat))
     stage, reply = invited.join(update, seat, heads or Heads())
     answers = tuple(replace(answer, reply=reply) for answer in record.answers)
@@ -113,9 +114,10 @@ def _begin(seat: Seat, record: Record, message: Down, request: bytes, *, now: in
     if stored and stored.request == request:
         return Outcome(record=record, reply=stored.reply or None)
     header = codec.read(Header, message.body, what="a header")
+    seat = seat.turned_to(header.kind)
     checks.run(cases.Invitation(message=message, header=header, seat=seat, memory=record.memory, now=now))
     _check_offer(seat, record, header, offer)
-    memory = record.memory.accept(header.tag, roster_epoch=seat.roster.epoch, with_model=header.kind is not Kind.STAT)
+    memory = record.memory.accept(header.tag, header.kind, roster_epoch=seat.roster.epoch)
     earlier = record.stage
     if not isinstance(earlier, Listening) and _same_round(earlier, header):
         if isinstance(earlier, Released):
@@ -135,7 +137,7 @@ def _begin(seat: Seat, record: Record, message: Down, request: bytes, *, now: in
 
 
 def _check_offer(seat: Seat, record: Record, header: Header, offer: Offer | None) -> None:
-    if header.kind is Kind.STAT:
+    if not header.kind.has_model:
         return
     if offer is None:
         raise ModelHash("a header came without its model.", fix="Ask for the round again.")
@@ -146,13 +148,20 @@ def _same_round(stage: Invited | Keyed | Shared | MaskedOut | Confirmed | Releas
     return (stage.tag.session, stage.tag.round, stage.kind) == (header.tag.session, header.tag.round, header.kind)
 
 
-def _check_attempt(record: Record, message: Down) -> None:
+def _check_attempt(record: Record, message: Down) -> Kind:
+    """What this site is summing, if the message belongs to it."""
     if message.rt in record.memory.over:
         raise RoundExpired("a message belongs to an attempt that was given up or overtaken here.", fix="Begin a new attempt.")
-    if isinstance(record.stage, Listening) or message.rt != record.stage.tag.rt:
+    stage = record.stage
+    if isinstance(stage, Listening) or _named(message) != (stage.tag.version, stage.tag.ring_bits, stage.tag.rt):
         raise RoundTagMismatch(
             "a message belongs to a round, attempt or model that is not this site's current one.", fix="Begin a new round."
         )
+    return stage.kind
+
+
+def _named(message: Down) -> tuple[int, int, bytes]:
+    return message.version, message.ring_bits, message.rt
 
 
 def _repeat(seat: Seat, record: Record, stored: Answer, request: bytes) -> Outcome:

@@ -282,6 +282,16 @@ def announce(tag: RoundTag, kind: Kind, update: QuantisedUpdate, seat: Seat, hea
     return Keyed(tag=tag, kind=kind, secrets=secrets, announcement=announcement, update=update), reply
 
 
+def signers(said: tuple[Signed, ...], peers: tuple[Peer, ...], tag: RoundTag, step: Step, body: bytes) -> frozenset[str]:
+    """Which of the peers are behind these signatures over `body`; each counts once."""
+    identity = {peer.site_id: peer.identity for peer in peers}
+    return frozenset(
+        each.site_id
+        for each in said
+        if each.site_id in identity and messages.site_signed(dataclasses.replace(each, body=body), tag, step, identity[each.site_id])
+    )
+
+
 def give_up(stage: Living, seat: Seat) -> tuple[GivenUp, bytes]:
     """Sign that this attempt's shares will never leave this site, and forget its keys."""
     ended = GivenUp(

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both ends agreed on before a round begins, and who sits at this end.
 
-`Terms` come from the plan and are the same everywhere; nothing in them is ever taken from a message. The threshold is computed here by
-each party for itself: t = max(floor(2n/3) + 1, minimum cohort, noise quorum). Two quorums of t then overlap in 2t - n > n/3 sites, more
-than the colluders that are assumed, so no two survivor sets of one round can both be confirmed (Bonawitz et al. 2017, theorem 6.5).
+`Terms` come from the plan and are the same everywhere; nothing in them is ever taken from a message. Each kind of sum that the plan has is
+under terms of its own: updates, and where the plan asks for them statistics and evaluations, which are added in the same way.
+
+The threshold is computed here by each party for itself: t = max(floor(2n/3) + 1, minimum cohort, noise quorum). Two quorums of t then
+overlap in 2t - n > n/3 sites, more than the colluders that are assumed, so no two survivor sets of one round can both be confirmed
+(Bonawitz et al. 2017, theorem 6.5).
 
     >>> [threshold(n, minimum=3) for n in (3, 4, 5, 7, 10, 20, 50, 200)]
     [3, 3, 4, 5, 7, 14, 34, 134]
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
@@ -24,36 +27,50 @@ VERSION: Final = 1
 
 
 class Kind(IntEnum):
-    """What is being summed."""
+    """What is being summed: updates of the model, a statistic of the data, or how many patients the model judges how."""
 
     UPDATE = 1
     STAT = 2
     EVAL = 3
 
+    @property
+    def turn(self) -> int:
+        """When its time comes in a round: statistics first, then the model is judged, then trained."""
+        return (Kind.STAT, Kind.EVAL, Kind.UPDATE).index(self)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the global model comes with the header."""
+        return self is not Kind.STAT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """The plan as the protocol sees it.
+    """The plan as the protocol sees it, for one kind of sum.
 
-    `max_norm` bounds one site's vector (C_update, plus the public noise bound where noise is added before masking); `step_norm` bounds
-    how far the global model may move in a round (C_update / (1 - momentum), plus the same). `members` are the sites that may share a
-    cohort with this one: its group, where the plan groups large cohorts. `max_rounds` ends the plan: a coordinator that could name any
-    round could also claim that the model had any number of rounds to move in.
+    `layout` and `num_values` are those of the vector that is summed; an update's are the model's own, and no two kinds have the same
+    layout, which is in every round's tag. `max_norm` bounds one site's vector (C_update, plus the public noise bound where noise is
+    added before masking); `step_norm` bounds how far the global model may move in a round (C_update / (1 - momentum), plus the same).
+    `members` are the sites that may share a cohort with this one: its group, where the plan groups large cohorts. `rounds` are those in
+    which the plan has this sum, and they end: a coordinator that could name any round could also claim that the model had any number of
+    rounds to move in.
     """
 
+    kind: Kind = Kind.UPDATE
     plan: bytes
     layout: bytes
     num_values: int
+    model_layout: bytes
+    model_size: int
     initial_model: bytes
     members: frozenset[str]
     grid: Grid
     max_norm: float
     step_norm: float
     max_cohort: int
-    max_rounds: int
+    rounds: range
     min_cohort: int = 5
     noise_quorum: int = 0
-    kinds: frozenset[Kind] = frozenset({Kind.UPDATE})
     versions: frozenset[int] = frozenset({VERSION})
 
     @property
@@ -78,7 +95,8 @@ def threshold(cohort_size: int, *, minimum: int = FLOOR) -> int:
 class Seat:
     """A site at the table: its name, its key, the terms it approved, the roster it verified, its source of randomness.
 
-    `workers` is how many threads may make masks; the result does not depend on it.
+    `beside` are the terms of what the plan sums beside updates. `workers` is how many threads may make masks; the result does not depend
+    on it.
     """
 
     site_id: str
@@ -86,12 +104,22 @@ class Seat:
     terms: Terms
     roster: Roster
     entropy: Entropy = field(repr=False)
+    beside: tuple[Terms, ...] = ()
     workers: int = 1
+
+    @property
+    def words(self) -> frozenset[int]:
+        """The sizes of ring words that are spoken here."""
+        return frozenset(terms.grid.ring_bits for terms in (self.terms, *self.beside))
+
+    def turned_to(self, kind: Kind) -> "Seat":
+        """The same seat under the terms of another kind; as it is, if the plan has no such sum."""
+        return next((replace(self, terms=terms) for terms in self.beside if terms.kind is kind), self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chair:
-    """The coordinator at the table. It needs no randomness: everything it says follows from what it heard."""
+    """The coordinator at the table, for one kind of sum. It needs no randomness: everything it says follows from what it heard."""
 
     signer: SigningKey
     terms: Terms

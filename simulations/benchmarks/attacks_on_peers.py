@@ -239,13 +239,15 @@ def _table(num_sites: int) -> tuple[Chair, dict[str, Seat], messages.RoundTag]:
         plan=bytes(32),
         layout=layout,
         num_values=32,
+        model_layout=layout,
+        model_size=32,
         initial_model=initial,
         members=frozenset(names),
         grid=Grid.for_cohort(num_sites, coordinate_range=1.0),
         max_norm=1.0,
         step_norm=1.0,
         max_cohort=num_sites,
-        max_rounds=1,
+        rounds=range(1, 2),
     )
     seats = {s: Seat(site_id=s, signer=consortium.sites[s], terms=terms, roster=consortium.roster, entropy=os.urandom) for s in names}
     tag = messages.RoundTag(

@@ -73,13 +73,15 @@ class _Table:
             plan=bytes(32),
             layout=_LAYOUT,
             num_values=num_values,
+            model_layout=_LAYOUT,
+            model_size=num_values,
             initial_model=bytes(32),
             members=frozenset(names),
             grid=Grid.for_cohort(max(3, num_sites), coordinate_range=1.0, ring_bits=ring_bits),
             max_norm=1.0,
             step_norm=1.0,
             max_cohort=num_sites,
-            max_rounds=1,
+            rounds=range(1, 2),
             min_cohort=3,
         )
         self.seats = {

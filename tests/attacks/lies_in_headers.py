@@ -22,7 +22,7 @@ from common.secagg.site import burn
 from common.secagg.terms import Kind
 from simulations.consortium import MONTH_S, found
 from tests.attacks.lies import VICTIM, Lie, as_signed, attack, invite, masked, raw, say
-from tests.common.secagg.federation import LAYOUT, NOW, Federation, seeded
+from tests.common.secagg.federation import LAYOUT, LAYOUTS, NOW, Federation, seeded
 
 
 @attack("E_MSG_TOO_LARGE")
@@ -113,9 +113,9 @@ def another_plan(f: Federation) -> Lie:
     return Lie(control=invite(f, plan=bytes(32)))
 
 
-@attack("E_PLAN_MISMATCH", kinds=frozenset({Kind.UPDATE}))
+@attack("E_PLAN_MISMATCH", kinds=[Kind.UPDATE])
 def statistic_that_the_plan_does_not_ask(f: Federation) -> Lie:
-    return Lie(control=Inviting(chair=f.chair, tag=f.tag, kind=Kind.STAT).header)
+    return Lie(control=say(f, Step.KEYS, Header(tag=f.tag, kind=Kind.STAT)))
 
 
 @attack("E_MODEL_LAYOUT")
@@ -203,7 +203,8 @@ def crafted_model_far_from_the_last(f: Federation) -> Lie:
 def crafted_model_smuggled_in_by_a_statistic(f: Federation) -> Lie:
     """A statistic comes without a model; the digest in its header must not count as a model seen."""
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
-    f.tell(VICTIM, Inviting(chair=f.chair, tag=replace(f.tag, model=digest(values, LAYOUT)), kind=Kind.STAT).header)
+    tag = replace(f.tag, layout=LAYOUTS[Kind.STAT], model=digest(values, LAYOUT))
+    f.tell(VICTIM, say(f, Step.KEYS, Header(tag=tag, kind=Kind.STAT), tag=tag))
     return Lie(control=invite(f, round=2, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
 
 

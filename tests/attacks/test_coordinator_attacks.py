@@ -8,11 +8,11 @@ from common.errors import FedwardError
 from common.secagg import checks
 from common.secagg.messages import Step
 from common.secagg.site import handle, join
-from tests.attacks import lies_about_survivors, lies_about_the_cohort, lies_in_headers
+from tests.attacks import lies_about_kinds, lies_about_survivors, lies_about_the_cohort, lies_in_headers
 from tests.attacks.lies import ATTACKS, Lie, make
 from tests.common.secagg.federation import Federation
 
-LIES = (lies_in_headers, lies_about_the_cohort, lies_about_survivors)  # importing them registered their attacks
+LIES = (lies_in_headers, lies_about_kinds, lies_about_the_cohort, lies_about_survivors)  # importing them registered their attacks
 
 
 def tell(f: Federation, lie: Lie) -> None:

@@ -101,6 +101,15 @@ def test_a_site_of_another_kind_is_laid_aside() -> None:
     assert agree(f, replies | {ROGUE: spoilt}) == {ROGUE: "E_PLAN_MISMATCH"}
 
 
+def test_what_was_said_for_one_kind_is_laid_aside_in_another() -> None:
+    """The rogue announced itself for an evaluation, and shows that when it is asked to train."""
+    f = federation(5)
+    f.turn_to(Kind.EVAL)
+    judged = announced(f)
+    f.turn_to(Kind.UPDATE, round_number=f.tag.round)
+    assert agree(f, announced(f) | {ROGUE: judged[ROGUE]}) == {ROGUE: "E_ROUND_TAG"}
+
+
 @pytest.mark.parametrize("point", sorted(keys._SMALL_ORDER), ids=lambda point: point.hex()[:8])
 def test_a_key_of_small_order_is_laid_aside(point: bytes) -> None:
     f = federation(5)

@@ -27,17 +27,14 @@ def store(folder: Path) -> AttemptStore:
     return AttemptStore(folder / "fsa1", power_cut_safe=False)
 
 
-GRID = federation().terms.grid
-
-
 def test_a_site_that_never_took_part_stands_at_the_beginning(tmp_path: Path) -> None:
-    assert store(tmp_path).record(GRID) == Record()
+    assert store(tmp_path).record() == Record()
     assert store(tmp_path).reference() is None
 
 
 def test_another_process_finds_record_and_update(tmp_path: Path, joined: Record) -> None:
     store(tmp_path).keep(Record(), joined)
-    found = store(tmp_path).record(GRID)
+    found = store(tmp_path).record()
     assert isinstance(found.stage, Keyed)
     assert isinstance(joined.stage, Keyed)
     assert found == joined
@@ -68,7 +65,7 @@ def test_a_torn_file_is_refused_by_name(tmp_path: Path, joined: Record, name: st
     [path] = (tmp_path / "fsa1").glob(f"{name}-*")
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointCorrupt):
-        kept.reference() if name == "model" else kept.record(GRID)
+        kept.reference() if name == "model" else kept.record()
 
 
 def test_the_last_model_comes_back_with_its_round(tmp_path: Path) -> None:

@@ -20,8 +20,13 @@ from simulations.consortium import Consortium, found
 
 NOW = 1_800_000_000
 LAYOUT = hashlib.sha256(b"layout").digest()
+LAYOUTS = {Kind.UPDATE: LAYOUT, Kind.STAT: hashlib.sha256(b"statistic").digest(), Kind.EVAL: hashlib.sha256(b"evaluation").digest()}
 PLAN = hashlib.sha256(b"plan").digest()
 SESSION = bytes(range(16))
+
+
+ROUNDS = {Kind.UPDATE: range(1, 1001), Kind.STAT: range(1, 2), Kind.EVAL: range(3, 1002, 2)}
+"""The plan of these federations: a statistic at the start, every second model judged."""
 
 
 def seeded(*key: Any) -> Callable[[int], bytes]:
@@ -52,6 +57,17 @@ class Federation:
     def terms(self) -> Terms:
         return self.chair.terms
 
+    @property
+    def kind(self) -> Kind:
+        return self.terms.kind
+
+    def turn_to(self, kind: Kind, *, round_number: int | None = None) -> None:
+        """What follows is a sum of this kind, in the first round that has one or the one named."""
+        terms = self.seats[self.site_ids[0]].turned_to(kind).terms
+        number = terms.rounds[0] if round_number is None else round_number
+        self.chair = replace(self.chair, terms=terms)
+        self.tag = replace(self.tag, layout=terms.layout, ring_bits=terms.grid.ring_bits, round=number, attempt=0)
+
     def offer(self, site_id: str = "") -> Offer:
         return Offer(values=self.weights_now, reference=Reference(values=self.weights_now, round=0))
 
@@ -75,7 +91,8 @@ class Federation:
         seat = self.seats[site_id]
         member = seat.roster.find(site_id)
         assert member is not None
-        random = np.random.default_rng(int.from_bytes(hashlib.sha256(repr((site_id, self.tag.round)).encode()).digest()[:8], "big"))
+        what = (site_id, self.tag.round) if self.kind is Kind.UPDATE else (site_id, self.tag.round, self.kind)
+        random = np.random.default_rng(int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big"))
         delta = random.standard_normal(self.terms.num_values).astype(np.float32)
         delta *= np.float32(0.9 * self.terms.max_norm / max(1e-9, float(np.linalg.norm(delta))))
         return quantise(delta, self.terms.grid, weight=member.weight, entropy=seeded("round", site_id))
@@ -150,6 +167,7 @@ def federation(
     *,
     min_cohort: int = 3,
     ring_bits: Any = 32,
+    kinds: Collection[Kind] = tuple(Kind),
     weights: Mapping[str, int] | None = None,
     max_weight: int = 1,
     seed: Any = 0,
@@ -162,19 +180,23 @@ def federation(
         plan=PLAN,
         layout=LAYOUT,
         num_values=num_values,
+        model_layout=LAYOUT,
+        model_size=num_values,
         initial_model=model.digest(weights_now, LAYOUT),
         members=frozenset(names),
         grid=Grid.for_cohort(max(8, num_sites), coordinate_range=1.0, ring_bits=ring_bits, max_weight=max_weight),
         max_norm=1.0,
         step_norm=1.0,
         max_cohort=max(8, num_sites),
-        max_rounds=1000,
+        rounds=ROUNDS[Kind.UPDATE],
         min_cohort=min_cohort,
-        kinds=frozenset(Kind),
     )
     terms = replace(terms, **changes)
+    beside = tuple(_beside(terms, kind) for kind in kinds if kind is not Kind.UPDATE)
     seats = {
-        name: Seat(site_id=name, signer=consortium.sites[name], terms=terms, roster=consortium.roster, entropy=seeded(name, seed))
+        name: Seat(
+            site_id=name, signer=consortium.sites[name], terms=terms, roster=consortium.roster, entropy=seeded(name, seed), beside=beside
+        )
         for name in names
     }
     tag = RoundTag(
@@ -196,3 +218,9 @@ def federation(
         tag=tag,
         records={name: Record() for name in names},
     )
+
+
+def _beside(terms: Terms, kind: Kind) -> Terms:
+    """The same agreement for a short vector of counts, in words of 32 bits whatever updates have."""
+    grid = Grid.for_cohort(terms.max_cohort, coordinate_range=64.0)
+    return replace(terms, kind=kind, layout=LAYOUTS[kind], num_values=5, grid=grid, max_norm=64.0, rounds=ROUNDS[kind])

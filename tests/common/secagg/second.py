@@ -20,6 +20,8 @@ from Crypto.PublicKey import ECC
 from Crypto.Signature import eddsa
 
 P = 2**256 + 297
+UPDATE, STAT, EVAL = 1, 2, 3
+TURNS = (STAT, EVAL, UPDATE)
 KEYS, SHARE, MASK, CONFIRM, UNMASK, ABANDON = 1, 2, 3, 4, 5, 6
 STEPS = {KEYS: "KEYS", SHARE: "SHARE", MASK: "MASK", CONFIRM: "CONFIRM", UNMASK: "UNMASK", ABANDON: "ABANDON"}
 GRACE = 86400
@@ -255,7 +257,7 @@ def parse_roster(text: str) -> tuple[dict[str, dict[str, Any]], bytes, bytes, in
 
 @dataclass
 class Site:
-    """A site with a fixed stream of randomness and a fixed update."""
+    """A site with a fixed stream of randomness and a fixed update, and what it would add of other kinds."""
 
     name: str
     seed: bytes
@@ -268,7 +270,7 @@ class Site:
     tag: Tag | None = None
     kind: int = 0
     answers: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
-    marks: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    marks: dict[bytes, tuple[tuple[int, int, int], bytes]] = field(default_factory=dict)
     models: set[bytes] = field(default_factory=set)
     over: list[bytes] = field(default_factory=list)
     s: dict[str, Any] = field(default_factory=dict)
@@ -278,6 +280,14 @@ class Site:
         assert len(out) == n
         return out
 
+    def of(self, kind: int) -> dict[str, Any]:
+        """The terms of one kind of sum."""
+        return next((self.terms | beside for beside in self.terms["beside"] if beside["kind"] == kind), self.terms)
+
+    @property
+    def ring_bits(self) -> int:
+        return int(self.of(self.kind)["ring_bits"])
+
     def handle(self, control: bytes, now: int, offer: dict[str, Any]) -> tuple[bytes, bytes]:
         """(reply, vector); both empty while it trains."""
         refuse_if(len(control) > 65536 + 4096 * self.terms["max_cohort"], "E_MSG_TOO_LARGE")
@@ -285,7 +295,8 @@ class Site:
         r = Reader(control)
         r.take(4)
         version, ring_bits = r.u64(), r.u64()
-        refuse_if(version not in self.terms["versions"] or ring_bits != self.terms["ring_bits"], "E_VERSION")
+        spoken = {terms["ring_bits"] for terms in (self.terms, *self.terms["beside"])}
+        refuse_if(version not in self.terms["versions"] or ring_bits not in spoken, "E_VERSION")
         step, rt, body, signature = r.one_of(*STEPS), r.take(32), r.blob(), r.take(64)
         r.end()
         coordinator = parse_roster(self.roster)[1]
@@ -294,7 +305,9 @@ class Site:
         if step == KEYS:
             return self.begin(Reader(body), (version, ring_bits, rt), request, now, offer)
         refuse_if(rt in self.over, "E_EXPIRED")
-        refuse_if(self.tag is None or self.stage == "Listening" or rt != self.tag.rt, "E_ROUND_TAG")
+        refuse_if(self.tag is None or self.stage == "Listening", "E_ROUND_TAG")
+        assert self.tag is not None
+        refuse_if((version, ring_bits, rt) != (self.tag.version, self.tag.ring_bits, self.tag.rt), "E_ROUND_TAG")
         if step in self.answers:
             refuse_if(self.answers[step][0] != request, "E_EQUIVOCATION")
             refuse_if(step == MASK and self.stage not in ("Masked", "Confirmed"), "E_STATE")
@@ -321,14 +334,19 @@ class Site:
         _, _, roster, epoch, validity = parse_roster(self.roster)
         refuse_if((tag.version, tag.ring_bits, tag.rt) != outer, "E_ROUND_TAG")
         refuse_if(tag.plan.hex() != self.terms["plan"], "E_PLAN_MISMATCH")
-        refuse_if(kind not in self.terms["kinds"] or tag.round > self.terms["max_rounds"], "E_PLAN_MISMATCH")
-        refuse_if(tag.layout.hex() != self.terms["layout"], "E_MODEL_LAYOUT")
+        terms = self.of(kind)
+        refuse_if(terms["kind"] != kind, "E_PLAN_MISMATCH")
+        refuse_if(tag.ring_bits != terms["ring_bits"], "E_VERSION")
+        refuse_if(tag.round not in range(*terms["rounds"]), "E_PLAN_MISMATCH")
+        refuse_if(tag.layout.hex() != terms["layout"], "E_MODEL_LAYOUT")
         refuse_if(tag.roster != roster, "E_ROSTER_CHANGED")
         refuse_if(not validity[0] - GRACE <= now <= validity[1] + GRACE, "E_ROSTER_EXPIRED")
-        here, mark = (tag.round, tag.attempt), self.marks.get(tag.session)
-        refuse_if(mark and here < mark, "E_REPLAY")
-        refuse_if(mark and here == mark, "E_EQUIVOCATION")
-        if kind != 2:
+        here, mark = (tag.round, TURNS.index(kind), tag.attempt), self.marks.get(tag.session)
+        if mark:
+            refuse_if(here < mark[0], "E_REPLAY")
+            refuse_if(here == mark[0], "E_EQUIVOCATION")
+            refuse_if(tag.round == mark[0][0] and tag.model != mark[1], "E_EQUIVOCATION")
+        if kind != STAT:
             self.check_model(tag, offer)
         again = self.tag is not None and self.stage != "Listening"
         if again and self.tag and (self.tag.session, self.tag.round, self.kind) == (tag.session, tag.round, kind):
@@ -339,8 +357,8 @@ class Site:
         assert epoch
         if self.tag is not None and self.stage != "Listening":
             self.over.append(self.tag.rt)
-        self.marks[tag.session] = here
-        if kind != 2:
+        self.marks[tag.session] = here, tag.model
+        if kind != STAT:
             self.models.add(tag.model)
         living = self.tag is not None and self.stage not in ("Listening", "Invited", "Released") and not again
         self.tag, self.kind, self.stage = tag, kind, "Invited"
@@ -349,8 +367,8 @@ class Site:
 
     def check_model(self, tag: Tag, offer: dict[str, Any]) -> None:
         raw, reference = bytes.fromhex(offer["values"]), offer["reference"]
-        refuse_if(len(raw) != 4 * self.terms["num_values"], "E_MODEL_LAYOUT")
-        refuse_if(H(b"fedward model 1", tag.layout, raw) != tag.model, "E_MODEL_HASH")
+        refuse_if(len(raw) != 4 * self.terms["model_size"], "E_MODEL_LAYOUT")
+        refuse_if(H(b"fedward model 1", bytes.fromhex(self.terms["model_layout"]), raw) != tag.model, "E_MODEL_HASH")
         values = struct.unpack(f"<{len(raw) // 4}f", raw)
         refuse_if(not all(map(math.isfinite, values)), "E_MODEL_NONFINITE")
         if tag.model.hex() == self.terms["initial_model"] or tag.model in self.models:
@@ -363,7 +381,6 @@ class Site:
 
     def check_retry(self, tag: Tag, abandons: list[tuple[str, bytes, bytes]]) -> None:
         assert self.tag is not None
-        refuse_if(tag.model != self.tag.model, "E_EQUIVOCATION")
         if not self.s.get("sent"):
             return
         refuse_if(not abandons, "E_ALREADY_MASKED")
@@ -371,8 +388,10 @@ class Site:
         valid = {i for i, _, sig in abandons if i in cohort and signed(cohort[i][0], sig, up_message(self.tag, ABANDON, i, b""))}
         refuse_if(len(valid) < threshold(len(cohort), self.terms), "E_ABANDON_QUORUM")
 
-    def join(self) -> bytes:
+    def join(self, update: list[int] | None = None) -> bytes:
+        """`update`, if it is not the fixed one."""
         assert self.tag is not None
+        self.update = update or self.update
         refuse_if(self.stage != "Invited", "E_STATE")
         mask_private, share_private, b, salt = (self.draw(32) for _ in range(4))
         commitment = H(b"FSA1 update", salt, u64(self.weight), self.words(self.update))
@@ -383,8 +402,8 @@ class Site:
         return reply
 
     def words(self, values: list[int]) -> bytes:
-        size = self.terms["ring_bits"] // 8
-        return b"".join((v % 2 ** self.terms["ring_bits"]).to_bytes(size, "little") for v in values)
+        size = self.ring_bits // 8
+        return b"".join((v % 2**self.ring_bits).to_bytes(size, "little") for v in values)
 
     def share(self, r: Reader, now: int) -> tuple[bytes, bytes, str]:
         assert self.tag is not None
@@ -465,7 +484,7 @@ class Site:
                 low, high = sorted((i, self.name))
                 keys.append((hkdf(ladder(self.s["m"], cohort[i][1]), t2, b"FSA1 pair mask", low, high), 1 if self.name == low else -1))
         for key, sign_of in keys:
-            more_tail, more_body = mask_words(key, len(body), self.terms["ring_bits"])
+            more_tail, more_body = mask_words(key, len(body), self.ring_bits)
             tail = [(a + sign_of * b) % 2**32 for a, b in zip(tail, more_tail, strict=True)]
             body = [a + sign_of * b for a, b in zip(body, more_body, strict=True)]
         vector = self.words(body)
@@ -554,7 +573,7 @@ class Coordinator:
         x = {i: cohort.index(i) + 1 for i in cohort}
         t = threshold(len(cohort), self.terms)
         t2 = H(b"FSA1 T2", H(b"FSA1 T1", self.tag.rt, self.signed_list(keys)), texts(sharers))
-        tail, body = [0, 0, 0], [0] * self.terms["num_values"]
+        tail, body = [0, 0, 0], [0] * (len(vectors[alive[0]]) * 8 // bits)
         for i in alive:
             raw, size = vectors[i], bits // 8
             body = [a + int.from_bytes(raw[size * j : size * (j + 1)], "little") for j, a in enumerate(body)]

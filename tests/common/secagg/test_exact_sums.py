@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfirmQuorum, FedwardError
-from common.secagg import checks, keys, messages
+from common.secagg import keys, messages
 from common.secagg.coordinator import Inviting, abandon, abandons
 from common.secagg.masks import Mask, apply
 from common.secagg.messages import Step
@@ -56,9 +56,7 @@ def test_two_hundred_rounds_of_ten_sites_with_thirty_percent_dropouts_are_exact(
 def remembered_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every site of a cohort checks the same signatures. Whether one holds never changes, so here, where sums are the matter, it is
     worked out once and remembered: two thirds of a large round's time. The rounds of ten above, and all attacks, ask each time."""
-    remembered = functools.lru_cache(maxsize=8192)(keys.signature_holds)
-    for module in (messages, checks):
-        monkeypatch.setattr(module, "signature_holds", remembered)
+    monkeypatch.setattr(messages, "signature_holds", functools.lru_cache(maxsize=8192)(keys.signature_holds))
 
 
 @pytest.mark.slow

@@ -70,8 +70,29 @@ def test_groups_are_rounds_of_their_own_and_their_means_make_the_whole() -> None
 @pytest.mark.parametrize("kind", [Kind.STAT, Kind.EVAL])
 def test_statistics_and_evaluations_are_summed_alike(kind: Kind) -> None:
     f = federation(5)
-    result = f.run(inviting=Inviting(chair=f.chair, tag=f.tag, kind=kind))
+    f.turn_to(kind)
+    result = f.run()
     assert np.array_equal(result.body.view(np.int32), f.plain_sum(f.site_ids))
+
+
+def test_a_round_counts_then_judges_then_trains() -> None:
+    """Each has its turn; what is over is not asked again, and the next round begins anew."""
+    f = federation(5)
+    for kind, number in ((Kind.STAT, 1), (Kind.UPDATE, 1), (Kind.UPDATE, 2), (Kind.EVAL, 3), (Kind.UPDATE, 3)):
+        f.turn_to(kind, round_number=number)
+        assert np.array_equal(f.run().body.view(np.int32), f.plain_sum(f.site_ids))
+        place = f.records["site-000"].memory.mark(f.tag.session)
+        assert place is not None
+        assert (place.round, place.kind, place.model) == (number, kind, f.tag.model)
+
+
+def test_an_evaluation_that_failed_keeps_nobody_from_training() -> None:
+    """Its masked counts are out, its sum was never opened: the update's header ends it."""
+    f = federation(5)
+    f.turn_to(Kind.EVAL)
+    f.to_masks(*f.to_shares(*f.to_keys()))
+    f.turn_to(Kind.UPDATE, round_number=f.tag.round)
+    assert np.array_equal(f.run().body.view(np.int32), f.plain_sum(f.site_ids))
 
 
 def test_keys_carry_the_heads_of_the_ledger_the_audit_log_and_of_peers() -> None:

@@ -13,6 +13,7 @@ from common.secagg.messages import Step
 from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Outcome, Record, burn
 from common.secagg.stages import Confirmed, GivenUp, Keyed, Listening, MaskedOut, Released, Shared
+from common.secagg.terms import Kind
 from tests.common.secagg.federation import Federation, federation
 
 
@@ -27,7 +28,7 @@ class Forgetful(Federation):
 
 def revive(record: Record, f: Federation) -> Record:
     update = living_update(record)
-    stored = load_update(save_update(update), f.terms.grid) if update else None
+    stored = load_update(save_update(update)) if update else None
     return load_record(save_record(record), update=stored)
 
 
@@ -41,6 +42,15 @@ def test_a_round_of_sites_killed_after_every_step_is_exact(ring_bits: int) -> No
     f = forgetful(5, 33, ring_bits=ring_bits)
     result = f.run(drops={4: ["site-001"]})
     assert np.array_equal(result.body.view(f.terms.grid.signed_word).astype(np.int64), f.plain_sum(result.survivors))
+
+
+def test_a_site_killed_after_every_step_counts_in_long_words_beside_updates_in_short_ones() -> None:
+    f = forgetful(5, 33, ring_bits=16)
+    for kind in (Kind.STAT, Kind.UPDATE, Kind.EVAL):
+        f.turn_to(kind)
+        result = f.run()
+        assert result.body.itemsize == (2 if kind is Kind.UPDATE else 4)
+        assert np.array_equal(result.body.view(f.terms.grid.signed_word).astype(np.int64), f.plain_sum(f.site_ids))
 
 
 def test_a_revived_site_answers_every_step_with_the_same_bytes() -> None:

@@ -19,6 +19,7 @@ from common.secagg.messages import RoundTag, Step
 from common.secagg.model import Offer, Reference
 from common.secagg.quantise import Grid, QuantisedUpdate
 from common.secagg.site import Outcome, Record, handle, join
+from common.secagg.stages import Invited
 from common.secagg.terms import Chair, Kind, Seat, Terms
 from common.secagg.unmask import open_sum
 from tests.common.secagg import second
@@ -41,21 +42,24 @@ def unhex(text: str) -> bytes:
 
 
 def terms_from(v: dict[str, Any]) -> Terms:
+    """The terms of updates; with those of a kind beside them put over, the terms of that."""
     grid = Grid(ring_bits=v["ring_bits"], bits=v["bits"], coordinate_range=v["coordinate_range"], max_weight=v["max_weight"])
     return Terms(
+        kind=Kind(v["kind"]),
         plan=unhex(v["plan"]),
         layout=unhex(v["layout"]),
         num_values=v["num_values"],
+        model_layout=unhex(v["model_layout"]),
+        model_size=v["model_size"],
         initial_model=unhex(v["initial_model"]),
         members=frozenset(v["members"]),
         grid=grid,
         max_norm=v["max_norm"],
         step_norm=v["step_norm"],
         max_cohort=v["max_cohort"],
-        max_rounds=v["max_rounds"],
+        rounds=range(*v["rounds"]),
         min_cohort=v["min_cohort"],
         noise_quorum=v["noise_quorum"],
-        kinds=frozenset(map(Kind, v["kinds"])),
         versions=frozenset(v["versions"]),
     )
 
@@ -80,12 +84,15 @@ def seat_from(name: str, site: dict[str, Any], vector: dict[str, Any]) -> Seat:
         terms=terms_from(vector["terms"]),
         roster=parsed,
         entropy=stream(site["draws"]),
+        beside=tuple(terms_from(vector["terms"] | beside) for beside in vector["terms"]["beside"]),
     )
 
 
-def update_from(site: dict[str, Any], grid: Grid) -> QuantisedUpdate:
-    words: Body = np.array(site["update"], dtype=grid.signed_word).view(grid.word)
-    return QuantisedUpdate(body=words, weight=site["weight"])
+def update_from(record: Record, words: list[int], weight: int, seat: Seat) -> QuantisedUpdate:
+    assert isinstance(record.stage, Invited)
+    grid = seat.turned_to(record.stage.kind).terms.grid
+    body: Body = np.array(words, dtype=grid.signed_word).view(grid.word)
+    return QuantisedUpdate(body=body, weight=weight)
 
 
 def offer_from(v: dict[str, Any]) -> Offer:
@@ -104,7 +111,8 @@ def test_sites_of_common_say_the_recorded_bytes(name: str) -> None:
                 continue
             outcome: Outcome = handle(seat, record, unhex(told[step.name]), now=v["now"], offer=offer_from(v["offer"]))
             if outcome.reply is None:
-                outcome = join(seat, outcome.record, update_from(v["sites"][site_id], seat.terms.grid))
+                site = v["sites"][site_id]
+                outcome = join(seat, outcome.record, update_from(outcome.record, site["update"], site["weight"], seat))
             assert (outcome.reply or b"").hex() == v["up"][site_id][step.name]
             if outcome.vector is not None:
                 assert outcome.vector.tobytes().hex() == v["vectors"][site_id]
@@ -115,14 +123,15 @@ def test_sites_of_common_say_the_recorded_bytes(name: str) -> None:
 def test_the_coordinator_of_common_says_the_recorded_bytes_and_opens_the_sum(name: str) -> None:
     v = load(name)
     verified = roster.verify(v["roster"].encode(), roots=Roots(keys=frozenset({keys.SigningKey(unhex(v["root"])).public})))
-    chair = Chair(signer=keys.SigningKey(unhex(v["coordinator_seed"])), terms=terms_from(v["terms"]), roster=verified)
+    beside = next((each for each in v["terms"]["beside"] if each["kind"] == v["kind"]), {})
+    chair = Chair(signer=keys.SigningKey(unhex(v["coordinator_seed"])), terms=terms_from(v["terms"] | beside), roster=verified)
     tag = RoundTag(
         version=1,
-        ring_bits=v["terms"]["ring_bits"],
+        ring_bits=chair.terms.grid.ring_bits,
         plan=chair.terms.plan,
         roster=verified.digest,
         session=unhex(v["session"]),
-        round=1,
+        round=v["round"],
         attempt=0,
         model=chair.terms.initial_model,
         layout=chair.terms.layout,
@@ -149,7 +158,7 @@ def test_common_refuses_by_the_recorded_name(name: str) -> None:
     seat, record = seat_from(v["site"], v, v), Record()
     for event in v["history"]:
         if "join" in event:
-            record = join(seat, record, update_from(v, seat.terms.grid)).record
+            record = join(seat, record, update_from(record, event["join"], v["weight"], seat)).record
         else:
             record = handle(seat, record, unhex(event["down"]), now=1_800_000_000, offer=offer_from(v["offer"])).record
     with pytest.raises(FedwardError) as refusal:
@@ -193,7 +202,7 @@ def test_the_second_coordinator_says_the_same_bytes_and_opens_the_same_sum(name:
     r = second.Reader(header)
     r.take(60)
     tag = second.Tag.read(second.Reader(r.blob()))
-    chair = second.Coordinator(seed=unhex(v["coordinator_seed"]), tag=tag, kind=1, terms=v["terms"])
+    chair = second.Coordinator(seed=unhex(v["coordinator_seed"]), tag=tag, kind=v["kind"], terms=v["terms"])
     said = {step: {s: unhex(up[step]) for s, up in v["up"].items() if step in up} for step in second.STEPS.values()}
     deliveries = chair.deliveries(sorted(said["KEYS"]), said["SHARE"])
     mine = {
@@ -215,7 +224,7 @@ def test_the_second_implementation_refuses_by_the_same_name(name: str) -> None:
     site = second_site(v["site"], v, v)
     for event in v["history"]:
         if "join" in event:
-            site.join()
+            site.join(event["join"])
         else:
             site.handle(unhex(event["down"]), 1_800_000_000, v["offer"])
     with pytest.raises(second.Refused) as refusal:

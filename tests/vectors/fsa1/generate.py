@@ -26,14 +26,15 @@ from common.secagg.masks import Body, Mask, apply
 from common.secagg.messages import Step
 from common.secagg.model import Offer
 from common.secagg.quantise import Grid, QuantisedUpdate, quantise
-from common.secagg.site import Outcome, handle, join
-from common.secagg.terms import VERSION, Seat, Terms, threshold
-from tests.attacks import lies_about_survivors, lies_about_the_cohort, lies_in_headers
+from common.secagg.site import Outcome, Record, handle, join
+from common.secagg.stages import Invited
+from common.secagg.terms import VERSION, Kind, Seat, Terms, threshold
+from tests.attacks import lies_about_kinds, lies_about_survivors, lies_about_the_cohort, lies_in_headers
 from tests.attacks.lies import ATTACKS, Lie
 from tests.common.secagg.federation import NOW, Federation, federation
 
 FOLDER = Path(__file__).parent / "v1"
-LIES = (lies_in_headers, lies_about_the_cohort, lies_about_survivors)
+LIES = (lies_in_headers, lies_about_kinds, lies_about_the_cohort, lies_about_survivors)
 
 
 @dataclass(kw_only=True)
@@ -48,8 +49,9 @@ class Recorded(Federation):
         return super().tell(site_id, control, now=now, offer=offer)
 
     def train(self, site_id: str) -> QuantisedUpdate:
-        self.events[site_id].append({"join": True})
-        return super().train(site_id)
+        update = super().train(site_id)
+        self.events[site_id].append({"join": update.body.view(self.terms.grid.signed_word).tolist()})
+        return update
 
 
 def recorded(**table: Any) -> Recorded:
@@ -69,25 +71,36 @@ def _noting(entropy: shamir.Entropy, drawn: list[bytes]) -> shamir.Entropy:
     return noted
 
 
-def terms_of(terms: Terms) -> dict[str, Any]:
+def terms_of(seat: Seat) -> dict[str, Any]:
+    terms = seat.terms
     return {
         "plan": terms.plan.hex(),
-        "layout": terms.layout.hex(),
-        "num_values": terms.num_values,
+        "model_layout": terms.model_layout.hex(),
+        "model_size": terms.model_size,
         "initial_model": terms.initial_model.hex(),
         "members": sorted(terms.members),
+        "step_norm": terms.step_norm,
+        "max_cohort": terms.max_cohort,
+        "min_cohort": terms.min_cohort,
+        "noise_quorum": terms.noise_quorum,
+        "versions": sorted(terms.versions),
+        **_summed(terms),
+        "beside": [_summed(each) for each in seat.beside],
+    }
+
+
+def _summed(terms: Terms) -> dict[str, Any]:
+    """What is each kind's own."""
+    return {
+        "kind": int(terms.kind),
+        "layout": terms.layout.hex(),
+        "num_values": terms.num_values,
         "ring_bits": terms.grid.ring_bits,
         "bits": terms.grid.bits,
         "coordinate_range": terms.grid.coordinate_range,
         "max_weight": terms.grid.max_weight,
         "max_norm": terms.max_norm,
-        "step_norm": terms.step_norm,
-        "max_cohort": terms.max_cohort,
-        "max_rounds": terms.max_rounds,
-        "min_cohort": terms.min_cohort,
-        "noise_quorum": terms.noise_quorum,
-        "kinds": sorted(terms.kinds),
-        "versions": sorted(terms.versions),
+        "rounds": [terms.rounds.start, terms.rounds.stop, terms.rounds.step],
     }
 
 
@@ -97,7 +110,7 @@ def site_of(f: Recorded, site_id: str) -> dict[str, Any]:
         "seed": f.seats[site_id].signer.seed.hex(),
         "draws": b"".join(f.draws[site_id]).hex(),
         "weight": update.weight if update else 1,
-        "update": update.body.view(f.terms.grid.signed_word).tolist() if update else [0] * f.terms.num_values,
+        "update": update.body.view(f"i{update.body.itemsize}").tolist() if update else [0] * f.terms.num_values,
     }
 
 
@@ -110,9 +123,11 @@ def offer_of(offer: Offer) -> dict[str, Any]:
     }
 
 
-def transcript(title: str, drops: dict[int, list[str]], **table: Any) -> dict[str, Any]:
+def transcript(title: str, drops: dict[int, list[str]], *, kind: Kind = Kind.UPDATE, **table: Any) -> dict[str, Any]:
     """A whole round, byte for byte."""
     f = recorded(**table)
+    if kind is not Kind.UPDATE:
+        f.turn_to(kind)
     result = f.run(drops=drops)
     header = Inviting(chair=f.chair, tag=f.tag).header
     told = {s: {_step(e["down"]): e["down"] for e in f.events[s] if "down" in e} for s in f.events}
@@ -122,7 +137,9 @@ def transcript(title: str, drops: dict[int, list[str]], **table: Any) -> dict[st
         "roster": f.consortium.signed_roster.decode(),
         "root": f.consortium.root.seed.hex(),
         "coordinator_seed": f.chair.signer.seed.hex(),
-        "terms": terms_of(f.terms),
+        "terms": terms_of(f.seats[f.site_ids[0]]),
+        "kind": int(f.kind),
+        "round": f.tag.round,
         "offer": offer_of(f.offer()),
         "session": f.tag.session.hex(),
         "header": header.hex(),
@@ -151,7 +168,7 @@ def refusal(name: str) -> dict[str, Any] | None:
         "error": attack.code,
         "now": lie.now,
         "roster": _signed_roster(f, f.seats[lie.victim]),
-        "terms": terms_of(f.seats[lie.victim].terms),
+        "terms": terms_of(f.seats[lie.victim]),
         "site": lie.victim,
         **site_of(f, lie.victim),
         "offer": offer_of(f.offer()),
@@ -173,7 +190,7 @@ def _replays(f: Recorded, lie: Lie, events: list[dict[str, Any]], code: str) -> 
     record = federation(num_sites=3).records["site-000"]
     try:
         for event in events:
-            step = join(seat, record, f.updates[lie.victim]) if "join" in event else None
+            step = join(seat, record, _update(record, event["join"], f, lie.victim)) if "join" in event else None
             record = (step or handle(seat, record, bytes.fromhex(event["down"]), now=NOW, offer=f.offer())).record
     except FedwardError:
         return False
@@ -182,6 +199,14 @@ def _replays(f: Recorded, lie: Lie, events: list[dict[str, Any]], code: str) -> 
     except FedwardError as error:
         return error.code == code
     return False
+
+
+def _update(record: Record, words: list[int], f: Federation, site_id: str) -> QuantisedUpdate:
+    assert isinstance(record.stage, Invited)
+    grid = f.seats[site_id].turned_to(record.stage.kind).terms.grid
+    member = f.consortium.roster.find(site_id)
+    assert member is not None
+    return QuantisedUpdate(body=np.array(words, dtype=grid.signed_word).view(grid.word), weight=member.weight)
 
 
 def _interesting(r: float, step: float) -> NDArray[np.float32]:
@@ -288,6 +313,16 @@ def main() -> None:
         "five_sites_weighted": transcript(
             "five sites with weights", {3: site[:1]}, num_sites=5, num_values=6, weights={"site-001": 4, "site-002": 2}, max_weight=4
         ),
+        "three_sites_evaluation": transcript("three sites judge a model", {}, num_sites=3, num_values=9, kind=Kind.EVAL),
+        "five_sites_evaluation_beside_short_words": transcript(
+            "five sites judge a model whose updates have 16-bit words",
+            {3: site[:1]},
+            num_sites=5,
+            num_values=9,
+            ring_bits=16,
+            kind=Kind.EVAL,
+        ),
+        "five_sites_statistic": transcript("five sites count", {4: site[2:3]}, num_sites=5, num_values=9, kind=Kind.STAT),
         "five_sites_bandwidth_mode": transcript("five sites, 16-bit words", {3: site[2:3]}, num_sites=5, num_values=7, ring_bits=16),
     }
     for name, vector in rounds.items():
