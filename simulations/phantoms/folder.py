@@ -87,14 +87,14 @@ def _write_hospitals(spec: PhantomSpec, folder: Path, workers: int, start_method
     names = [hospitals.draw(spec.seed, index).name for index in range(spec.hospitals)]
     for name in names:
         (folder / name).mkdir()
-    wards = list(_wards(spec))
+    wards, in_all = list(_wards(spec)), spec.num_slices
     labels: list[list[str]] = [[HEADER] for _ in names]
     written = 0
     for ward, lines in zip(wards, _each_ward(spec, folder, wards, workers, start_method), strict=True):
         labels[ward.hospital].extend(lines)
         written += len(lines)
         if progress is not None:
-            progress(written, spec.num_slices)
+            progress(written, in_all)
     for name, lines in zip(names, labels, strict=True):
         (folder / name / LABELS).write_text("\n".join(lines) + "\n", encoding="ascii")
 

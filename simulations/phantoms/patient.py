@@ -35,8 +35,9 @@ def make_patient(spec: PhantomSpec, hospital: Hospital, patient: int, *, has_nod
     chest = thorax.draw_chest(rng, hospital, spec.size_px)
     mass = findings.draw_mass(rng, chest, spec.nodule_diameter_mm)
     study = ct_file.draw_study(rng, hospital, spec.seed, patient, chest)
-    for index in range(spec.slices_per_patient):
-        z_mm = (index - (spec.slices_per_patient - 1) / 2) * hospital.slice_spacing_mm
+    num_slices = spec.slices_of(hospital.index, patient)
+    for index in range(num_slices):
+        z_mm = (index - (num_slices - 1) / 2) * hospital.slice_spacing_mm
         draw = _draw_with_nodule if has_nodule else _draw_without_nodule
         hu_YX = scanner.scan(rng, draw(rng, chest, mass, z_mm, spec.size_px), hospital)
         sop_instance_uid, content = ct_file.encode(study, scanner.encode(hu_YX, hospital.vendor), index, z_mm)

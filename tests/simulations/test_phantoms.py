@@ -3,6 +3,8 @@
 
 import hashlib
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +81,19 @@ def test_another_seed_writes_other_people(small: Path, tmp_path: Path) -> None:
 def test_a_patient_does_not_depend_on_how_many_hospitals_there_are(small: Path, tmp_path: Path) -> None:
     write(PhantomSpec(hospitals=1, patients_per_hospital=5, slices_per_patient=2, size_px=64, seed=7), tmp_path / "one")
     assert digests(tmp_path / "one").items() <= digests(small).items()
+
+
+def test_patients_may_differ_in_how_many_slices_they_have(tmp_path: Path) -> None:
+    spec = replace(SMALL, patients_per_hospital=12, slices_per_patient=(3, 6))
+    write(spec, tmp_path / "some", workers=2)
+    found = Counter(f"{path.parent.name}/{path.name[:6]}" for path in (tmp_path / "some").rglob("*.dcm"))
+    assert set(found.values()) == {3, 4, 5, 6}
+    assert found.total() == spec.num_slices
+
+
+def test_a_range_of_one_number_writes_the_bytes_of_that_number(small: Path, tmp_path: Path) -> None:
+    write(replace(SMALL, slices_per_patient=(2, 2)), tmp_path / "two")
+    assert digests(tmp_path / "two") == digests(small)
 
 
 def test_every_file_is_a_whole_ct_image(small: Path) -> None:
@@ -197,6 +212,8 @@ def test_progress_ends_at_the_number_of_slices(tmp_path: Path) -> None:
         ("hospitals", 0),
         ("patients_per_hospital", 1),
         ("slices_per_patient", 0),
+        ("slices_per_patient", (6, 3)),
+        ("slices_per_patient", (3, 10)),
         ("size_px", 16),
         ("nodule_diameter_mm", (30.0, 16.0)),
     ],
