@@ -18,7 +18,7 @@ this training is never released, it only shows what federating was worth.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from flwr.app import Message, RecordDict
@@ -57,11 +57,14 @@ def with_its_own_noise(plan: Plan) -> Plan:
     return replace(plan, privacy=privacy) if plan.shares_noise else plan
 
 
-def train_apart(stage: Stage, *, workers: int | None, progress: Progress, nursery: Nursery | None = None) -> dict[str, Weights]:
-    """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter)."""
+def train_apart(
+    stage: Stage, *, workers: int | None, progress: Progress, nursery: Nursery | None = None, only: Container[str] | None = None
+) -> dict[str, Weights]:
+    """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter). `only`: these of them."""
     plan = with_its_own_noise(stage.scenario.plan)
     # The pooled chain is as long as all the others together: it starts first.
     plans = {POOLED: pooled_plan(plan, len(stage.sites)), **dict.fromkeys(stage.sites, plan)}
+    plans = {name: plan for name, plan in plans.items() if only is None or name in only}
     configs = [_furnish(stage, name, plan) for name, plan in plans.items()]
     client_app = nursery.client_app if nursery else CLIENT_APP
     with LocalEngine(client_app, len(plans), workers=workers, node_configs=configs, nursery=nursery) as grid:

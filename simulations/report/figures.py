@@ -93,7 +93,7 @@ def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) 
     if any(line.epsilon is not None for line in rounds):
         panels.append(("Privacy spent, ε", lambda line: line.epsilon))
     last = max([planned, *(line.number for line in rounds)])
-    with _figure(PAGE_WIDTH_IN, 2.15) as figure:
+    with canvas(PAGE_WIDTH_IN, 2.15) as figure:
         for index, (axes, (title, value)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
             points = [(line.number, score) for line in rounds if (score := value(line)) is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], color=BLUE, marker="o" if last <= 30 else None, markersize=2.6)
@@ -108,14 +108,14 @@ def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) 
                 _budget_axis(axes, [y for _, y in points], budget)
             _absences(axes, rounds)
         figure.subplots_adjust(left=0.055, right=0.985, top=0.88, bottom=0.2, wspace=0.2)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def comparison(rows: Sequence[Compared]) -> str:
     """One row for each way of training, two columns of scores: dot, 95 % interval, and the number beside it."""
     panels: tuple[tuple[str, Metric], ...] = (("AUC", "auc"), ("Balanced accuracy", "balanced_accuracy"))
     height = 0.62 + 0.205 * len(rows)
-    with _figure(PAGE_WIDTH_IN, height) as figure:
+    with canvas(PAGE_WIDTH_IN, height) as figure:
         columns = figure.subplots(1, 2, sharey=True)
         for axes, (title, metric) in zip(columns, panels, strict=True):
             for position, row in enumerate(rows):
@@ -133,12 +133,12 @@ def comparison(rows: Sequence[Compared]) -> str:
         for label, row in zip(columns[0].get_yticklabels(), rows, strict=True):
             label.set(color=_LABEL_COLOURS[row.kind], fontweight="bold" if row.kind == "federated" else "normal")
         figure.subplots_adjust(left=_LABELS_IN / PAGE_WIDTH_IN, right=0.94, top=1 - 0.24 / height, bottom=0.3 / height, wspace=0.2)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def roc(curves: Sequence[RocCurve]) -> str:
     """Sensitivity over 1 - specificity; the dot is where the plan's threshold stands."""
-    with _figure(HALF_WIDTH_IN, 3.3) as figure:
+    with canvas(HALF_WIDTH_IN, 3.3) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         for curve, (colour, dash) in zip(curves, _CLASSES, strict=False):
@@ -151,12 +151,12 @@ def roc(curves: Sequence[RocCurve]) -> str:
             axes.legend(loc="lower right", frameon=False, fontsize=7.5, handlelength=2.6)
         _unit_square(axes, "1 − specificity", "sensitivity")
         figure.subplots_adjust(left=0.15, right=0.96, top=0.97, bottom=0.13)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def calibration(bins: Sequence[Bin], *, label: str, counted: str) -> str:
     """What was foretold against what was found, with the number of patients (or what else was counted) behind each dot beneath."""
-    with _figure(HALF_WIDTH_IN, 3.3) as figure:
+    with canvas(HALF_WIDTH_IN, 3.3) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4.4, 1))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         for group in bins:
@@ -185,13 +185,13 @@ def calibration(bins: Sequence[Bin], *, label: str, counted: str) -> str:
         below.set_ylim(0, 1.35 * max((group.count for group in bins), default=1))
         below.set_xlabel(_short(label, 44))
         figure.subplots_adjust(left=0.17, right=0.96, top=0.97, bottom=0.13, hspace=0.09)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def participation(who: Participation) -> str:
     """Sites by rounds: a dot for an answer, a cross for an absence, nothing where a site was not asked."""
     height = 0.5 + 0.165 * len(who.sites)
-    with _figure(PAGE_WIDTH_IN, height) as figure:
+    with canvas(PAGE_WIDTH_IN, height) as figure:
         axes = figure.subplots()
         size = max(1.2, min(4.0, 150 / max(who.rounds, 1)))
         for points, marker, colour, width in ((who.answered, "o", "#9fb6c6", 0), (who.absent, "x", VERMILLION, 1.4)):
@@ -211,7 +211,7 @@ def participation(who: Participation) -> str:
         axes.set_xlabel("round")
         axes.spines[["left", "bottom"]].set_visible(False)
         figure.subplots_adjust(left=_LABELS_IN / PAGE_WIDTH_IN, right=0.985, top=1 - 0.04 / height, bottom=0.4 / height)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -315,14 +315,16 @@ def _short(text: str, length: int) -> str:
 
 
 @contextmanager
-def _figure(width_in: float, height_in: float) -> Iterator[Figure]:
+def canvas(width_in: float, height_in: float) -> Iterator[Figure]:
+    """An empty figure in the house's style."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width_in, height_in))
         FigureCanvasSVG(figure)
         yield figure
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The finished figure as text; equal figures give equal text."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
