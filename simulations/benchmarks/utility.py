@@ -21,9 +21,9 @@ that a table can be made again; a deployed site never draws it so.
 """
 
 import json
+import math
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import time
@@ -33,7 +33,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import TypeAdapter
@@ -50,6 +50,9 @@ from simulations.cli import default_cache
 from simulations.engine.nursery import Nursery
 from simulations.scenario import to_toml
 from simulations.stage import Workshop
+
+Name = TypeVar("Name", bound=str)
+Number = TypeVar("Number", int, float)
 
 RESULTS, TABLE, FIGURES, DRAWING = "results.jsonl", "utility.md", "utility.json", "utility.svg"
 
@@ -94,14 +97,20 @@ def record(file: Path, outcome: Outcome) -> None:
         output.write(line)
 
 
-def play_all(
-    cells: Sequence[Cell], play: Callable[[Cell], Outcome], tell: Callable[[Outcome], None], *, workers: int, until: float
-) -> None:
-    """Play cells in order, `workers` at a time; none begins after `until`, a time of the monotonic clock. Raises what `play` raises."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How many trainings at once, and the time (of the monotonic clock) after which none begins."""
+
+    workers: int
+    until: float
+
+
+def play_all(cells: Sequence[Cell], play: Callable[[Cell], Outcome], tell: Callable[[Outcome], None], pace: Pace) -> None:
+    """Play cells in order. Raises what `play` raises."""
     waiting, playing = deque(cells), set[Future[Outcome]]()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(pace.workers) as pool:
         while True:
-            while waiting and len(playing) < workers and time.monotonic() < until:
+            while waiting and len(playing) < pace.workers and time.monotonic() < pace.until:
                 playing.add(pool.submit(play, waiting.popleft()))
             if not playing:
                 return
@@ -125,24 +134,24 @@ def write_figures(folder: Path, outcomes: Sequence[Outcome]) -> str:
     return text
 
 
-def wanted_of(dataset: str, epsilons: str, modes: str, sites: str, patients: str, seeds: int, first_seed: int) -> Wanted:
-    """The command line as it is meant. Raises: PlanValue, naming what is not known."""
-    datasets, kinds = dataset.split(","), modes.split(",")
-    for found, known, what in ((datasets, SOURCES, "--dataset"), (kinds, MODES, "--modes")):
-        for name in found:
-            if name not in known:
-                raise PlanValue(f"{what}: found '{name}', expected some of {', '.join(known)}.", fix="Name those that are wanted.")
+def names_in(option: str, text: str, known: Iterable[Name]) -> list[Name]:
+    """The names in an option's value, in the order in which they are known. Raises: PlanValue, for one that is not."""
+    known = list(known)
+    for name in text.split(","):
+        if name not in known:
+            raise PlanValue(f"{option}: found '{name}', expected some of {', '.join(known)}.", fix="Put commas between them.")
+    return [name for name in known if name in text.split(",")]
+
+
+def numbers_in(option: str, text: str, kind: type[Number]) -> list[Number]:
+    """The positive numbers in an option's value. Raises: PlanValue."""
     try:
-        return Wanted(
-            datasets=datasets,
-            epsilons=[None if word == "inf" else float(word) for word in epsilons.split(",")],
-            modes=[kind for kind in MODES if kind in kinds],
-            sites=[int(word) for word in sites.split(",")],
-            patients=[int(word) for word in patients.split(",")],
-            seeds=range(first_seed, first_seed + seeds),
-        )
-    except ValueError as error:
-        raise PlanValue(f"the command line: {error}.", fix="Numbers with commas between them; an epsilon may be inf.") from None
+        numbers = [kind(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 0:
+        raise PlanValue(f"{option}: found '{text}', expected positive numbers with commas between them.", fix="For example 1,2.")
+    return numbers
 
 
 def main(
@@ -162,36 +171,44 @@ def main(
     workers: Annotated[int | None, typer.Option(min=1, help="Trainings at once; default: one per core.")] = None,
 ) -> None:
     """Measure what privacy costs in accuracy."""
-    console, began = Console(), time.monotonic()
+    console, until = Console(), time.monotonic() + 60 * budget_minutes
     try:
-        cells = schedule(wanted_of(dataset, epsilons, modes, sites, patients, seeds, first_seed))
-        results = out / RESULTS
-        if results.exists() and not resume:
+        bounds = numbers_in("--epsilons", epsilons, float)
+        wanted = Wanted(
+            datasets=names_in("--dataset", dataset, SOURCES),
+            epsilons=[None if math.isinf(bound) else bound for bound in bounds],
+            modes=names_in("--modes", modes, MODES),
+            sites=numbers_in("--sites", sites, int),
+            patients=numbers_in("--patients", patients, int),
+            seeds=range(first_seed, first_seed + seeds),
+        )
+        if (out / RESULTS).exists() and not resume:
             raise RunFolderTaken(f"'{out}' holds results already.", fix="Go on with --resume, or choose another --out.")
-        out.mkdir(parents=True, exist_ok=True)
-        outcomes = finished(results, cells)
-        todo = [cell for cell in cells if cell not in outcomes]
-
-        def tell(outcome: Outcome) -> None:
-            outcomes[outcome.cell] = outcome
-            record(results, outcome)
-            console.print(_sentence(outcome, len(outcomes), len(cells)), highlight=False, markup=False)
-
-        count = workers or os.cpu_count() or 1
-        shop = Workshop(cache=default_cache(), workers=count, progress=lambda *_: None)
-        stages = Path(tempfile.mkdtemp(prefix="fedward-utility-"))
-        try:
-            with Nursery(CLIENT_APP) as nursery:
-                house = House(stages, data, shop, nursery)
-                play_all(todo, house.play, tell, workers=count, until=began + 60 * budget_minutes)
-        finally:
-            shutil.rmtree(stages, ignore_errors=True)
+        cells = schedule(wanted)
+        outcomes = _play_missing(cells, data, out, Pace(workers=workers or os.cpu_count() or 1, until=until), console)
     except FedwardError as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None
-    console.print(write_figures(out, [outcomes[cell] for cell in cells if cell in outcomes]), highlight=False, markup=False)
+    console.print(write_figures(out, [outcomes[cell] for cell in cells if cell in outcomes]), highlight=False, markup=False, soft_wrap=True)
     if len(outcomes) < len(cells):
         console.print(f"{len(cells) - len(outcomes)} of {len(cells)} trainings are left; go on with --resume.")
+
+
+def _play_missing(cells: Sequence[Cell], data: Path | None, out: Path, pace: Pace, console: Console) -> dict[Cell, Outcome]:
+    """Play what is not on file, as far as time allows; returns all that is on file then."""
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = finished(out / RESULTS, cells)
+
+    def tell(outcome: Outcome) -> None:
+        outcomes[outcome.cell] = outcome
+        record(out / RESULTS, outcome)
+        console.print(_sentence(outcome, len(outcomes), len(cells)), highlight=False, markup=False, soft_wrap=True)
+
+    shop = Workshop(cache=default_cache(), workers=pace.workers, progress=lambda *_: None)
+    with tempfile.TemporaryDirectory(prefix="fedward-utility-") as stages, Nursery(CLIENT_APP) as nursery:
+        house = House(Path(stages), data, shop, nursery)
+        play_all([cell for cell in cells if cell not in outcomes], house.play, tell, pace)
+    return outcomes
 
 
 def _sentence(outcome: Outcome, number: int, of: int) -> str:
