@@ -16,7 +16,8 @@ from common.models.flat import FlatModel, flatten, layout_of, load, read_weights
 from common.models.initial import initialise
 from common.models.layers import seed_dropout
 from common.models.resnet import ResNet
-from common.plan import CnnSpec, InputSpec, ModelSpec, Plan, TaskSpec
+from common.models.scattering import Scattering
+from common.plan import CnnSpec, InputSpec, ModelSpec, Plan, ResNetSpec, TaskSpec
 from common.update import Layout, Weights
 
 __all__ = [
@@ -67,4 +68,10 @@ def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
     (The meta device would draw none, but its first random fill imports a symbolic algebra system: a third of a second in every process.)
     """
     with torch.random.fork_rng(devices=[]):
-        return Cnn(spec, image, outputs) if isinstance(spec, CnnSpec) else ResNet(spec, image, outputs)
+        match spec:
+            case CnnSpec():
+                return Cnn(spec, image, outputs)
+            case ResNetSpec():
+                return ResNet(spec, image, outputs)
+            case _:
+                return Scattering(spec, image, outputs)

@@ -8,9 +8,10 @@ Each rule is one line of a table: where it points, when it is broken, what is wr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from common.plan.spec import CnnSpec, Plan
+from common.plan.spec import CnnSpec, Plan, ScatteringSpec
 
 SMALLEST_MAP = 1
+SMALLEST_SCATTERED = 2  # each map is normalised by itself, and one value alone would become 0
 FEWEST_BITS = 8
 FEWEST_GROUPS = 3
 
@@ -26,6 +27,8 @@ class Rule:
 
 
 def _vanishes(plan: Plan) -> bool:
+    if isinstance(plan.model, ScatteringSpec):
+        return False
     stages = len(plan.model.widths) if isinstance(plan.model, CnnSpec) else len(plan.model.widths) - 1
     return min(plan.input.height, plan.input.width) >> stages < SMALLEST_MAP
 
@@ -53,6 +56,12 @@ RULES = (
         _vanishes,
         "the image is halved away before the last stage",
         "Use fewer widths or a larger [input] height and width.",
+    ),
+    Rule(
+        ("model", "scales"),
+        lambda p: isinstance(p.model, ScatteringSpec) and min(p.input.height, p.input.width) >> p.model.scales < SMALLEST_SCATTERED,
+        "the image is averaged away: every scale halves it, and maps of 2 x 2 have to be left",
+        "Use fewer scales or a larger [input] height and width.",
     ),
     Rule(
         ("training", "local_steps"),

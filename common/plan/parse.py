@@ -35,7 +35,7 @@ PLAN_SECTIONS: Sections = {
     "input": (spec.InputSpec,),
     "window": (spec.Window,),
     "task": (spec.TaskSpec,),
-    "model": (spec.CnnSpec, spec.ResNetSpec),
+    "model": (spec.CnnSpec, spec.ResNetSpec, spec.ScatteringSpec),
     "training": (spec.TrainingSpec,),
     "privacy": (spec.PrivacySpec,),
     "aggregation": (spec.AggregationSpec,),
@@ -144,7 +144,7 @@ def _conflict(where: tuple[str, str], wrong: str, fix: str, text: str) -> _Probl
 
 def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections) -> _Problem:
     # A union member's tag ("cnn") stands in the location but not in the file.
-    where = [part for part in detail["loc"] if part not in ("cnn", "resnet")]
+    where = [part for part in detail["loc"] if part not in ("cnn", "resnet", "scattering")]
     if detail["type"].startswith("union_tag"):
         where.append("family")
     keys = [str(part) for part in where if isinstance(part, str)]

@@ -97,7 +97,17 @@ class ResNetSpec:
     dropout: Fraction = 0.0
 
 
-ModelSpec = Annotated[CnnSpec | ResNetSpec, Field(discriminator="family")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScatteringSpec:
+    """[model] family = "scattering": fixed wavelets, then one dense layer (see common/models/scattering.py)."""
+
+    __pydantic_config__ = STRICT
+    family: Literal["scattering"]
+    scales: Annotated[int, Field(ge=1, le=5)] = 2
+    angles: Annotated[int, Field(ge=2, le=16)] = 8
+
+
+ModelSpec = Annotated[CnnSpec | ResNetSpec | ScatteringSpec, Field(discriminator="family")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Plain description; what the run showed, and what it promises, is said in `wordin
 
 from collections.abc import Mapping, Sequence
 
-from common.plan import CnnSpec, Plan
+from common.plan import CnnSpec, Plan, ScatteringSpec
 from simulations.report import numbers
 from simulations.report.folder import Intake, Round
 
@@ -38,6 +38,8 @@ def reason(code: str) -> str:
 def model(plan: Plan) -> str:
     """The network in words."""
     spec = plan.model
+    if isinstance(spec, ScatteringSpec):
+        return f"Linear layer on scattering features: fixed wavelets of {spec.scales} scales and {spec.angles} angles, nothing else learnt"
     widths = ", ".join(map(str, spec.widths))
     if isinstance(spec, CnnSpec):
         norm = "group normalisation" if spec.norm == "group" else "no normalisation"

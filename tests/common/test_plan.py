@@ -79,6 +79,7 @@ MALFORMED = [
         13,
     ),
     ("unknown family", '"cnn"', '"vgg"', PlanValue, "'cnn', 'resnet'", 15),
+    ("widths of wavelets", '"cnn"', '"scattering"', PlanUnknownKey, "widths is not a key", 16),
     ("batch norm", 'norm = "group"', 'norm = "batch"', PlanValue, "norm", 18),
     ("dropping everything", "dropout = 0.1", "dropout = 1.0", PlanValue, "dropout", 19),
     ("no rounds", "rounds = 3", "rounds = 0", PlanValue, "rounds", 21),
@@ -158,6 +159,15 @@ def test_a_malformed_plan_is_refused_by_name(old: str, new: str, error: type[Pla
     assert refusal.value.fix
     if line is not None:
         assert f"line {line}:" in str(refusal.value)
+
+
+def test_an_image_that_scattering_averages_away_is_refused() -> None:
+    text = GOOD.replace(
+        'family = "cnn"\nwidths = [8, 16, 32]\nhidden = 32\nnorm = "group"\ndropout = 0.1', 'family = "scattering"\nscales = 5'
+    )
+    assert parse(text).model.scales == 5
+    with pytest.raises(PlanConflict, match=r"line 16: \[model\] scales: the image is averaged away"):
+        parse(text.replace("height = 64", "height = 63"))
 
 
 def test_every_refusal_reads_differently() -> None:

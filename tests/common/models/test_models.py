@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both families: shapes, gradients, no memory of a batch; and their weights as a flat vector."""
+"""All families: shapes, gradients, no memory of a batch; and their weights as a flat vector."""
 
 import math
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from common.errors import ModelLayout
 from common.models import build, flatten, initial_weights, layout_of, layout_of_plan, load, read_weights, write_weights
-from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, TaskSpec, TrainingSpec
+from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, ScatteringSpec, TaskSpec, TrainingSpec
 from common.update import Weights
 
 FAMILIES = [
@@ -20,6 +20,8 @@ FAMILIES = [
     CnnSpec(family="cnn", widths=(5, 7), hidden=3, norm="none", dropout=0.3),
     ResNetSpec(family="resnet"),
     ResNetSpec(family="resnet", widths=(4, 6), blocks=2, dropout=0.3),
+    ScatteringSpec(family="scattering"),
+    ScatteringSpec(family="scattering", scales=1, angles=3),
 ]
 
 
