@@ -11,12 +11,13 @@ from torch import nn
 from client.training.per_record import RecordHooks
 from common.errors import ModelLayout
 from common.models import build, seed_dropout
-from common.plan import CnnSpec, InputSpec, ResNetSpec
+from common.plan import CnnSpec, InputSpec, ResNetSpec, ScatteringSpec
 
 MODELS = [
     CnnSpec(family="cnn", widths=(8, 12, 8), hidden=8),
     CnnSpec(family="cnn", widths=(5,), hidden=3, norm="none"),
     ResNetSpec(family="resnet", widths=(8, 16), blocks=2),
+    ScatteringSpec(family="scattering", angles=3),
 ]
 
 
