@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from common.update import AggregateDelta, Weights
-from server.journal import CommittedRound, Missing
+from server.journal import Absence, CommittedRound
 
 SILENT: Final = "E_SILENT"
 FAILED: Final = "E_SITE_FAILED"
@@ -38,15 +38,17 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """A round's mean delta; whose updates are in it; who did not answer to the end, and why.
+    """A round's mean delta, and what became of every site that was asked.
 
-    A site that fell silent after its masked update had arrived is in both lists: it counts in the sum.
+    `sites` are those whose updates are in it, `missing` those whose are not, and why. `fallen` are sites whose masked update was in before
+    they fell silent or failed: their updates count, so they are among `sites` too.
     """
 
     aggregate: AggregateDelta
     attempt: int
     sites: tuple[str, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Absence, ...]
+    fallen: tuple[Absence, ...] = ()
 
 
 class Aggregation(Protocol):
@@ -61,11 +63,11 @@ class Aggregation(Protocol):
         ...
 
 
-def absent(missing: Mapping[str, str]) -> tuple[Missing, ...]:
+def absent(missing: Mapping[str, str]) -> tuple[Absence, ...]:
     """In the order of names."""
-    return tuple(Missing(site=site, why=why) for site, why in sorted(missing.items()))
+    return tuple(Absence(site=site, why=why) for site, why in sorted(missing.items()))
 
 
-def reasons(missing: tuple[Missing, ...]) -> str:
+def reasons(missing: tuple[Absence, ...]) -> str:
     """Who, why; the first ten."""
     return ", ".join(f"{one.site}: {one.why}" for one in missing[:10]) or "no other site is connected"

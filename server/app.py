@@ -15,6 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common import credentials
+from common.agreement import groups_of
 from common.errors import PlanError
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
@@ -45,11 +46,12 @@ def main(grid: Grid, context: Context) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
     initial, observer = initial_weights(plan), Log(plan)
+    mine = credentials.load(_from_environment(COORDINATOR_VARIABLE), "coordinator")
     aggregation = SecureAggregation(
         line=Line(grid),
         plan=plan,
         initial=initial,
-        credentials=credentials.load(_from_environment(COORDINATOR_VARIABLE), "coordinator"),
+        credentials=mine,
         journal=journal,
         vectors=VectorFolder(folder / "vectors", power_cut_safe=True),
         observer=observer,
@@ -59,6 +61,7 @@ def main(grid: Grid, context: Context) -> None:
         grid=grid,
         plan=plan,
         initial=initial,
+        groups=groups_of(plan, mine.roster),
         journal=journal,
         checkpoints=CheckpointFolder(folder / "checkpoints", power_cut_safe=True),
         observer=observer,
@@ -88,7 +91,11 @@ class Log:
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights
-        log.info("round %d committed: %d sites, %d missing, %.1f s", done.round, len(done.sites), len(done.missing), done.seconds)
+        log.info(
+            "round %d committed: %d sites in the sum, %d missing, %.1f s", done.round, len(done.sites), len(done.missing), done.seconds
+        )
+        for absence in (*done.missing, *done.fallen):
+            log.info("round %d: %s did not answer to the end: %s", done.round, absence.site, absence.why)
 
 
 def _from_environment(variable: str) -> Path:

@@ -13,20 +13,17 @@ misses its deadline has never entered the cryptography. A site that falls later 
 of them is left. When too few are left there is no sum, not even a part of one: the attempt is given up by all who can still sign
 that, and the next one masks the same updates afresh, for free, or trains anew where the protocol does not allow it.
 
-Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts. They train at the same
-time; a group that fails twice is missing from the round, and the round fails when no group is left.
+Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts, side by side
+(`server.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-
-from flwr.app import RecordDict
 
 from common import wire
 from common.agreement import grid_of, groups_of, terms_of
 from common.credentials import Credentials
-from common.errors import CohortTooSmall, FedwardError, MessageFormat, ProtocolError, RoundError, UnknownPeer, UpdateError
+from common.errors import CohortTooSmall, FedwardError, MessageFormat, UnknownPeer
 from common.plan import Plan
 from common.secagg import coordinator as protocol
 from common.secagg.coordinator import Inviting, Rejected
@@ -34,17 +31,15 @@ from common.secagg.messages import RoundTag, Signed, Step
 from common.secagg.quantise import Grid
 from common.secagg.terms import VERSION, Chair, Terms
 from common.secagg.unmask import open_sum
-from common.update import Vector, Weights
+from common.update import Weights
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine
 from server.exchange import Line
-from server.journal import Journal, Missing
+from server.journal import Absence, Journal
 from server.phases import Heard, OpenedSum, Phase
+from server.talks import Keep, Question, Speaker, Talk
 from server.vectors import VectorFolder
-
-Keep = Callable[[str, wire.SecureReply], None]
-"""What is done with a reply before it counts; raises what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +65,12 @@ class Room:
 
     def note(self, rejected: Iterable[Rejected]) -> None:
         """Replies that were laid aside."""
-        self.missing.update({one.site_id: one.reason.code for one in rejected})
+        self.note_missing({one.site_id: one.reason.code for one in rejected})
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """One step to several sites: control bytes by site, and the model beside the first."""
-
-    round: int
-    step: Step
-    contents: Mapping[str, bytes]
-    nodes: Mapping[str, int]
-    model: Vector | None = None
-    keep: Keep | None = None
-
-    def of(self, sites: Iterable[str]) -> "Question":
-        return replace(self, contents={site: self.contents[site] for site in sites})
+    def note_missing(self, found: Mapping[str, str]) -> None:
+        """The first reason stays: what a site says to later steps only follows from it."""
+        for site, why in found.items():
+            self.missing.setdefault(site, why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,26 +89,23 @@ class SecureAggregation:
     def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
         """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
         sums: dict[int, GroupSum] = {}
-        failures: list[FedwardError] = []
+        errors: list[FedwardError] = []
         waiting, ended = self._large_enough(number, weights, nodes)
         for _ in range(ATTEMPTS):
-            rooms = [self._room(number, group, weights, nodes) for group in waiting]
-            self._train([room for room in rooms if not self._is_open(room)])
-            for room in rooms:
-                try:
-                    sums[room.group] = self._stored(room) or self._sum(room)
-                except _FAILURES as error:
-                    failures.append(error)
-                    self._give_up(room)
-                ended[room.group] = room
+            rooms = {group: self._room(number, group, weights, nodes) for group in waiting}
+            results = self._speaker.side_by_side({group: self._sum(room) for group, room in rooms.items()})
+            sums |= {group: result for group, result in results.items() if isinstance(result, GroupSum)}
+            errors += [result for result in results.values() if isinstance(result, FedwardError)]
+            ended |= rooms
             waiting = [group for group in waiting if group not in sums]
-        missing = _missing(nodes, ended, present=frozenset(sums))
+            self._speaker.side_by_side({group: self._give_up(rooms[group]) for group in waiting})
+        missing, fallen = _absences(nodes, ended, sums)
         if not sums:
-            raise _explained(failures[-1], number, missing)
+            raise _explained(errors[-1], number, missing)
         aggregate = combine([sums[group] for group in sorted(sums)], self._grid, self.plan.aggregation)
         sites = tuple(sorted(site for each in sums.values() for site in each.sites))
         attempt = max(ended[group].tag.attempt for group in sums)
-        return Collected(aggregate=aggregate, attempt=attempt, sites=sites, missing=missing)
+        return Collected(aggregate=aggregate, attempt=attempt, sites=sites, missing=missing, fallen=fallen)
 
     def _large_enough(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> tuple[list[int], dict[int, Room]]:
         """Which groups can give a sum at all, and a room for each group. Raises: CohortTooSmall, if none can."""
@@ -144,29 +126,17 @@ class SecureAggregation:
 
     # One group, top to bottom.
 
-    def _train(self, rooms: Sequence[Room]) -> None:
-        """The first step, for all groups at the same time."""
-        due = [room for room in rooms if self.journal.phases.heard(room.phase(Step.KEYS)) is None]
-        if not due:
-            return
-        contents = {site: control for room in due for site, control in dict.fromkeys(room.nodes, room.inviting.header).items()}
-        nodes = {site: node for room in due for site, node in room.nodes.items()}
-        weights = due[0].weights
-        heard = self._ask(Question(round=due[0].tag.round, step=Step.KEYS, contents=contents, nodes=nodes, model=weights.values))
-        for room in due:
-            self._close(room, Step.KEYS, heard)
-
-    def _sum(self, room: Room) -> GroupSum:
-        """From a trained group to its sum. Raises: RoundError, ProtocolError, UpdateError by name."""
-        trained = self.journal.phases.heard(room.phase(Step.KEYS))
-        assert trained is not None
-        room.missing.update(trained.missing)
+    def _sum(self, room: Room) -> Talk[GroupSum]:
+        """From an invitation to the group's sum. Raises: RoundError, ProtocolError, UpdateError by name."""
+        if stored := self._stored(room):
+            return stored
+        trained = yield from self._train(room)
         sharing, cohort = room.inviting.agree(trained.replies, now=trained.at)
         room.note(sharing.rejected)
         members = [member.site_id for member in sharing.members]
         needed = room.terms.threshold(len(members))
 
-        masking, deliveries = sharing.route(self._hear(room, Step.SHARE, dict.fromkeys(members, cohort), needed))
+        masking, deliveries = sharing.route((yield from self._hear(room, Step.SHARE, dict.fromkeys(members, cohort), needed)))
         room.note(masking.rejected)
 
         def keep(site: str, reply: wire.SecureReply) -> None:
@@ -175,85 +145,66 @@ class SecureAggregation:
             masking.check_vector(site, reply.control, reply.update.words.data.cast("B"))
             self.vectors.keep_vector(room.tag.round, room.tag.attempt, site, reply.update.words)
 
-        confirming, survivors = masking.survive(self._hear(room, Step.MASK, deliveries, needed, keep))
+        confirming, survivors = masking.survive((yield from self._hear(room, Step.MASK, deliveries, needed, keep)))
         room.note(confirming.rejected)
-        unmasking, quorum = confirming.quorum(self._hear(room, Step.CONFIRM, dict.fromkeys(confirming.masked, survivors), needed))
+        confirmed = yield from self._hear(room, Step.CONFIRM, dict.fromkeys(confirming.masked, survivors), needed)
+        unmasking, quorum = confirming.quorum(confirmed)
         room.note(unmasking.rejected)
-        shares = self._hear(room, Step.UNMASK, dict.fromkeys(confirming.masked, quorum), needed)
+        shares = yield from self._hear(room, Step.UNMASK, dict.fromkeys(confirming.masked, quorum), needed)
         opened = open_sum(unmasking, shares, lambda site: self.vectors.vector(room.tag.round, room.tag.attempt, site, self._grid.word))
         room.note(opened.rejected)
         return self._store(room, GroupSum(words=opened.body, total_weight=opened.total_weight, sites=opened.survivors))
 
-    def _give_up(self, room: Room) -> None:
+    def _give_up(self, room: Room) -> Talk[None]:
         """End an attempt that gave no sum: whoever has not released signs that it never will."""
         trained = self.journal.phases.heard(room.phase(Step.KEYS))
         told = dict.fromkeys(trained.replies if trained else (), protocol.abandon(room.inviting.chair, room.tag))
-        self._hear(replace(room, missing={}), Step.ABANDON, told, needed=0)
+        yield from self._hear(replace(room, missing={}), Step.ABANDON, told, needed=0)
 
     # Asking and writing down.
 
-    def _hear(self, room: Room, step: Step, contents: Mapping[str, bytes], needed: int, keep: Keep | None = None) -> Mapping[str, bytes]:
-        """A step's replies: from the journal, or asked, twice if fewer than needed came."""
+    def _train(self, room: Room) -> Talk[Heard]:
+        """The first step: everybody is waited for, and asked once."""
+        header = dict.fromkeys(room.nodes, room.inviting.header)
+        heard = self.journal.phases.heard(room.phase(Step.KEYS))
+        if heard is None:
+            model = room.weights.values
+            heard = yield Question(round=room.tag.round, step=Step.KEYS, contents=header, nodes=room.nodes, needed=None, model=model)
+            self._close(room, Step.KEYS, heard)
+        room.note_missing(heard.missing)
+        return heard
+
+    def _hear(
+        self, room: Room, step: Step, contents: Mapping[str, bytes], needed: int, keep: Keep | None = None
+    ) -> Talk[Mapping[str, bytes]]:
+        """A later step's replies: from the journal, or asked, twice if fewer than needed came."""
         heard = self.journal.phases.heard(room.phase(step))
         if heard is None:
-            question = Question(round=room.tag.round, step=step, contents=contents, nodes=room.nodes, keep=keep)
-            heard = self._ask(question)
+            question = Question(round=room.tag.round, step=step, contents=contents, nodes=room.nodes, needed=needed, keep=keep)
+            heard = yield question
             lost = [site for site, why in heard.missing.items() if why in (SILENT, FAILED)]
             if lost and len(heard.replies) < needed:
-                again = self._ask(question.of(lost))
+                again = yield replace(question.of(lost), needed=needed - len(heard.replies))
                 refused = {site: why for site, why in heard.missing.items() if site not in lost}
                 heard = Heard(replies={**heard.replies, **again.replies}, missing={**refused, **again.missing}, at=again.at)
             self._close(room, step, heard)
-        room.missing.update(heard.missing)
+        room.note_missing(heard.missing)
         return heard.replies
 
     def _close(self, room: Room, step: Step, heard: Heard) -> None:
-        """Write down what a step brought from this room's sites."""
-        replies = {site: control for site, control in heard.replies.items() if site in room.nodes}
-        missing = {site: why for site, why in heard.missing.items() if site in room.nodes}
-        self.journal.phases.hear(room.phase(step), Heard(replies=replies, missing=missing, at=heard.at))
-        self.observer.phase_closed(room.tag.round, step.name, answered=len(replies), asked=len(replies) + len(missing))
+        """Write down what a step brought."""
+        self.journal.phases.hear(room.phase(step), heard)
+        self.observer.phase_closed(room.tag.round, step.name, answered=len(heard.replies), asked=len(heard.replies) + len(heard.missing))
 
-    def _ask(self, question: Question) -> Heard:
-        names = {question.nodes[site]: site for site in question.contents}
-        replies: dict[str, bytes] = {}
-        missing = dict.fromkeys(question.contents, SILENT)
-        for answer in self.line.ask(
-            wire.SECURE[question.step.name],
-            self._encoded(question),
-            group=str(question.round),
+    @property
+    def _speaker(self) -> Speaker:
+        return Speaker(
+            line=self.line,
+            observer=self.observer,
             deadline_s=self.plan.aggregation.deadline_s,
-        ):
-            site = names[answer.node]
-            verdict = FAILED if answer.content is None else self._judge(question, site, answer.content)
-            if isinstance(verdict, str):
-                missing[site] = verdict
-            else:
-                replies[site] = verdict
-                del missing[site]
-            if question.step is Step.KEYS:
-                self.observer.site_answered(question.round, site, refused=site in missing)
-        return Heard(replies=replies, missing=missing, at=int(time.time()))
-
-    def _encoded(self, question: Question) -> dict[int, RecordDict]:
-        """The same bytes to several sites are one record."""
-        records = {
-            control: wire.encode_secure_request(wire.SecureRequest(round=question.round, control=control, model=question.model))
-            for control in set(question.contents.values())
-        }
-        return {question.nodes[site]: records[control] for site, control in question.contents.items()}
-
-    def _judge(self, question: Question, site: str, content: RecordDict) -> bytes | str:
-        """A site's control bytes, or the code of why there are none."""
-        try:
-            reply = wire.decode_secure_reply(content, self.initial.layout.size, self._grid.word)
-            if isinstance(reply, wire.Refusal):
-                return reply.code
-            if question.keep is not None:
-                question.keep(site, reply)
-        except (ProtocolError, UpdateError) as error:
-            return error.code
-        return reply.control
+            num_values=self.initial.layout.size,
+            grid=self._grid,
+        )
 
     # Rooms and sums.
 
@@ -290,10 +241,6 @@ class SecureAggregation:
         heard = self.journal.phases.heard(Phase(round=tag.round, group=group, attempt=before.attempt, step=Step.ABANDON.name))
         return protocol.abandons(chair, before, heard.replies) if heard else ()
 
-    def _is_open(self, room: Room) -> bool:
-        """Whether the sum of this group is there from before a crash."""
-        return self._stored(room) is not None
-
     def _stored(self, room: Room) -> GroupSum | None:
         opened = self.journal.phases.sum(room.tag.round, room.group)
         if opened is None:
@@ -301,7 +248,7 @@ class SecureAggregation:
         words = self.vectors.sum(room.tag.round, room.group, self._grid.word, opened.sha256)
         if words is None:
             return None
-        room.missing.update(opened.missing)
+        room.note_missing(opened.missing)
         return GroupSum(words=words, total_weight=opened.weight, sites=opened.sites)
 
     def _store(self, room: Room, opened: GroupSum) -> GroupSum:
@@ -313,10 +260,7 @@ class SecureAggregation:
         return opened
 
 
-_FAILURES = (RoundError, ProtocolError, UpdateError)
-
-
-def _explained(error: FedwardError, number: int, missing: tuple[Missing, ...]) -> FedwardError:
+def _explained(error: FedwardError, number: int, missing: tuple[Absence, ...]) -> FedwardError:
     """The same error, with the round and who was missing."""
     return type(error)(
         f"round {number} failed {ATTEMPTS} times: {error.message} ({reasons(missing)})",
@@ -324,15 +268,19 @@ def _explained(error: FedwardError, number: int, missing: tuple[Missing, ...]) -
     )
 
 
-def _missing(nodes: Mapping[str, int], rooms: Mapping[int, Room], *, present: frozenset[int]) -> tuple[Missing, ...]:
-    """Who of those asked did not answer to the end; of a group that gave no sum, everybody."""
-    missing = dict.fromkeys(nodes, UnknownPeer.code)
+def _absences(
+    nodes: Mapping[str, int], rooms: Mapping[int, Room], sums: Mapping[int, GroupSum]
+) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
+    """Of those asked: who is in no sum, and who is in one and fell before the end. Of a group that gave no sum, everybody is missing."""
+    missing, fallen = dict.fromkeys(nodes, UnknownPeer.code), dict[str, str]()
     for group, room in rooms.items():
+        counted = sums[group].sites if group in sums else ()
         for site in room.nodes:
-            if site in room.missing:
-                missing[site] = room.missing[site]
-            elif group in present:
-                del missing[site]
-            else:
-                missing[site] = CohortTooSmall.code
-    return absent(missing)
+            why = room.missing.get(site)
+            if site not in counted:
+                missing[site] = why or CohortTooSmall.code
+                continue
+            del missing[site]
+            if why:
+                fallen[site] = why
+    return absent(missing), absent(fallen)

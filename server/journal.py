@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS rounds (
     state TEXT NOT NULL CHECK (state IN ('open', 'committed')),
     cohort TEXT NOT NULL,
     missing TEXT NOT NULL DEFAULT '[]',
+    fallen TEXT NOT NULL DEFAULT '[]',
     checkpoint TEXT,
     sha256 TEXT,
     seconds REAL,
@@ -37,7 +38,7 @@ CREATE TABLE IF NOT EXISTS rounds (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class Absence:
     """A site that was asked and did not answer to the end, and why (a code)."""
 
     site: str
@@ -46,16 +47,20 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedRound:
-    """What the journal keeps of a finished round. `update_norm` is the L2 norm of the mean delta."""
+    """What the journal keeps of a finished round. `update_norm` is the L2 norm of the mean delta.
+
+    `sites` are in the mean and `missing` are not. Those of `sites` who did not answer to the end, after their update was in, are `fallen`.
+    """
 
     round: int
     attempt: int
     sites: tuple[str, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Absence, ...]
     checkpoint: str
     sha256: str
     seconds: float
     update_norm: float
+    fallen: tuple[Absence, ...] = ()
 
 
 class Journal:
@@ -104,15 +109,15 @@ class Journal:
 
     def commit(self, done: CommittedRound) -> None:
         """The moment at which a round exists. Call it when the checkpoint is on disk."""
-        missing = json.dumps([[absent.site, absent.why] for absent in done.missing])
         with self._db:
             self._db.execute(
-                "UPDATE rounds SET state = 'committed', attempt = ?, cohort = ?, missing = ?, checkpoint = ?, sha256 = ?, seconds = ?,"
-                " update_norm = ? WHERE round = ? AND state = 'open'",
+                "UPDATE rounds SET state = 'committed', attempt = ?, cohort = ?, missing = ?, fallen = ?, checkpoint = ?, sha256 = ?,"
+                " seconds = ?, update_norm = ? WHERE round = ? AND state = 'open'",
                 (
                     done.attempt,
                     json.dumps(done.sites),
-                    missing,
+                    _written(done.missing),
+                    _written(done.fallen),
                     done.checkpoint,
                     done.sha256,
                     done.seconds,
@@ -133,16 +138,17 @@ class Journal:
 
     def _rows(self, limit: int) -> Iterator[CommittedRound]:
         query = (
-            "SELECT round, attempt, cohort, missing, checkpoint, sha256, seconds, update_norm"
+            "SELECT round, attempt, cohort, missing, fallen, checkpoint, sha256, seconds, update_norm"
             " FROM rounds WHERE state = 'committed' ORDER BY round DESC LIMIT ?"
         )
         with closing(self._db.execute(query, (limit,))) as rows:
-            for number, attempt, cohort, missing, checkpoint, sha256, seconds, norm in rows:
+            for number, attempt, cohort, missing, fallen, checkpoint, sha256, seconds, norm in rows:
                 yield CommittedRound(
                     round=number,
                     attempt=attempt,
                     sites=tuple(json.loads(cohort)),
-                    missing=tuple(Missing(site=site, why=why) for site, why in json.loads(missing)),
+                    missing=_read(missing),
+                    fallen=_read(fallen),
                     checkpoint=checkpoint,
                     sha256=sha256,
                     seconds=seconds,
@@ -151,6 +157,14 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _written(absences: tuple[Absence, ...]) -> str:
+    return json.dumps([[absence.site, absence.why] for absence in absences])
+
+
+def _read(text: str) -> tuple[Absence, ...]:
+    return tuple(Absence(site=site, why=why) for site, why in json.loads(text))
 
 
 def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:

@@ -14,8 +14,6 @@ After a crash the same loop starts at the first round that is not committed, wit
 the same bytes again, so that nothing is trained, or paid for, twice.
 """
 
-import hashlib
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,8 +28,9 @@ from common.plan import Plan, digest_of
 from common.update import Weights
 from server.aggregation import FAILED, Aggregation, Collected, Observer, reasons
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
-from server.exchange import ask
-from server.journal import CommittedRound, Journal, Missing
+from server.cohort import draw
+from server.exchange import Line
+from server.journal import Absence, CommittedRound, Journal
 from server.strategies import StrategyState, strategy_of
 
 _HELLO_S = 60.0
@@ -39,11 +38,12 @@ _HELLO_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
-    """Everything that a run needs; `run` is the run."""
+    """Everything that a run needs; `run` is the run. `groups` are those of the roster, of which a round asks all sites or draws some."""
 
     grid: Grid
     plan: Plan
     initial: Weights
+    groups: tuple[frozenset[str], ...]
     journal: Journal
     checkpoints: CheckpointFolder
     observer: Observer
@@ -88,20 +88,20 @@ class Coordinator:
                 raise self._too_few("at the start", len(sites), refusals)
             time.sleep(1.0)
 
-    def _names(self, nodes: list[int], hello: RecordDict) -> tuple[dict[str, int], list[Missing]]:
+    def _names(self, nodes: list[int], hello: RecordDict) -> tuple[dict[str, int], list[Absence]]:
         sites: dict[str, int] = {}
         refusals = []
-        for answer in ask(self.grid, wire.HELLO, dict.fromkeys(nodes, hello), group="hello", deadline_s=_HELLO_S):
+        for answer in Line(self.grid).ask(wire.HELLO, dict.fromkeys(nodes, hello), group="hello", deadline_s=_HELLO_S):
             if answer.content is None:
-                refusals.append(Missing(site=f"node {answer.node}", why=FAILED))
+                refusals.append(Absence(site=f"node {answer.node}", why=FAILED))
                 continue
             try:
                 reply = wire.decode_hello_reply(answer.content)
             except ProtocolError as error:
-                refusals.append(Missing(site=f"node {answer.node}", why=error.code))
+                refusals.append(Absence(site=f"node {answer.node}", why=error.code))
                 continue
             if isinstance(reply, wire.Refusal):
-                refusals.append(Missing(site=reply.site or f"node {answer.node}", why=reply.code))
+                refusals.append(Absence(site=reply.site or f"node {answer.node}", why=reply.code))
             else:
                 sites[reply.site] = answer.node
         return dict(sorted(sites.items())), refusals
@@ -109,21 +109,13 @@ class Coordinator:
     def _round(self, number: int, state: StrategyState, sites: Mapping[str, int]) -> StrategyState:
         started = time.monotonic()
         weights = self._weights(state)
-        cohort = self._cohort(number, sites)
+        cohort = draw(sites, self.groups, self.plan, number)
         self.journal.open_round(number, model=weights.digest.hex(), cohort=cohort)
         self.observer.round_opened(number, cohort)
         collected = self.aggregation.collect(number, weights, {site: sites[site] for site in cohort})
         state = strategy_of(self.plan.training).apply(state, collected.aggregate)
         self._commit(number, state, collected, time.monotonic() - started)
         return state
-
-    def _cohort(self, number: int, sites: Mapping[str, int]) -> list[str]:
-        """Who is asked: all, or the plan's number of them, drawn by the plan's seed and the round, so that a resumed run asks the same."""
-        wanted = self.plan.aggregation.sites_per_round
-        if wanted is None or wanted >= len(sites):
-            return list(sites)
-        seed = hashlib.sha256(f"cohort {self.plan.training.seed} {number}".encode()).digest()
-        return sorted(random.Random(seed).sample(list(sites), wanted))  # noqa: S311 - public choice, not a secret
 
     def _commit(self, number: int, state: StrategyState, collected: Collected, seconds: float) -> None:
         checkpoint, sha256 = self.checkpoints.save(number, state)
@@ -132,6 +124,7 @@ class Coordinator:
             attempt=collected.attempt,
             sites=collected.sites,
             missing=collected.missing,
+            fallen=collected.fallen,
             checkpoint=checkpoint,
             sha256=sha256,
             seconds=seconds,
@@ -145,7 +138,7 @@ class Coordinator:
     def _weights(self, state: StrategyState) -> Weights:
         return Weights(layout=self.initial.layout, values=state.weights)
 
-    def _too_few(self, when: str, present: int, missing: list[Missing]) -> CohortTooSmall:
+    def _too_few(self, when: str, present: int, missing: list[Absence]) -> CohortTooSmall:
         return CohortTooSmall(
             f"{when} {present} sites answered, minimum_cohort is {self.plan.aggregation.minimum_cohort} ({reasons(tuple(missing))}).",
             fix="Mend those sites and continue with --resume; every committed round is kept.",

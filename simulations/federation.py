@@ -20,6 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import PLAN_VARIABLE, SITES_VARIABLE
 from client.site import AggregationName
 from common import canonical, credentials
+from common.agreement import groups_of
 from common.errors import EngineError
 from common.models import initial_weights
 from common.plan import Plan, digest_of
@@ -111,6 +112,7 @@ class Federation:
             grid=grid,
             plan=self.plan,
             initial=initial,
+            groups=groups_of(self.plan, credentials.load_roster(self.coordinator)),
             journal=journal,
             checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=False),
             observer=observer,

@@ -29,13 +29,15 @@ METRICS_FILE = "metrics.jsonl"
 class RoundFigures:
     """One line of metrics.jsonl.
 
-    `epsilon` is the largest of all sites so far, None without privacy; scores are per patient, and None between evaluations.
+    `sites` are in the sum, `missing` are not; `fallen` are, but did not answer to the end. `epsilon` is the largest of all sites so far,
+    None without privacy; scores are per patient, and None between evaluations.
     """
 
     round: int
     seconds: float
     sites: tuple[str, ...]
     missing: tuple[dict[str, str], ...]
+    fallen: tuple[dict[str, str], ...]
     update_norm: float
     epsilon: float | None
     auc: float | None
@@ -72,7 +74,8 @@ class HoldOut:
             round=done.round,
             seconds=done.seconds,
             sites=done.sites,
-            missing=tuple(asdict(absent) for absent in done.missing),
+            missing=tuple(asdict(absence) for absence in done.missing),
+            fallen=tuple(asdict(absence) for absence in done.fallen),
             update_norm=done.update_norm,
             epsilon=self._epsilon(),
             auc=scores.auc if scores else None,

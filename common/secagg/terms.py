@@ -75,7 +75,7 @@ class Terms:
 
     @property
     def smallest_cohort(self) -> int:
-        return max(FLOOR, self.min_cohort, self.noise_quorum)
+        return smallest_cohort(self.min_cohort, self.noise_quorum)
 
     def threshold(self, cohort_size: int) -> int:
         return threshold(cohort_size, minimum=self.smallest_cohort)
@@ -84,6 +84,11 @@ class Terms:
     def largest_message(self) -> int:
         """Control bytes that the largest cohort can honestly need; the vector travels beside them."""
         return 64 * 1024 + 4096 * self.max_cohort
+
+
+def smallest_cohort(min_cohort: int, noise_quorum: int = 0) -> int:
+    """How many sites a sum needs at least, whatever anybody says."""
+    return max(FLOOR, min_cohort, noise_quorum)
 
 
 def threshold(cohort_size: int, *, minimum: int = FLOOR) -> int:

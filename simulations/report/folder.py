@@ -118,6 +118,7 @@ class Round:
     seconds: float | None = None
     sites: tuple[str, ...] = ()
     missing: tuple[Absence, ...] = ()
+    fallen: tuple[Absence, ...] = ()
     auc: float | None = None
     balanced_accuracy: float | None = None
     epsilon: float | None = None

@@ -65,6 +65,7 @@ def render(run_folder: Path) -> str:
             spent=rounds.spent(found),
             costs=_costs(found),
             missed=rounds.missed(found.rounds),
+            fell=rounds.fell(found.rounds),
             retrained=rounds.retrained(found),
             limits=wording.limits(found, plan, results),
             drawn=gallery.drawings(found, plan, results),

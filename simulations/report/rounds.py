@@ -5,11 +5,11 @@ All of it is counting, except `patient_cost`: what a promise that was made for o
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from common.privacy import group_privacy
-from simulations.report.folder import Round, RunFolder
+from simulations.report.folder import Absence, Round, RunFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Participation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missed:
-    """One site, one reason, the rounds it was missing for it."""
+    """One site, one reason, the rounds in which it did not answer to the end for it."""
 
     site: str
     why: str
@@ -61,10 +61,18 @@ def participation(folder: RunFolder) -> Participation:
 
 def missed(rounds: Sequence[Round]) -> list[Missed]:
     """Absences by site and reason."""
+    return _by_site_and_reason((absence, line.number) for line in rounds for absence in line.missing)
+
+
+def fell(rounds: Sequence[Round]) -> list[Missed]:
+    """The same, of sites that fell after their update was in."""
+    return _by_site_and_reason((absence, line.number) for line in rounds for absence in line.fallen)
+
+
+def _by_site_and_reason(absences: Iterable[tuple[Absence, int]]) -> list[Missed]:
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for line in rounds:
-        for absence in line.missing:
-            found[absence.site, absence.why].append(line.number)
+    for absence, number in absences:
+        found[absence.site, absence.why].append(number)
     return [Missed(site=site, why=why, rounds=tuple(numbers)) for (site, why), numbers in sorted(found.items())]
 
 

@@ -11,7 +11,7 @@ from simulations.report import numbers
 from simulations.report.folder import Intake, Round
 
 REASONS: Mapping[str, str] = {
-    "E_SILENT": "did not answer before the deadline",
+    "E_SILENT": "did not answer in time",
     "E_SITE_FAILED": "failed while answering",
     "E_TRAIN_FAILED": "local training raised an error",
     "E_PRIVACY_BUDGET": "privacy budget used up; training refused",

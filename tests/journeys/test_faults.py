@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import CohortTooSmall
-from server.journal import Missing
+from server.journal import Absence
 from simulations.engine.nursery import Nursery
 from tests.journeys.made import made_scenario, made_stage, train
 
@@ -34,7 +34,7 @@ def test_a_site_whose_folder_is_damaged_refuses_by_code_and_keeps_the_words(tmp_
     stage = made_stage(tmp_path / "run", made_scenario(private=False))
     (stage.home("site_01") / "data" / "images.npy").write_bytes(b"no array")
     _, rounds = train(stage, nursery)
-    assert all(done.missing == (Missing(site="site_01", why="E_DATA_UNREADABLE"),) for done in rounds)
+    assert all(done.missing == (Absence(site="site_01", why="E_DATA_UNREADABLE"),) for done in rounds)
     assert "damaged" in (stage.home("site_01") / "error.log").read_text()
 
 
@@ -48,7 +48,7 @@ def test_a_site_whose_budget_is_spent_refuses(tmp_path: Path, nursery: Nursery) 
     _, rounds = train(again, nursery)
     # One spare round was left; then the budget binds, before anything is trained.
     assert [bool(done.missing) for done in rounds] == [False, True, True, True]
-    assert rounds[1].missing == (Missing(site="site_03", why="E_PRIVACY_BUDGET"),)
+    assert rounds[1].missing == (Absence(site="site_03", why="E_PRIVACY_BUDGET"),)
     assert len((again.home("site_03") / "ledger.jsonl").read_text().splitlines()) == len(spent.splitlines()) + 1
 
 
@@ -63,7 +63,7 @@ def test_below_the_minimum_cohort_the_run_stops_by_name_and_goes_on_once_mended(
 
 def test_partial_participation_asks_as_many_as_the_plan_says(tmp_path: Path, nursery: Nursery) -> None:
     change = ("minimum_cohort = 2", "minimum_cohort = 2\nsites_per_round = 3")
-    _, rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change)), nursery)
+    _, rounds = train(made_stage(tmp_path / "run", made_scenario(private=False, change=change).with_changes(rounds=6)), nursery)
     assert {len(done.sites) for done in rounds} == {3}
     assert len({done.sites for done in rounds}) > 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunFolderTaken, StorageError
-from server.journal import CommittedRound, Journal, Missing
+from server.journal import Absence, CommittedRound, Journal
 
 
 def opened(folder: Path, plan: str = "p", session: bytes = b"s") -> Journal:
@@ -20,7 +20,8 @@ def done(number: int) -> CommittedRound:
         round=number,
         attempt=0,
         sites=("north", "south"),
-        missing=(Missing(site="west", why="E_SILENT"),),
+        missing=(Absence(site="west", why="E_SILENT"),),
+        fallen=(Absence(site="south", why="E_SITE_FAILED"),),
         checkpoint=f"round-{number}.safetensors",
         sha256="0" * 64,
         seconds=1.5,

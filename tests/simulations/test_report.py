@@ -385,9 +385,21 @@ def test_a_budget_that_was_passed_is_not_hidden(page_of: Callable[..., str], who
 
 def test_the_absent_are_named_with_round_and_reason(whole_page: str) -> None:
     page = text_of(tree(whole_page))
-    assert "west did not answer before the deadline E_SILENT 2 1" in page
+    assert "west did not answer in time E_SILENT 2 1" in page
     assert "west 2 of 3" in page
     assert "1 of 3 rounds went on without" in page
+
+
+def test_a_site_that_fell_after_its_update_was_in_is_not_counted_as_absent(page_of: Callable[..., str], whole_page: str) -> None:
+    def fall(content: dict[str, Any]) -> None:
+        content["metrics.jsonl"][2]["fallen"] = [{"site": "north", "why": "E_SITE_FAILED"}]
+
+    page = text_of(tree(page_of(fall)))
+    assert "those are in the sums" in page
+    assert "north failed while answering E_SITE_FAILED 3 1" in page
+    assert "north 3 of 3" in page
+    assert "1 of 3 rounds went on without" in page
+    assert "those are in the sums" not in text_of(tree(whole_page))
 
 
 def test_rounds_paid_for_twice_are_told(whole_page: str) -> None:
