@@ -26,6 +26,7 @@ from typing import Final
 
 import numpy as np
 
+from common.counting import forms_of
 from common.errors import RosterFormat
 from common.plan import Plan, digest_of
 from common.plan.spec import ADAM_FIRST, ADAM_SECOND
@@ -77,6 +78,25 @@ def terms_of(plan: Plan, initial: Weights, roster: Roster, group: frozenset[str]
         rounds=range(1, plan.training.rounds + 1),
         min_cohort=spec.minimum_cohort,
         noise_quorum=plan.noise_quorum,
+    )
+
+
+def terms_beside(updates: Terms, plan: Plan) -> tuple[Terms, ...]:
+    """The terms of what a plan counts beside updates: the same sites, models and quorums; other vectors, other rounds.
+
+    Raises: EpsilonImpossible.
+    """
+    return tuple(
+        replace(
+            updates,
+            kind=form.kind,
+            layout=form.layout,
+            num_values=len(form.cells),
+            grid=form.grid,
+            max_norm=form.max_norm,
+            rounds=form.rounds,
+        )
+        for form in forms_of(plan)
     )
 
 

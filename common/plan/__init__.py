@@ -9,6 +9,7 @@ from common.plan.parse import digest_of, dump, load, parse, to_toml
 from common.plan.spec import (
     AggregationSpec,
     CnnSpec,
+    EvaluationSpec,
     Identity,
     InputSpec,
     ModelSpec,
@@ -16,6 +17,7 @@ from common.plan.spec import (
     PrivacySpec,
     ResNetSpec,
     ScatteringSpec,
+    StatisticsSpec,
     TaskSpec,
     TrainingSpec,
     Window,
@@ -24,6 +26,7 @@ from common.plan.spec import (
 __all__ = [
     "AggregationSpec",
     "CnnSpec",
+    "EvaluationSpec",
     "Identity",
     "InputSpec",
     "ModelSpec",
@@ -31,6 +34,7 @@ __all__ = [
     "PrivacySpec",
     "ResNetSpec",
     "ScatteringSpec",
+    "StatisticsSpec",
     "TaskSpec",
     "TrainingSpec",
     "Window",

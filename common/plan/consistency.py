@@ -8,12 +8,14 @@ Each rule is one line of a table: where it points, when it is broken, what is wr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from common.plan.spec import CnnSpec, Plan, ScatteringSpec
+from common.plan.spec import USUAL_BINS, CnnSpec, Plan, ScatteringSpec
 
 SMALLEST_MAP = 1
 SMALLEST_SCATTERED = 2  # each map is normalised by itself, and one value alone would become 0
 FEWEST_BITS = 8
 FEWEST_GROUPS = 3
+LARGEST_GROUP_THAT_COUNTS = 256
+MOST_CLASSES_JUDGED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ def _vanishes(plan: Plan) -> bool:
         return False
     stages = len(plan.model.widths) if isinstance(plan.model, CnnSpec) else len(plan.model.widths) - 1
     return min(plan.input.height, plan.input.width) >> stages < SMALLEST_MAP
+
+
+def _counted(plan: Plan) -> float:
+    """What is set apart for evaluation and statistics; Rényi sums are never above it."""
+    return sum(section.epsilon for section in (plan.evaluation, plan.statistics) if section is not None)
 
 
 def _room(plan: Plan) -> int:
@@ -158,6 +165,54 @@ RULES = (
         lambda p: not p.is_private and (p.privacy.epsilon, p.privacy.delta, p.privacy.clip_norm) != (None, None, None),
         'epsilon, delta and clip_norm are given, but unit = "none" means that nothing is private',
         'Set unit = "patient", or remove them.',
+    ),
+    Rule(
+        ("evaluation", "epsilon"),
+        lambda p: p.evaluation is not None and not p.is_private,
+        'counts of patients leave a site noised only, and unit = "none" names nobody for whom',
+        'Set [privacy] unit = "patient", or remove [evaluation].',
+    ),
+    Rule(
+        ("statistics", "epsilon"),
+        lambda p: p.statistics is not None and not p.is_private,
+        'counts of patients leave a site noised only, and unit = "none" names nobody for whom',
+        'Set [privacy] unit = "patient", or remove [statistics].',
+    ),
+    Rule(
+        ("privacy", "epsilon"),
+        lambda p: p.privacy.epsilon is not None and _counted(p) >= p.privacy.epsilon,
+        "evaluation and statistics cost part of the plan's epsilon, and here would leave none to train by",
+        "Raise epsilon, or lower those of [evaluation] and [statistics].",
+    ),
+    Rule(
+        ("evaluation", "every"),
+        lambda p: p.evaluation is not None and p.evaluation.every > p.training.rounds,
+        "there are fewer rounds than that",
+        "Lower every; set to [training] rounds, the final model alone is judged.",
+    ),
+    Rule(
+        ("evaluation", "bins"),
+        lambda p: p.evaluation is not None and len(p.task.classes) > 2 and p.evaluation.bins != USUAL_BINS,
+        "bins are of the probability of the second of two classes; of more, the class decided on is counted",
+        "Remove bins.",
+    ),
+    Rule(
+        ("task", "classes"),
+        lambda p: p.evaluation is not None and len(p.task.classes) > MOST_CLASSES_JUDGED,
+        f"a table of more than {MOST_CLASSES_JUDGED} classes against each other is nothing but noise",
+        "Name fewer classes, or remove [evaluation].",
+    ),
+    Rule(
+        ("statistics", "classes"),
+        lambda p: p.statistics is not None and not (p.statistics.classes or p.statistics.intensity),
+        "neither classes nor intensity is asked for",
+        "Ask for one, or remove [statistics].",
+    ),
+    Rule(
+        ("aggregation", "max_group"),
+        lambda p: (p.evaluation is not None or p.statistics is not None) and p.aggregation.max_group > LARGEST_GROUP_THAT_COUNTS,
+        "the noised counts of so many sites could overflow",
+        f"Lower max_group to {LARGEST_GROUP_THAT_COUNTS} or less, or remove [evaluation] and [statistics].",
     ),
     Rule(
         ("aggregation", "sites_per_round"),

@@ -39,6 +39,8 @@ PLAN_SECTIONS: Sections = {
     "training": (spec.TrainingSpec,),
     "privacy": (spec.PrivacySpec,),
     "aggregation": (spec.AggregationSpec,),
+    "evaluation": (spec.EvaluationSpec,),
+    "statistics": (spec.StatisticsSpec,),
 }
 
 

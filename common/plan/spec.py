@@ -22,6 +22,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=64)]
 
+USUAL_BINS = 10
 ADAM_FIRST, ADAM_SECOND = 0.9, 0.999
 """Adam's memories of the gradient and of its square (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980), the paper's own."""
 
@@ -180,6 +181,46 @@ class AggregationSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSpec:
+    """[evaluation]: how the model does at the sites, on patients whom nobody trains on. Without this section nobody is asked.
+
+    Every so many rounds, counted back from the last, whose model is always judged, each site counts its patients by what they are and what
+    the model says: with two classes in `bins` of the second one's probability (one edge lies on the threshold), with more by the class it
+    decides on. Only noised sums leave; all evaluations together, and `spare` repeated after a failure, cost `epsilon` of the plan's own.
+    """
+
+    __pydantic_config__ = STRICT
+    every: Count
+    epsilon: Positive
+    bins: Annotated[int, Field(ge=2, le=100)] = USUAL_BINS
+    spare: Annotated[int, Field(ge=0, le=1000)] = 1
+
+    def rounds(self, last: int) -> range:
+        """The rounds that begin by judging the model they start from; the one after the last trains nothing.
+
+        >>> [*EvaluationSpec(every=4, epsilon=1.0).rounds(10)]
+        [3, 7, 11]
+        """
+        return range(last + 1, 1, -self.every)[::-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsSpec:
+    """[statistics]: what the training data are like, asked once, before the first round. Without this section nobody is asked.
+
+    How many patients there are, by class if `classes`; with `intensity` also mean and standard deviation of the stored intensity in [0, 1],
+    every patient counting alike, from which a later plan may choose its [input] mean and std. Only noised sums leave, for `epsilon` of the
+    plan's own, `spare` repeated after a failure included.
+    """
+
+    __pydantic_config__ = STRICT
+    epsilon: Positive
+    classes: bool = True
+    intensity: bool = True
+    spare: Annotated[int, Field(ge=0, le=1000)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A whole plan. Equal plans have equal canonical bytes, and the other way round."""
 
@@ -191,6 +232,8 @@ class Plan:
     training: TrainingSpec
     privacy: PrivacySpec
     aggregation: AggregationSpec
+    evaluation: EvaluationSpec | None = None
+    statistics: StatisticsSpec | None = None
 
     @property
     def name(self) -> str:
@@ -204,6 +247,11 @@ class Plan:
     def shares_noise(self) -> bool:
         """Whether no site's update is private by itself, only the sum over a noise quorum."""
         return self.is_private and self.privacy.noise == "distributed"
+
+    @property
+    def evaluation_rounds(self) -> range:
+        """The rounds that begin by having their model judged; empty without an [evaluation]."""
+        return self.evaluation.rounds(self.training.rounds) if self.evaluation else range(0)
 
     @property
     def noise_quorum(self) -> int:

@@ -7,6 +7,7 @@ An `Event` says what was done to the data; only the accountant knows what that i
 from common.privacy.accountant import deltas_pld, epsilon, epsilon_pld
 from common.privacy.budget import own_share_epsilon, plan_charge, round_charge
 from common.privacy.calibration import calibrate
+from common.privacy.counts import charges_beside_training, evaluation_charge, statistic_charge
 from common.privacy.discrete import charged_as, noise_of
 from common.privacy.events import Charge, Event, public_count, sampling_rate
 from common.privacy.groups import group_privacy
@@ -18,9 +19,11 @@ __all__ = [
     "Lattice",
     "calibrate",
     "charged_as",
+    "charges_beside_training",
     "deltas_pld",
     "epsilon",
     "epsilon_pld",
+    "evaluation_charge",
     "group_privacy",
     "lattice_of",
     "noise_of",
@@ -29,4 +32,5 @@ __all__ = [
     "public_count",
     "round_charge",
     "sampling_rate",
+    "statistic_charge",
 ]

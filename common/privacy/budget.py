@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one round of a plan costs at a site of a given size.
 
-Noise is calibrated so that all rounds together, and the plan's spare ones, cost its epsilon. With local noise each site calibrates its own:
-the larger the site, the smaller its sampling rate and the less noise it needs. With distributed noise sigma is the plan's, enough for its
-smallest site, and each site adds a share of variance sigma^2 / (m - c), m the noise quorum and c the assumed colluders.
+Noise is calibrated so that all rounds together, the plan's spare ones, and what it releases beside updates (`counts`), cost its epsilon.
+With local noise each site calibrates its own: the larger the site, the smaller its sampling rate and the less noise it needs. With
+distributed noise sigma is the plan's, enough for its smallest site, and each site adds a share of variance sigma^2 / (m - c), m the noise
+quorum and c the assumed colluders.
 
 A pure function of public numbers and the site's own count, so that a simulator or a planner can know beforehand what a site will find.
 """
-
-from dataclasses import replace
 
 from common.errors import TooFewPatients
 from common.plan import Plan
 from common.privacy.accountant import epsilon
 from common.privacy.calibration import calibrate
+from common.privacy.counts import charges_beside_training, events_beside_training
 from common.privacy.events import Charge, Event, public_count, sampling_rate
 from common.privacy.lattice import plan_noise, share_of_noise
 
@@ -30,7 +30,7 @@ def round_charge(plan: Plan, units: int) -> Charge:
     rate = sampling_rate(batch=training.batch, units=units)
     if not plan.shares_noise:
         steps = (training.rounds + privacy.spare_rounds) * training.local_steps
-        noise = calibrate(privacy.epsilon, privacy.delta, rate, steps)
+        noise = calibrate(privacy.epsilon, privacy.delta, rate, steps, beside=events_beside_training(plan))
         return Charge.local(Event(sampling_rate=rate, noise_multiplier=noise, steps=training.local_steps))
     assert privacy.minimum_patients is not None
     if public_count(units) < public_count(privacy.minimum_patients):
@@ -46,12 +46,8 @@ def round_charge(plan: Plan, units: int) -> Charge:
 
 
 def plan_charge(plan: Plan, units: int) -> Charge:
-    """What all rounds of a private plan cost together, its spare ones included. Raises: as `round_charge`."""
-    charge, rounds = round_charge(plan, units), plan.training.rounds + plan.privacy.spare_rounds
-    return Charge(
-        outside=replace(charge.outside, steps=rounds * charge.outside.steps),
-        own_share=replace(charge.own_share, steps=rounds * charge.own_share.steps),
-    )
+    """What all rounds of training cost together, spare ones included, without `charges_beside_training`. Raises: as `round_charge`."""
+    return round_charge(plan, units).times(plan.training.rounds + plan.privacy.spare_rounds)
 
 
 def own_share_epsilon(plan: Plan) -> float | None:
@@ -60,4 +56,5 @@ def own_share_epsilon(plan: Plan) -> float | None:
         return None
     assert plan.privacy.minimum_patients is not None
     assert plan.privacy.delta is not None
-    return epsilon([plan_charge(plan, plan.privacy.minimum_patients).own_share], plan.privacy.delta)
+    charges = (plan_charge(plan, plan.privacy.minimum_patients), *charges_beside_training(plan))
+    return epsilon([charge.own_share for charge in charges], plan.privacy.delta)

@@ -31,15 +31,15 @@ AROUND = 2  # neighbours on either side of the best order
 
 
 @lru_cache(maxsize=256)
-def calibrate(target: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """The noise multiplier with which `steps` steps cost at most epsilon `target`, and at least 99 % of it.
+def calibrate(target: float, delta: float, sampling_rate: float, steps: int, *, beside: tuple[Event, ...] = ()) -> float:
+    """The noise multiplier with which `steps` steps, and the events `beside` them, cost at most epsilon `target`, and at least 99 % of it.
 
     Never below 0.2, even where less would do. Raises: EpsilonImpossible, with an epsilon and a number of steps that would work.
     """
 
     def look(noise: float, orders: tuple[float, ...] = ORDERS) -> tuple[float, float]:
         event = Event(sampling_rate=sampling_rate, noise_multiplier=noise, steps=steps)
-        return epsilon_and_order([event], delta, orders=orders)
+        return epsilon_and_order([event, *beside], delta, orders=orders)
 
     def search(orders: tuple[float, ...], most: float) -> float:
         return _least(lambda noise: look(noise, orders)[0], target, most=most)
@@ -48,7 +48,7 @@ def calibrate(target: float, delta: float, sampling_rate: float, steps: int) -> 
     if look(noise, orders)[0] > target:
         spent, best = look(noise)
         if spent > target:
-            raise _impossible(target, delta, sampling_rate, steps)
+            raise _impossible(target, delta, sampling_rate, steps, beside)
         orders = _with_neighbours(orders, best)
     while True:
         noise = search(orders, noise)
@@ -85,9 +85,9 @@ def _least(cost: Callable[[float], float], target: float, *, most: float) -> flo
     return high
 
 
-def _impossible(target: float, delta: float, sampling_rate: float, steps: int) -> EpsilonImpossible:
+def _impossible(target: float, delta: float, sampling_rate: float, steps: int, beside: tuple[Event, ...]) -> EpsilonImpossible:
     def cost(steps: int) -> float:
-        return epsilon([Event(sampling_rate=sampling_rate, noise_multiplier=MOST_NOISE, steps=steps)], delta)
+        return epsilon([Event(sampling_rate=sampling_rate, noise_multiplier=MOST_NOISE, steps=steps), *beside], delta)
 
     reachable = math.ceil(cost(steps) * 1000) / 1000
     fitting, beyond = 0, steps

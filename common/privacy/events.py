@@ -9,7 +9,7 @@ The rate must not betray how many units there are, so the plan's batch is divide
 significant bits. Rounding down makes the rate larger than batch / true count, never smaller: what is accounted is what is done.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.errors import TooFewPatients
 
@@ -40,6 +40,13 @@ class Charge:
     def local(cls, event: Event) -> "Charge":
         """Noise that relies on nobody."""
         return cls(outside=event, own_share=event)
+
+    def times(self, number: int) -> "Charge":
+        """So many releases like this one."""
+        return Charge(
+            outside=replace(self.outside, steps=number * self.outside.steps),
+            own_share=replace(self.own_share, steps=number * self.own_share.steps),
+        )
 
 
 def public_count(units: int) -> int:

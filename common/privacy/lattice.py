@@ -21,6 +21,7 @@ from typing import Final
 from common.errors import PlanConflict
 from common.plan import Plan
 from common.privacy.calibration import LEAST_NOISE, calibrate
+from common.privacy.counts import events_beside_training
 from common.privacy.discrete import charged_as, log_ratio
 from common.privacy.events import sampling_rate
 
@@ -62,7 +63,8 @@ def plan_noise(plan: Plan) -> float:
     assert privacy.epsilon is not None
     assert privacy.delta is not None
     rate = sampling_rate(batch=training.batch, units=privacy.minimum_patients)
-    return calibrate(privacy.epsilon, privacy.delta, rate, training.rounds + privacy.spare_rounds)
+    rounds = training.rounds + privacy.spare_rounds
+    return calibrate(privacy.epsilon, privacy.delta, rate, rounds, beside=events_beside_training(plan))
 
 
 def share_of_noise(plan: Plan) -> float:

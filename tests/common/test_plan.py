@@ -239,3 +239,57 @@ def test_the_digest_changes_with_every_single_field(leaf: tuple[str, ...]) -> No
     other = _changed(plan, leaf)
     assert isinstance(other, Plan)
     assert digest_of(other) != digest_of(plan)
+
+
+COUNTED = GOOD + "[evaluation]\nevery = 1\nepsilon = 1\n[statistics]\nepsilon = 0.5\n"
+MALFORMED_COUNTS = [
+    ("no epsilon to judge by", "every = 1\nepsilon = 1", "every = 1", PlanValue, "[evaluation] epsilon is missing", 32),
+    ("a misspelt key", "every = 1", "evry = 1", PlanUnknownKey, "Did you mean 'every'", 33),
+    ("judged never", "every = 1", "every = 0", PlanValue, "[evaluation] every", 33),
+    ("judged after the end", "every = 1", "every = 4", PlanConflict, "fewer rounds", 33),
+    ("one bin", "every = 1", "every = 1\nbins = 1", PlanValue, "bins", 34),
+    ("no budget left", "epsilon = 8", "epsilon = 1.5", PlanConflict, "none to train by", 27),
+    ("nothing asked", "epsilon = 0.5", "epsilon = 0.5\nclasses = false\nintensity = false", PlanConflict, "neither classes nor", 37),
+    ("groups too large to count", "minimum_cohort = 3", "minimum_cohort = 3\nmax_group = 300", PlanConflict, "could overflow", 32),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "says", "line"), [case[1:] for case in MALFORMED_COUNTS], ids=[case[0] for case in MALFORMED_COUNTS]
+)
+def test_a_plan_that_counts_wrongly_is_refused_by_name(old: str, new: str, error: type[PlanError], says: str, line: int) -> None:
+    assert parse(COUNTED).evaluation is not None
+    text = COUNTED.replace(old, new, 1)
+    assert text != COUNTED
+    with pytest.raises(error) as refusal:
+        parse(text)
+    assert says in str(refusal.value)
+    assert f"line {line}:" in str(refusal.value)
+
+
+@pytest.mark.parametrize("section", ["evaluation", "statistics"])
+def test_a_plan_that_promises_nobody_anything_counts_nobody(section: str) -> None:
+    """Counts leave noised or not at all, and there is no unit to noise them for."""
+    everything = GOOD.replace('unit = "record"\nepsilon = 8\ndelta = 1e-5\nclip_norm = 1', 'unit = "none"')
+    assert not parse(everything).is_private
+    asked = {"evaluation": "every = 1\n", "statistics": ""}[section]
+    with pytest.raises(PlanConflict, match="noised only"):
+        parse(everything + f"[{section}]\n{asked}epsilon = 1\n")
+
+
+def test_bins_belong_to_two_classes() -> None:
+    three = COUNTED.replace('"nodule"]\nthreshold = 0.5', '"nodule", "mass"]')
+    assert parse(three).evaluation is not None
+    with pytest.raises(PlanConflict, match="second of two classes"):
+        parse(three.replace("every = 1", "every = 1\nbins = 12"))
+
+
+def test_a_plan_that_counts_survives_being_written_and_read() -> None:
+    plan = parse(COUNTED)
+    assert parse(to_toml(plan)) == plan
+    assert digest_of(plan) != digest_of(parse(GOOD))
+
+
+@pytest.mark.parametrize(("every", "rounds"), [(1, [2, 3, 4]), (2, [2, 4]), (3, [4])])
+def test_the_last_model_is_always_judged(every: int, rounds: list[int]) -> None:
+    assert [*parse(COUNTED.replace("every = 1", f"every = {every}")).evaluation_rounds] == rounds
