@@ -54,7 +54,7 @@ def simulate(
         int | None, typer.Option(help="Draw the privacy noise from a seed, to compare two runs bit by bit. Such a run protects nobody.")
     ] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(help="Let a site fail: SITE:KIND:ROUND[:STEP]; kinds raise, crash, silent; round * is each.")
+        list[str] | None, typer.Option(help="Let a site fail: SITE:KIND:ROUND[:STEP]; kinds raise, crash, silent, poison; round * is each.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ A federation is judged by what it does when a hospital fails, so a simulation ca
     raise     training ends in an exception of the site's own
     crash     the site's process dies
     silent    the site never answers
+    poison    the site trains against what it found, as far as the plan's norm lets an update reach (where noise is not shared)
 
 A fault is written SITE:KIND:ROUND[:STEP] ("hospital_03:silent:5:mask"; ROUND may be * for every round). STEP is a step of secure
 aggregation: keys (training, and the default), share, mask, confirm, unmask. A fault reaches the workers by an environment variable,
@@ -15,22 +16,30 @@ which only the simulator sets.
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import app as honest
+from client import site
+from client.imaging.dataset import Dataset
+from client.training import LocalWork
 from common import wire
 from common.errors import PlanValue
+from common.plan import Plan
+from common.update import RawDelta, Weights
 
 FAULTS_VARIABLE: Final = "FEDWARD_FAULTS"
-KINDS: Final = ("raise", "crash", "silent")
+KINDS: Final = ("raise", "crash", "silent", "poison")
 STEPS: Final = ("keys", "share", "mask", "confirm", "unmask")
 _EVERY: Final = "*"
 _FOREVER_S: Final = 86_400.0
+_BOOST: Final = np.float32(1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +84,21 @@ def hello(message: Message, context: Context) -> Message:
 @app.train("delta")
 def train(message: Message, context: Context) -> Message:
     """Fail as told, else train honestly."""
-    _fail(message, context, STEPS[0])
-    return honest.train(message, context)
+    with _failing(message, context, STEPS[0]):
+        return honest.train(message, context)
 
 
 @app.train("ideal")
 def train_ideal(message: Message, context: Context) -> Message:
     """Fail as told, else train honestly."""
-    _fail(message, context, STEPS[0])
-    return honest.train_ideal(message, context)
+    with _failing(message, context, STEPS[0]):
+        return honest.train_ideal(message, context)
 
 
 def secure(message: Message, context: Context) -> Message:
     """Fail as told, else answer honestly."""
-    _fail(message, context, _STEP_OF[message.metadata.message_type])
-    return honest.secure(message, context)
+    with _failing(message, context, _STEP_OF[message.metadata.message_type]):
+        return honest.secure(message, context)
 
 
 _STEP_OF: Final = {message_type: step.lower() for step, message_type in wire.SECURE.items()}
@@ -98,14 +107,18 @@ for message_type in _STEP_OF:
     (app.train if category == "train" else app.query)(action)(secure)
 
 
-def _fail(message: Message, context: Context, step: str) -> None:
+@contextmanager
+def _failing(message: Message, context: Context, step: str) -> Iterator[None]:
+    """What the site does within this, it does with the faults that it was told to have."""
     name = honest.home_of(context).name
-    for fault in parse_faults(filter(None, os.environ.get(FAULTS_VARIABLE, "").split(","))):
-        if (fault.site, fault.step) == (name, step) and fault.round in (None, message.content["fedward"]["round"]):
-            _commit(fault.kind)
+    with ExitStack() as poison:
+        for fault in parse_faults(filter(None, os.environ.get(FAULTS_VARIABLE, "").split(","))):
+            if (fault.site, fault.step) == (name, step) and fault.round in (None, message.content["fedward"]["round"]):
+                _commit(fault.kind, poison)
+        yield
 
 
-def _commit(kind: str) -> None:
+def _commit(kind: str, poison: ExitStack) -> None:
     match kind:
         case "raise":
             raise RuntimeError("a fault that was asked for")
@@ -113,3 +126,21 @@ def _commit(kind: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "silent":
             time.sleep(_FOREVER_S)
+        case "poison":
+            poison.enter_context(_poisoned())
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """Training gives the opposite of what it found, and far more of it than may leave."""
+    names = vars(site)
+    honestly = names["train_locally"]
+
+    def poisoned(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> RawDelta:
+        return RawDelta(values=-_BOOST * honestly(weights, data, plan, work).values)
+
+    names["train_locally"] = poisoned
+    try:
+        yield
+    finally:
+        names["train_locally"] = honestly

@@ -12,7 +12,7 @@ from client.imaging.prepared import load_prepared
 from client.ledger import Ledger
 from client.site import Site, SiteFile, SiteName
 from common import credentials
-from common.agreement import grid_of
+from common.agreement import grid_of, groups_of
 from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorSet
 from common.models import initial_weights
 from common.plan import digest_of, dump
@@ -23,7 +23,7 @@ from simulations.engine.nursery import Nursery
 from simulations.faults import STEPS
 from simulations.observer import score
 from simulations.stage import Stage
-from tests.journeys.made import Quiet, made_federation, made_scenario, made_stage, train
+from tests.journeys.made import Quiet, made_federation, made_scenario, made_stage, pictures, train
 
 PROTOCOL_STEPS = ("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK")
 
@@ -160,7 +160,7 @@ def test_updates_of_an_attempt_in_which_shares_left_are_trained_anew(tmp_path: P
     assert {tuple(reserved_rounds(stage, site)) for site in stage.sites} == {(1, 1, 1, 2, 3, 4)}
 
 
-@pytest.mark.parametrize(("sites", "combine"), [(6, "mean"), (9, "median")])
+@pytest.mark.parametrize(("sites", "combine"), [(6, "mean"), (9, "median"), (9, "trimmed")])
 def test_groups_sum_apart_and_give_the_same_bits_as_without_masks(tmp_path: Path, nursery: Nursery, sites: int, combine: str) -> None:
     change = ("[simulation]", f'max_group = 3\ncombine = "{combine}"\n[simulation]')
     played = made_scenario(private=False, change=change).with_changes(sites=sites, rounds=2)
@@ -168,6 +168,44 @@ def test_groups_sum_apart_and_give_the_same_bits_as_without_masks(tmp_path: Path
     ideal = made_stage(tmp_path / "ideal", played, aggregation="ideal")
     assert train(masked, nursery)[0].digest == train(ideal, nursery)[0].digest
     assert len(list((masked.folder / "vectors").glob("sum-000002-*"))) == sites // 3
+
+
+@pytest.fixture(scope="module")
+def fifteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs all have the same 120 patients, at fifteen sites."""
+    folder = tmp_path_factory.mktemp("fifteen")
+    pictures(folder / "pictures", patients=120)
+    return folder
+
+
+def auc_with_a_poisoned_group(folder: Path, nursery: Nursery, combine: str, *, bad_groups: int) -> float:
+    """Five groups of three sites; every site of the bad ones works against the model, as hard as the norm gate lets it, in every round."""
+    change = ("[simulation]", f'max_group = 3\ncombine = "{combine}"\n[simulation]')
+    stage = made_stage(folder / f"{combine} {bad_groups}", made_scenario(private=False, change=change).with_changes(sites=15))
+    groups = groups_of(stage.scenario.plan, credentials.load_roster(stage.coordinator))
+    assert [len(group) for group in groups] == [3] * 5
+    poisoned = [f"{site}:poison:*" for group in groups[:bad_groups] for site in sorted(group)]
+    weights, committed = train(stage, nursery, *poisoned)
+    assert all((len(done.sites), done.missing) == (15, ()) for done in committed), "poison is not refused: nobody can see it"
+    scores = score(weights, load_prepared(stage.folder / "holdout"), stage.scenario.plan, resamples=0)
+    assert scores.patients is not None
+    assert scores.patients.auc is not None
+    return scores.patients.auc
+
+
+@pytest.mark.parametrize("combine", ["median", "trimmed"])
+def test_a_poisoned_group_does_not_drag_a_robust_mean_away(fifteen: Path, nursery: Nursery, combine: str) -> None:
+    assert auc_with_a_poisoned_group(fifteen, nursery, combine, bad_groups=1) > 0.95
+
+
+def test_a_poisoned_group_ruins_a_plain_mean(fifteen: Path, nursery: Nursery) -> None:
+    """The control: without it, nothing was resisted."""
+    assert auc_with_a_poisoned_group(fifteen, nursery, "mean", bad_groups=1) < 0.7
+
+
+def test_two_poisoned_groups_of_five_are_too_many_for_a_trim_of_one_and_not_for_the_median(fifteen: Path, nursery: Nursery) -> None:
+    assert auc_with_a_poisoned_group(fifteen, nursery, "median", bad_groups=2) > 0.95
+    assert auc_with_a_poisoned_group(fifteen, nursery, "trimmed", bad_groups=2) < 0.95
 
 
 class Steps(Quiet):
