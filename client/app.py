@@ -24,7 +24,8 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.site import Site, read_site_file
+from client.home import read_site_file
+from client.site import Site
 from common import wire
 from common.backtrace import keep_whole, outline
 from common.durable import OWNER_ONLY

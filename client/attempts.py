@@ -5,9 +5,9 @@
     fsa1/record-N         stage, keys of the living attempt, answers given (common.secagg.durable); a new one after each step
     fsa1/update-N         the quantised update that the record has committed to, until it is released or forgotten
     fsa1/model-N          the last global model that was accepted: what the next one is compared with
+    fsa1/peers-N          the tokens of peers' ledgers, as last announced (client.ledger.echo)
 
-All files are for the site's own user alone. A new content gets the next number and the file before it is removed afterwards: renaming
-over an old file would make some file systems flush both to disk at once, and a reader always finds a whole one.
+All files are for the site's own user alone; each new content gets the next number (`common.durable.Newest`).
 
 Nothing is remembered in the process. What this does not do: it cannot make a disk forget; a removed record's keys may be found by who
 takes the disk apart.
@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from common.durable import OWNER_ONLY, write_atomically
+from common.durable import OWNER_ONLY, Newest
 from common.errors import CheckpointCorrupt
 from common.secagg import durable
 from common.secagg.model import Reference
@@ -38,9 +38,10 @@ class AttemptStore:
     def __init__(self, folder: Path, *, power_cut_safe: bool) -> None:
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         self._folder = folder
-        self._record = _Newest(folder, "record", fsync=power_cut_safe)
-        self._update = _Newest(folder, "update", fsync=power_cut_safe)
-        self._model = _Newest(folder, "model", fsync=power_cut_safe)
+        self._record = Newest(folder, "record", fsync=power_cut_safe)
+        self._update = Newest(folder, "update", fsync=power_cut_safe)
+        self._model = Newest(folder, "model", fsync=power_cut_safe)
+        self._peers = Newest(folder, "peers", fsync=power_cut_safe)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -67,6 +68,14 @@ class AttemptStore:
         if living is None:
             self._update.remove()
 
+    def peers(self) -> bytes | None:
+        """What is remembered of peers' ledgers; None before the first."""
+        return self._peers.read()
+
+    def keep_peers(self, content: bytes) -> None:
+        """Raises: DiskFull."""
+        self._peers.write(content)
+
     def reference(self) -> Reference | None:
         """The last model that was accepted, and in which round. Raises: CheckpointCorrupt."""
         content = self._model.read()
@@ -80,28 +89,3 @@ class AttemptStore:
     def keep_reference(self, reference: Reference) -> None:
         """After the record that accepted it: a kill in between only makes the next comparison less strict. Raises: DiskFull."""
         self._model.write(reference.round.to_bytes(_ROUND_BYTES, "big") + reference.values.astype("<f4", copy=False).tobytes())
-
-
-class _Newest:
-    """One content under numbered names, of which the highest counts."""
-
-    def __init__(self, folder: Path, name: str, *, fsync: bool) -> None:
-        self._folder, self._name, self._fsync = folder, name, fsync
-
-    def read(self) -> bytes | None:
-        paths = self._paths()
-        return paths[-1].read_bytes() if paths else None
-
-    def write(self, content: bytes) -> None:
-        before = self._paths()
-        number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 0
-        write_atomically(self._folder / f"{self._name}-{number:012d}", content, fsync=self._fsync, mode=OWNER_ONLY)
-        for path in before:
-            path.unlink()
-
-    def remove(self) -> None:
-        for path in self._paths():
-            path.unlink()
-
-    def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._name}-*"))

@@ -2,7 +2,7 @@
 """A site's answers in secure aggregation: state from disk, one message through the protocol, state to disk, reply.
 
     KEYS      check the model, then: ledger, training, release, quantise; commit to the update, send fresh keys
-    SHARE     deal the secrets of this attempt, sealed for each peer
+    SHARE     does no peer remember more of this site's ledger than there is? deal the secrets of this attempt, sealed for each peer
     MASK      send the masked update
     CONFIRM   sign who survived
     UNMASK    open one share of each
@@ -16,42 +16,55 @@ new release and on the ledger before it begins. A coordinator that breaks attemp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from client.attempts import AttemptStore
+from client.echoes import Echoes
 from client.release import masked
 from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased
 from common.secagg import site as protocol
-from common.secagg.messages import RoundTag
+from common.secagg.messages import RoundTag, Step
 from common.secagg.model import Offer, Reference
 from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Outcome, Record
-from common.secagg.stages import Invited
+from common.secagg.stages import Invited, Keyed, Shared
 from common.secagg.terms import Seat
 from common.update import QuantisedDelta, Vector, Weights
 from common.wire import SecureReply, SecureRequest
 
+_STEP: Final = slice(20, 28)
+"""Where a message says which step it is (common.secagg.messages.Down)."""
 Train = Callable[[RoundTag, Vector], QuantisedDelta]
 Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """All that a site answers from. `train` charges the ledger before it opens an image; `now` gives Unix seconds."""
+    """All that a site answers from. `train` charges the ledger before it opens an image; `now` gives Unix seconds.
+
+    `echoes` puts the ledger's token into fresh keys, and looks for it in what peers remember before anything is dealt to them.
+    """
 
     seat: Seat
     store: AttemptStore
     initial: Weights
     train: Train
     now: Clock
+    echoes: Echoes
 
 
 def answer(desk: Desk, request: SecureRequest) -> SecureReply:
-    """Answer one step. Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name, and what training raises."""
+    """Answer one step.
+
+    Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name; LedgerRollback; and what training raises.
+    """
     with desk.store.locked():
         record = desk.store.record()
         outcome = _handle(desk, record, request)
+        if isinstance(record.stage, Keyed) and isinstance(outcome.record.stage, Shared):
+            desk.echoes.meet(request.control)
         desk.store.keep(record, outcome.record)
         if outcome.reply is None:
             outcome = _train(desk, outcome.record, request)
@@ -63,13 +76,14 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
 def _handle(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     offer = None if request.model is None else Offer(values=_native(request.model), reference=_reference(desk))
     now = desk.now()
+    heads = desk.echoes.announce() if request.control[_STEP] == Step.KEYS.to_bytes(8, "big") else None
     try:
-        return protocol.handle(desk.seat, record, request.control, now=now, offer=offer)
+        return protocol.handle(desk.seat, record, request.control, now=now, offer=offer, heads=heads)
     except (AlreadyMasked, AlreadyReleased, AbandonQuorum):
         if offer is None:
             raise  # an ABANDON that comes too late forgets nothing
         # Everything about the header was good but the update's past.
-        return protocol.handle(desk.seat, protocol.burn(record), request.control, now=now, offer=offer)
+        return protocol.handle(desk.seat, protocol.burn(record), request.control, now=now, offer=offer, heads=heads)
 
 
 def _train(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
@@ -79,7 +93,7 @@ def _train(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     model = _native(request.model)
     desk.store.keep_reference(Reference(values=model, round=stage.tag.round))
     trained = desk.train(stage.tag, model)
-    outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=trained.words, weight=trained.weight))
+    outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=trained.words, weight=trained.weight), heads=desk.echoes.announce())
     desk.store.keep(record, outcome.record)
     return outcome
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hospital's end of a round: check, reserve, train, release, remember.
 
-    request -> is it my plan? is it new? -> ledger: reserve -> open data -> RawDelta -> release -> quantise -> store -> masked -> reply
+    request -> my plan? new? -> policy, snapshot, ledger: reserve -> open data: RawDelta -> release -> quantise -> store -> masked -> reply
 
 The order is the point. A request that does not fit is refused before anything is opened. The cost is on the ledger before the first image
 is read. The reply is on disk before it is sent, so that the same request always gets the same bytes.
@@ -11,105 +11,57 @@ update that is not masked, to be compared with; no coordinator can ask another f
 
 A `Site` is opened on its home folder:
 
-    site.toml       its name, where its data lies, and (in simulations only) an unsafe noise seed and another aggregation
+    site.toml       its name, whose patients its data are, and (in simulations only) an unsafe noise seed and another aggregation
+    policy.toml     what it allows, whatever a plan asks
     identity.key    its own key, with roster and roots: who it is, and who takes part
-    ledger.jsonl    what was spent
+    ledger.jsonl    what was spent; ledger.head-N, how far it had come
     fsa1/           where it stands in secure aggregation
     answers/        the newest reply, where nothing is masked
     patient.key     the secret that turns patient ids into keys
-    data/           the prepared data set, or cache/, made from the folder that site.toml names
+    data/           the prepared data set and its manifest; cache/, what was decoded for it
 """
 
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, TypeAdapter
 
 from client import fsa1
+from client.account import Account, Release
 from client.attempts import AttemptStore
+from client.echoes import Echoes
+from client.home import (
+    ANSWERS_FOLDER,
+    ATTEMPTS_FOLDER,
+    AggregationName,
+    SiteFile,
+    read_site_file,
+)
 from client.imaging.dataset import Dataset
-from client.imaging.prepared import load_prepared
+from client.imaging.manifest import Manifest
 from client.imaging.splits import Split
-from client.ledger import Ledger
 from client.release import on_lattice, quantise, release
 from client.steps import Answered, StepStore, Update
-from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, noised_sum, train_locally, units_of
+from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, noised_sum, train_locally
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_of
-from common.errors import DataNotFound, PlanMismatch
+from common.errors import PlanMismatch
 from common.models import initial_weights, layout_of_plan
 from common.plan import Plan, digest_of
-from common.plan.parse import read_table, validate
-from common.plan.spec import STRICT
-from common.privacy import round_charge
-from common.roster import NAME_PATTERN, Roster
+from common.roster import Roster
 from common.secagg.messages import RoundTag
 from common.secagg.terms import Seat
 from common.update import Layout, NoisedSum, QuantisedDelta, ReleasedDelta, Vector, Weights
 from common.wire import Hello, HelloReply, IdealReply, SecureReply, SecureRequest, Step, TrainReply, TrainRequest
 
-SITE_FILE = "site.toml"
-ANSWERS_FOLDER = "answers"
-ATTEMPTS_FOLDER = "fsa1"
-LEDGER_FILE = "ledger.jsonl"
-PREPARED_FOLDER = "data"
-
-
-AggregationName = Literal["fsa1", "ideal", "plain"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteName:
-    """[site]: the name that the roster has for it."""
-
-    __pydantic_config__ = STRICT
-    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedSite:
-    """Only a simulated site has this: it skips fsync, and may draw its noise from a seed so that two runs can be compared bit by bit.
-
-    aggregation: "fsa1" as deployed; "ideal" sends the same integers without masks, for large sweeps; "plain" floats, for comparison.
-    """
-
-    __pydantic_config__ = STRICT
-    unsafe_noise_seed: int | None = None
-    aggregation: AggregationName = "fsa1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteFile:
-    """site.toml: what a site knows about itself. `simulation` is refused by `fedward site serve`."""
-
-    __pydantic_config__ = STRICT
-    site: SiteName
-    simulation: SimulatedSite | None = None
-
-
-_SITE_FILE: TypeAdapter[SiteFile] = TypeAdapter(SiteFile)
-
-
-def read_site_file(home: Path) -> SiteFile:
-    """Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue."""
-    path = home / SITE_FILE
-    if not path.is_file():
-        raise DataNotFound(f"site folder '{home}' has no {SITE_FILE}.", fix="Point FEDWARD_SITE at a site's home folder.")
-    text = path.read_text(encoding="utf-8")
-    return validate(_SITE_FILE, read_table(text, name=str(path)), text=text, name=str(path))
-
 
 class Site:
     """One hospital and the plan that it approved."""
 
-    def __init__(self, *, name: str, home: Path, plan: Plan, simulated: SimulatedSite | None) -> None:
-        power_cut_safe = simulated is None
-        self.name = name
+    def __init__(self, *, home: Path, plan: Plan, file: SiteFile) -> None:
+        simulated, power_cut_safe = file.simulation, file.power_cut_safe
+        self.name = file.site.name
         self.home = home
         self._plan = plan
         self._simulated = simulated
@@ -117,13 +69,13 @@ class Site:
         self._noise = _system_noise if unsafe is None else _seeded_noise(unsafe)
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
-        self._ledger = Ledger(home / LEDGER_FILE, power_cut_safe=power_cut_safe)
+        self._account = Account(home, file)
+        self._rows: tuple[Dataset, Dataset] | None = None
 
     @classmethod
     def open(cls, home: Path, plan: Plan) -> "Site":
-        """Open a site on its home folder. Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue, LedgerTampered."""
-        file = read_site_file(home)
-        return cls(name=file.site.name, home=home, plan=plan, simulated=file.simulation)
+        """Open a site on its home folder. Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue."""
+        return cls(home=home, plan=plan, file=read_site_file(home))
 
     @cached_property
     def layout(self) -> Layout:
@@ -150,7 +102,8 @@ class Site:
             step = Step(session=tag.session, round=tag.round, attempt=tag.attempt, plan=digest_of(self._plan))
             return self._quantised(TrainRequest(step=step, weights=Weights(layout=self.layout, values=model)), mine.roster)
 
-        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, train=train, now=lambda: int(time.time()))
+        echoes = Echoes(site_id=self.name, signer=mine.signer, account=self._account, store=self._attempts)
+        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, train=train, now=lambda: int(time.time()), echoes=echoes)
         return fsa1.answer(desk, request)
 
     def train_ideal(self, request: TrainRequest) -> IdealReply:
@@ -209,33 +162,31 @@ class Site:
         return quantise(self._released(request), grid_of(self._plan, roster), weight=member.weight if member else 1, entropy=entropy)
 
     def _noised(self, request: TrainRequest) -> NoisedSum:
-        work = self._reserve(request, len(units_of(self._data, self._plan)))
-        return noised_sum(request.weights, self._data, self._plan, work)
+        approved, work = self._reserve(request)
+        return noised_sum(request.weights, self._training_rows(approved), self._plan, work)
 
     def _released(self, request: TrainRequest) -> ReleasedDelta:
-        data = self._data
-        work = self._reserve(request, len(units_of(data, self._plan)))
-        delta = train_locally(request.weights, data, self._plan, work)
+        approved, work = self._reserve(request)
+        delta = train_locally(request.weights, self._training_rows(approved), self._plan, work)
         return release(delta, max_norm=self._plan.aggregation.update_norm)
 
-    @cached_property
-    def _data(self) -> Dataset:
-        data = load_prepared(self.home / PREPARED_FOLDER)
-        return data.subset(data.rows_of(Split.TRAIN))
+    def _training_rows(self, approved: Manifest) -> Dataset:
+        data = self._account.open_snapshot(approved)
+        if self._rows is None or self._rows[0] is not data:
+            self._rows = (data, data.subset(data.rows_of(Split.TRAIN)))
+        return self._rows[1]
 
-    def _reserve(self, request: TrainRequest, num_units: int) -> LocalWork:
-        """How much work this round is, paid for on the ledger if the plan is private."""
-        step, training = request.step, self._plan.training
-        order = canonical.digest(b"order", canonical.encode([training.seed, self.name, step.round]))
+    def _reserve(self, request: TrainRequest) -> tuple[Manifest, LocalWork]:
+        """How much work this round is, and on which snapshot; paid for on the ledger if the plan is private. Opens no image."""
+        step, plan = request.step, self._plan
+        order = canonical.digest(b"order", canonical.encode([plan.training.seed, self.name, step.round]))
         noise = self._randomness(request)
-        if not self._plan.is_private:
-            return LocalWork(steps=self._plain_steps(num_units), noise_multiplier=None, order_seed=order, noise=noise)
-        charge = round_charge(self._plan, num_units)
-        event = charge.outside
-        self._ledger.reserve(
-            event, spec=self._plan.privacy, plan=step.plan, session=step.session.hex(), number=step.round, attempt=step.attempt
-        )
-        return LocalWork(steps=event.steps, noise_multiplier=charge.own_share.noise_multiplier, order_seed=order, noise=noise)
+        if not plan.is_private:
+            found = self._account.admit(plan)
+            return found, LocalWork(steps=self._plain_steps(found.training_records), noise_multiplier=None, order_seed=order, noise=noise)
+        paid = self._account.pay(Release(plan=plan, session=step.session.hex(), round=step.round, attempt=step.attempt))
+        own = paid.charge.own_share
+        return paid.manifest, LocalWork(steps=own.steps, noise_multiplier=own.noise_multiplier, order_seed=order, noise=noise)
 
     def _randomness(self, request: TrainRequest, *purpose: bytes) -> NoiseSource:
         """The system's, or in a simulation that was asked for it a stream of this site, step, model and purpose alone."""

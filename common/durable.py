@@ -43,3 +43,33 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Newest:
+    """One content under numbered names, of which the highest counts; for its owner's eyes alone.
+
+    A new content gets the next number and the file before it is removed afterwards: renaming over an old file would make some file systems
+    flush both to disk at once, and a reader always finds a whole one.
+    """
+
+    def __init__(self, folder: Path, name: str, *, fsync: bool) -> None:
+        self._folder, self._name, self._fsync = folder, name, fsync
+
+    def read(self) -> bytes | None:
+        paths = self._paths()
+        return paths[-1].read_bytes() if paths else None
+
+    def write(self, content: bytes) -> None:
+        """Raises: DiskFull."""
+        before = self._paths()
+        number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 0
+        write_atomically(self._folder / f"{self._name}-{number:012d}", content, fsync=self._fsync, mode=OWNER_ONLY)
+        for path in before:
+            path.unlink()
+
+    def remove(self) -> None:
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self._name}-*"))

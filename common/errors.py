@@ -17,11 +17,15 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- NoPatientId           E_NO_PATIENT_ID        the unit of privacy is missing
     |   |-- LabelsMismatch        E_LABELS               labels that match nothing, or one class only
     |   |-- PatientStraddles      E_SPLIT                one patient on two sides of a split
+    |   |-- SnapshotMismatch      E_SNAPSHOT             data that are not the snapshot that was approved
     |   `-- TooFewPatients        E_TOO_FEW_PATIENTS     fewer than the plan's batch or split needs
     |-- PrivacyError              E_PRIVACY              the promise cannot be kept
     |   |-- EpsilonImpossible     E_EPSILON_IMPOSSIBLE   no noise reaches the plan's epsilon
     |   |-- BudgetExceeded        E_PRIVACY_BUDGET       training would pass the budget
-    |   `-- LedgerTampered        E_LEDGER_TAMPERED      the record of what was spent does not add up
+    |   |-- LedgerTampered        E_LEDGER_TAMPERED      the record of what was spent does not add up
+    |   |-- LedgerRollback        E_LEDGER_ROLLBACK      the record of what was spent is gone, or older than others have seen it
+    |   |-- LedgerFormat          E_LEDGER_FORMAT        a record of what was spent that another version wrote
+    |   `-- PolicyRefused         E_POLICY               a plan, or caps, that this site's own policy does not allow
     |-- UpdateError               E_UPDATE               a delta that must not be used
     |   |-- ModelLayout           E_MODEL_LAYOUT         another model's shapes, or a layer that leaks
     |   |-- ModelHash             E_MODEL_HASH           weights that are not the announced ones
@@ -142,6 +146,10 @@ class PatientStraddles(DataError):
     code = "E_SPLIT"
 
 
+class SnapshotMismatch(DataError):
+    code = "E_SNAPSHOT"
+
+
 class TooFewPatients(DataError):
     code = "E_TOO_FEW_PATIENTS"
 
@@ -160,6 +168,18 @@ class BudgetExceeded(PrivacyError):
 
 class LedgerTampered(PrivacyError):
     code = "E_LEDGER_TAMPERED"
+
+
+class LedgerRollback(PrivacyError):
+    code = "E_LEDGER_ROLLBACK"
+
+
+class LedgerFormat(PrivacyError):
+    code = "E_LEDGER_FORMAT"
+
+
+class PolicyRefused(PrivacyError):
+    code = "E_POLICY"
 
 
 class UpdateError(FedwardError):

@@ -18,7 +18,7 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import PLAN_VARIABLE, SITES_VARIABLE
-from client.site import AggregationName
+from client.home import AggregationName
 from common import canonical, credentials
 from common.agreement import groups_of
 from common.errors import EngineError

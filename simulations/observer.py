@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from client.home import LEDGER_FILE
 from client.imaging.dataset import Dataset
-from client.ledger import last_epsilon
-from client.site import LEDGER_FILE
+from client.ledger.glance import last_sums
 from client.training import predict
 from common.plan import Plan
 from common.tasks import Scores, by_patient, evaluate
@@ -29,8 +29,9 @@ METRICS_FILE = "metrics.jsonl"
 class RoundFigures:
     """One line of metrics.jsonl.
 
-    `sites` are in the sum, `missing` are not; `fallen` are, but did not answer to the end. `epsilon` is the largest of all sites so far,
-    None without privacy; scores are per patient, and None between evaluations.
+    `sites` are in the sum, `missing` are not; `fallen` are, but did not answer to the end. `epsilon` is the largest of all sites so far, as
+    seen from outside, `own_share_epsilon` by more colluders than the plan assumes; both None without privacy. Scores are per patient, and
+    None between evaluations.
     """
 
     round: int
@@ -40,6 +41,7 @@ class RoundFigures:
     fallen: tuple[dict[str, str], ...]
     update_norm: float
     epsilon: float | None
+    own_share_epsilon: float | None
     auc: float | None
     balanced_accuracy: float | None
 
@@ -77,7 +79,7 @@ class HoldOut:
             missing=tuple(asdict(absence) for absence in done.missing),
             fallen=tuple(asdict(absence) for absence in done.fallen),
             update_norm=done.update_norm,
-            epsilon=self._epsilon(),
+            **self._spent(),
             auc=scores.auc if scores else None,
             balanced_accuracy=scores.balanced_accuracy if scores else None,
         )
@@ -87,10 +89,14 @@ class HoldOut:
                 file.write(json.dumps(asdict(figures)) + "\n")
         self._tell(figures)
 
-    def _epsilon(self) -> float | None:
+    def _spent(self) -> dict[str, float | None]:
         if not self._plan.is_private:
-            return None
-        return max(last_epsilon(self._stage.home(site) / LEDGER_FILE) for site in self._stage.sites)
+            return {"epsilon": None, "own_share_epsilon": None}
+        sums = [after for site in self._stage.sites if (after := last_sums(self._stage.home(site) / LEDGER_FILE))]
+        return {
+            "epsilon": max((after.outside for after in sums), default=0.0),
+            "own_share_epsilon": max((after.own_share for after in sums), default=0.0),
+        }
 
 
 def _last_round(file: Path | None) -> int:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from client.site import LEDGER_FILE, AggregationName
+from client.home import LEDGER_FILE, AggregationName
 from common.durable import write_atomically
 from common.plan import Plan, PrivacySpec, digest_of
 from common.plan import to_toml as plan_toml

@@ -23,14 +23,24 @@ from typing import Any
 
 import numpy as np
 
+from client.home import (
+    PATIENT_KEY_FILE,
+    PREPARED_FOLDER,
+    SITE_FILE,
+    AggregationName,
+    DataSection,
+    SimulatedSite,
+    SiteFile,
+    SiteName,
+    read_site_file,
+)
 from client.imaging.dataset import Dataset, Images
 from client.imaging.identity import load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
-from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName, read_site_file
 from client.training.units import units_of
-from common import canonical
+from common import canonical, keyfile
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
@@ -105,6 +115,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
         given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
         _make_home(folder / SITES / site, site, given, shop.site_kind)
+        shutil.copy(shop.cache / PATIENT_KEY_FILE, folder / SITES / site / PATIENT_KEY_FILE)
     members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
     save_prepared(everyone.subset(dealt.holdout), folder / HOLDOUT)
@@ -164,6 +175,7 @@ def pool_homes(stage: Stage, home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
     everyone = merge({site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites})
     _make_home(home, home.name, everyone, replace(_site_kind(stage), aggregation="plain"))
+    keyfile.create(home / KEY_FILE, "site")
 
 
 def merge(parts: Mapping[str, Dataset]) -> Dataset:
@@ -205,7 +217,7 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
     if not root.is_dir():
         raise DataNotFound(f"data folder '{root}' does not exist.", fix="Give an existing folder with --data.")
     shop.cache.mkdir(parents=True, exist_ok=True)
-    secret = load_or_create(shop.cache / "patient.key")
+    secret = load_or_create(shop.cache / PATIENT_KEY_FILE)
     hospitals = sorted(path.parent for path in root.glob(f"*/{LABELS_FILE}"))
     parts, reports = {}, []
     for number, source in enumerate(hospitals or [root]):
@@ -253,7 +265,9 @@ def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite) -> Non
 
 
 def _write_site_file(home: Path, name: str, kind: SimulatedSite) -> None:
-    write_atomically(home / SITE_FILE, dump(SiteFile(site=SiteName(name=name), simulation=kind)).encode(), fsync=False)
+    """A namespace of its own for every home: what one run spent says nothing about another."""
+    file = SiteFile(site=SiteName(name=name), data=DataSection(namespace=f"run-{secrets.token_hex(8)}"), simulation=kind)
+    write_atomically(home / SITE_FILE, dump(file).encode(), fsync=False)
 
 
 def _count(data: Dataset, rows: Rows, scenario: Scenario) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set on disk, ready to train from: pixels as one memory-mapped array, columns as JSON beside it.
+"""A data set on disk, ready to train from: pixels as one memory-mapped array, columns as JSON beside it, and the manifest of both.
 
 Keyed patient hashes, class numbers and splits are in it; identifiers, file names and UIDs are not. Files are 0600: it is still a
 patient's image.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.imaging import manifest
 from client.imaging.dataset import Dataset, Images
 from common.durable import write_atomically
 from common.errors import DataNotFound, DataUnreadable
@@ -33,6 +34,7 @@ def save_prepared(data: Dataset, folder: Path) -> None:
         "sites": data.sites,
         "site_index": None if data.site_index is None else data.site_index.tolist(),
     }
+    manifest.write(manifest.manifest_of(data), folder, fsync=False)
     write_atomically(folder / COLUMNS_FILE, json.dumps(columns).encode(), fsync=False)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from client.home import PREPARED_FOLDER
 from client.imaging.prepared import load_prepared
-from client.site import PREPARED_FOLDER
 from common.privacy import plan_charge
 from common.update import Weights
 from simulations.audits import membership, tradeoff

@@ -25,7 +25,7 @@ from simulations.benchmarks.turnstile import Turnstile
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-    from client.site import AggregationName
+    from client.home import AggregationName
     from common.update import Weights
     from server.journal import CommittedRound
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, multiprocessing, nn
 from torch.nn import functional
 
+from client.home import PREPARED_FOLDER
 from client.imaging.prepared import load_prepared
-from client.site import PREPARED_FOLDER
 from client.training.batches import images, labels
 from common.models import build, flatten, outputs_for
 from common.plan import Plan

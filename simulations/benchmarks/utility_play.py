@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.site import AggregationName
+from client.home import AggregationName
 from common.durable import write_atomically
 from common.errors import DataNotFound, FedwardError
 from common.plan import Plan, to_toml

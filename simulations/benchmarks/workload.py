@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from client.home import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName
 from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import save_prepared
-from client.site import PREPARED_FOLDER, SITE_FILE, AggregationName, SimulatedSite, SiteFile, SiteName
 from common.plan import Plan, dump, load, to_toml
 from simulations.consortium import enrol, found
 

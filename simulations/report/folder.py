@@ -122,6 +122,7 @@ class Round:
     auc: float | None = None
     balanced_accuracy: float | None = None
     epsilon: float | None = None
+    own_share_epsilon: float | None = None
     update_norm: float | None = None
 
 
@@ -147,13 +148,38 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """One line of a site's ledger: a round that was paid for, and the sum so far."""
+class Sums:
+    """What a plan has come to at a site: as seen from outside, and by more colluders than the plan assumes."""
 
     __pydantic_config__ = LENIENT
+    outside: float
+    own_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerFact:
+    """What one line of a site's ledger says; `after` is there if it was charged for something."""
+
+    __pydantic_config__ = LENIENT
+    kind: str
+    round: int = 0
+    after: Sums | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One line of a site's ledger."""
+
+    __pydantic_config__ = LENIENT
+    fact: LedgerFact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A release that was paid for, and the sums so far."""
+
     round: int
-    attempt: int = 1
-    epsilon_after: float
+    after: Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +211,7 @@ def read(folder: Path) -> RunFolder:
     rounds = _lines(folder / "metrics.jsonl", TypeAdapter(Round), gaps)
     comparison = _optional(folder / "comparison.json", TypeAdapter(Comparison), gaps)
     predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), gaps)
-    ledgers = {_clean(path.stem): _lines(path, TypeAdapter(Reservation), gaps) for path in sorted((folder / "ledgers").glob("*.jsonl"))}
+    ledgers = {_clean(path.stem): _charges(_lines(path, TypeAdapter(LedgerLine), gaps)) for path in sorted(folder.glob("ledgers/*.jsonl"))}
     return RunFolder(
         run=_run(folder),
         rounds=tuple(sorted({line.number: line for line in rounds}.values(), key=lambda line: line.number)),
@@ -234,6 +260,10 @@ def _lines(path: Path, adapter: TypeAdapter[T], gaps: list[Gap]) -> tuple[T, ...
             gaps.append(Gap(part=path.name, why=f"read up to line {number}, which is incomplete: {_reason(error)}"))
             break
     return tuple(found)
+
+
+def _charges(lines: tuple[LedgerLine, ...]) -> tuple[Reservation, ...]:
+    return tuple(Reservation(round=line.fact.round, after=line.fact.after) for line in lines if line.fact.after is not None)
 
 
 def _aligned(predictions: Predictions | None, gaps: list[Gap]) -> Predictions | None:

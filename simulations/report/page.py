@@ -18,7 +18,7 @@ from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
 from simulations.report import folder, gallery, numbers, rounds, scores, setting, wording
-from simulations.report.folder import Cohort, Gap, RunFolder
+from simulations.report.folder import Cohort, Gap, RunFolder, Sums
 from simulations.report.scores import Results
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ class SiteRow:
     site: str
     asked: int
     answered: int
-    spent: float | None
+    spent: Sums | None
     alone: scores.ModelScores | None
     gain: float | None
 

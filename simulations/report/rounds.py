@@ -4,12 +4,12 @@
 All of it is counting, except `patient_cost`: what a promise that was made for one image leaves for a patient who has several.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from common.privacy import group_privacy
-from simulations.report.folder import Absence, Round, RunFolder
+from simulations.report.folder import Absence, Round, RunFolder, Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +76,21 @@ def _by_site_and_reason(absences: Iterable[tuple[Absence, int]]) -> list[Missed]
     return [Missed(site=site, why=why, rounds=tuple(numbers)) for (site, why), numbers in sorted(found.items())]
 
 
-def spent_by(folder: RunFolder, site: str) -> float | None:
-    """Epsilon after the last reservation in a site's ledger."""
-    return max((entry.epsilon_after for entry in folder.ledgers.get(site, ())), default=None)
+def spent_by(folder: RunFolder, site: str) -> Sums | None:
+    """The sums after the last charge in a site's ledger."""
+    return max((entry.after for entry in folder.ledgers.get(site, ())), key=lambda after: after.outside, default=None)
 
 
 def spent(folder: RunFolder) -> float | None:
     """Epsilon of the site that spent most: by the ledgers, and where there are none by the rounds."""
-    by_site = [after for site in folder.ledgers if (after := spent_by(folder, site)) is not None]
+    by_site = [after.outside for site in folder.ledgers if (after := spent_by(folder, site)) is not None]
     return max(by_site or [line.epsilon for line in folder.rounds if line.epsilon is not None], default=None)
 
 
 def retrained(folder: RunFolder) -> list[int]:
     """Rounds that some site paid for more than once, because what it had trained was lost."""
-    return sorted({entry.round for entries in folder.ledgers.values() for entry in entries if entry.attempt > 1})
+    charged = (Counter(entry.round for entry in entries) for entries in folder.ledgers.values())
+    return sorted({number for rounds in charged for number, times in rounds.items() if times > 1})
 
 
 def patient_cost(epsilon: float, delta: float, *, images: int) -> PatientCost:

@@ -10,7 +10,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import app as site_app
-from client.site import Site, SiteFile, SiteName
+from client.home import SiteFile, SiteName
+from client.site import Site
 from common import wire
 from common.backtrace import DEBUG_VARIABLE
 from common.errors import DataUnreadable, MessageFormat

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.site import AggregationName
+from client import ledger
+from client.home import LEDGER_FILE, AggregationName
+from common.privacy.entries import Spent
 from common.update import Weights
 from server.journal import CommittedRound
 from simulations import scenario
@@ -104,6 +106,12 @@ def made_stage(folder: Path, played: Scenario, *, aggregation: AggregationName =
         cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=noise_seed, aggregation=aggregation
     )
     return set_stage(played, data, folder, shop)
+
+
+def reserved_rounds(stage: Stage, site: str) -> list[int]:
+    """The rounds that a site paid for, as its ledger says; every signature in it is looked at."""
+    _, entries = ledger.read((stage.home(site) / LEDGER_FILE).read_bytes(), name=site)
+    return [entry.fact.round for entry in entries if isinstance(entry.fact, Spent)]
 
 
 def made_federation(stage: Stage, *, faults: tuple[str, ...] = ()) -> Federation:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger
 from common.update import Weights
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.stage import Stage, find_stage
-from tests.journeys.made import made_federation, made_scenario, made_stage
+from tests.journeys.made import made_federation, made_scenario, made_stage, reserved_rounds
 
 ROUNDS = 4
 
@@ -68,8 +67,7 @@ def test_sites_that_had_answered_are_not_charged_again(tmp_path: Path, nursery: 
         made_federation(stage).train(Watch(in_round=2, cut_at=4), engine="local", workers=2, nursery=nursery)
     train(stage, nursery)
     for site in stage.sites:
-        rounds = [entry.round for entry in Ledger(stage.home(site) / "ledger.jsonl", power_cut_safe=False).entries()]
-        assert rounds == list(range(1, ROUNDS + 1))
+        assert reserved_rounds(stage, site) == list(range(1, ROUNDS + 1))
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, nursery: Nursery) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.home import SiteFile, SiteName
 from client.imaging.prepared import load_prepared
-from client.ledger import Ledger
-from client.site import Site, SiteFile, SiteName
+from client.site import Site
 from common import credentials
 from common.agreement import grid_of, groups_of
 from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorSet
@@ -22,14 +22,9 @@ from server.phases import Heard, Phase, Phases
 from simulations.engine.nursery import Nursery
 from simulations.faults import STEPS
 from simulations.observer import score
-from simulations.stage import Stage
-from tests.journeys.made import Quiet, made_federation, made_scenario, made_stage, pictures, train
+from tests.journeys.made import Quiet, made_federation, made_scenario, made_stage, pictures, reserved_rounds, train
 
 PROTOCOL_STEPS = ("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK")
-
-
-def reserved_rounds(stage: Stage, site: str) -> list[int]:
-    return [entry.round for entry in Ledger(stage.home(site) / "ledger.jsonl", power_cut_safe=False).entries()]
 
 
 def test_masks_do_not_change_a_bit_of_the_model(tmp_path: Path, nursery: Nursery) -> None:

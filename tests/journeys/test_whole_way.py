@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from client.ledger import Ledger
+from client import ledger
 from common.errors import CheckpointCorrupt, DataNotFound, ModelHash
 from common.plan import digest_of
+from common.privacy.entries import Spent
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.evaluation import evaluate_folder, load_model
@@ -75,10 +76,11 @@ def test_everyone_is_compared_on_the_same_patients(finished: Stage) -> None:
 
 def test_every_site_paid_for_every_round(finished: Stage) -> None:
     for site in finished.sites:
-        entries = Ledger(finished.folder / "ledgers" / f"{site}.jsonl", power_cut_safe=False).entries()
-        assert [entry.round for entry in entries] == [1, 2, 3]
-        assert {entry.plan for entry in entries} == {digest_of(finished.scenario.plan)}
-        assert entries[-1].epsilon_after <= 8
+        _, entries = ledger.read((finished.folder / "ledgers" / f"{site}.jsonl").read_bytes(), name=site)
+        spent = [entry.fact for entry in entries if isinstance(entry.fact, Spent)]
+        assert [fact.round for fact in spent] == [1, 2, 3]
+        assert {fact.plan for fact in spent} == {digest_of(finished.scenario.plan)}
+        assert spent[-1].after.outside <= 8
 
 
 class _Reader(HTMLParser):

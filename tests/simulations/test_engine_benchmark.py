@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from client.home import PREPARED_FOLDER
 from client.imaging.prepared import load_prepared
-from client.site import PREPARED_FOLDER, Site
+from client.site import Site
 from common.errors import EngineError
 from simulations.benchmarks import engine
 from simulations.benchmarks.footprint import PeakWatch, cpu_s, pss_bytes, tree

@@ -124,14 +124,17 @@ def parts() -> Parts:
         },
         **{
             f"ledgers/{site}.jsonl": [
-                {"plan": "p", "session": "s", "round": number, "attempt": 1 + (number == 3 and site == "south"), "unit": "record",
-                 "event": {"sampling_rate": 0.1, "noise_multiplier": 1.1, "steps": 2}, "epsilon_after": 0.8 * number + 0.01 * i,
-                 "patient": PATIENT_KEY}
-                for number in (1, 2, 3)
+                {"seq": 0, "fact": {"kind": "OPEN", "site": PATIENT_KEY}},
+                *(charged(number, 0.8 * number + 0.01 * i) for number in ((1, 2, 3, 3) if site == "south" else (1, 2, 3))),
             ]
             for i, site in enumerate(SITES)
         },
     }  # fmt: skip
+
+
+def charged(number: int, epsilon: float) -> dict[str, Any]:
+    """A line of a ledger."""
+    return {"fact": {"kind": "RESERVE", "round": number, "after": {"outside": epsilon, "own_share": epsilon}, "patient": PATIENT_KEY}}
 
 
 def lay_out(folder: Path, content: Parts) -> Path:
@@ -378,7 +381,7 @@ def test_known_noise_voids_the_promise_in_red(page_of: Callable[..., str]) -> No
 
 
 def test_a_budget_that_was_passed_is_not_hidden(page_of: Callable[..., str], whole_page: str) -> None:
-    page = page_of(lambda content: content["ledgers/west.jsonl"].append({"round": 4, "epsilon_after": 3.5}))
+    page = page_of(lambda content: content["ledgers/west.jsonl"].append(charged(4, 3.5)))
     assert "The budget was exceeded" in page
     assert "The budget was exceeded" not in whole_page
 
@@ -501,7 +504,7 @@ SHOWN = [
     ("comparison.json", "seconds", "pooled"),
     ("predictions.json", "federated", 0, 1),
     ("predictions.json", "labels", 0),
-    ("ledgers/west.jsonl", 2, "epsilon_after"),
+    ("ledgers/west.jsonl", 3, "fact", "after", "outside"),
 ]
 
 

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's own limits: `policy.toml`, read by the site alone. It can make a plan stricter, or refuse it; it never widens anything.
+
+    [budget]   eps_plan, eps_total    epsilon of one plan, and of all plans together, as seen from outside
+               own_share_plan, ..     the same against more colluding sites than a plan assumes; the word "inf" lifts the cap
+               delta                  of the sums over all plans, and the largest that a plan may have
+    [plans]    units, noise, families, releases, minimum_cohort: what a plan may be
+
+Defaults are the strict end. With shared noise a site's own share is small, so own_share caps of 8 refuse nearly every such plan: a hospital
+that wants one raises them, knowing that it relies on the other sites. Caps come from here, and from the ledger, which remembers the highest
+that were ever signed for: the lower one holds, and a file with higher ones is refused until an OVERRIDE says who wanted it and why.
+
+delta is the chance that the promise fails outright. At delta = 1/N it would be kept by publishing one patient of N whole, so it must be
+far below: at most 1e-6 by default, and never above 1/(10 N) for N training units here.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from common.errors import DataNotFound, PolicyRefused
+from common.plan import Plan
+from common.plan.parse import Sections, read_table, validate
+from common.plan.spec import STRICT
+from common.privacy.entries import Caps, Use
+
+POLICY_FILE: Final = "policy.toml"
+DELTA_PER_UNIT: Final = 0.1
+Release = Literal["training", "evaluation", "statistics"]
+RELEASE_OF: Final[dict[Use, Release]] = {"RESERVE": "training", "EVAL": "evaluation", "STAT": "statistics"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlansAllowed:
+    """[plans]. `families` unset: all that this version knows. `minimum_cohort`: the smallest cohort that a plan may be content with."""
+
+    __pydantic_config__ = STRICT
+    units: tuple[Literal["none", "record", "patient"], ...] = ("patient",)
+    noise: tuple[Literal["local", "distributed"], ...] = ("local", "distributed")
+    families: tuple[str, ...] | None = None
+    releases: tuple[Release, ...] = ("training",)
+    minimum_cohort: Annotated[int, Field(ge=3, le=65_536)] = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A whole policy; without a file of its own a site has none and trains nothing."""
+
+    __pydantic_config__ = STRICT
+    budget: Caps = field(default_factory=Caps)
+    plans: PlansAllowed = field(default_factory=PlansAllowed)
+
+
+_POLICY: Final[TypeAdapter[Policy]] = TypeAdapter(Policy)
+_SECTIONS: Final[Sections] = {"budget": (Caps,), "plans": (PlansAllowed,)}
+
+TEMPLATE: Final = """\
+# What this site allows, whatever a plan asks. It can only make plans stricter. Raising a cap later takes, beside the edit here,
+# a signed entry in the ledger: fedward site ledger override --help
+
+[budget]
+eps_plan = 8.0          # epsilon of one plan, for each patient. At 8 odds can change by a factor of 2981, at 3 by 20, at 1 by 2.7
+eps_total = 8.0         # of all plans together, for ever
+own_share_plan = 8.0    # if more sites collude than the plan assumes. Plans with distributed noise need 20 to 50; "inf" lifts the cap
+own_share_total = 8.0
+delta = 1e-6            # the chance that the promise fails; never above 1 in 10 times the number of patients here
+
+[plans]
+units = ["patient"]                 # "record" promises to single images only, "none" to nobody
+noise = ["local", "distributed"]    # "distributed" relies on the other sites' noise
+releases = ["training"]             # also "evaluation", "statistics": noised, charged to the same budget
+minimum_cohort = 3                  # a plan that is content with fewer sites is refused
+# families = ["cnn", "resnet"]      # model families; all, if left out
+"""
+
+
+def load(folder: Path) -> Policy:
+    """Raises: DataNotFound without a file; PlanSyntax, PlanUnknownKey, PlanValue with its line."""
+    path = folder / POLICY_FILE
+    if not path.is_file():
+        raise DataNotFound(f"site folder '{folder}' has no {POLICY_FILE}.", fix="Write one: fedward site policy new, and read it.")
+    return parse(path.read_text(encoding="utf-8"), name=str(path))
+
+
+def parse(text: str, *, name: str = POLICY_FILE) -> Policy:
+    """Raises: PlanSyntax, PlanUnknownKey, PlanValue with the line."""
+    return validate(_POLICY, read_table(text, name=name), text=text, name=name, sections=_SECTIONS)
+
+
+def admitting(plan: Plan) -> Policy:
+    """In simulations: a policy that has nothing against this plan, so that the plan's own promise is what decides."""
+    privacy = plan.privacy
+    budget = Caps(
+        eps_plan=privacy.epsilon or 1.0,
+        eps_total=privacy.epsilon or 1.0,
+        own_share_plan=float("inf"),
+        own_share_total=float("inf"),
+        delta=privacy.delta or 1e-6,
+    )
+    return Policy(budget=budget, plans=PlansAllowed(units=(privacy.unit,), releases=("training", "evaluation", "statistics")))
+
+
+def objections(policy: Policy, plan: Plan, *, units: int | None) -> list[str]:
+    """Everything about a plan that the policy does not allow. `units`: training units here, where they are known."""
+    allowed, privacy = policy.plans, plan.privacy
+    found = []
+    if privacy.unit not in allowed.units:
+        found.append(f'unit = "{privacy.unit}", allowed are {_listed(allowed.units)}')
+    if plan.is_private and privacy.noise not in allowed.noise:
+        found.append(f'noise = "{privacy.noise}", allowed are {_listed(allowed.noise)}')
+    if allowed.families is not None and plan.model.family not in allowed.families:
+        found.append(f'family = "{plan.model.family}", allowed are {_listed(allowed.families)}')
+    if plan.aggregation.minimum_cohort < allowed.minimum_cohort:
+        found.append(f"minimum_cohort = {plan.aggregation.minimum_cohort}, at least {allowed.minimum_cohort} is asked for")
+    if plan.is_private and (privacy.delta or 0) > policy.budget.delta:
+        found.append(f"delta = {privacy.delta:g}, at most {policy.budget.delta:g} is allowed")
+    elif plan.is_private and units and (privacy.delta or 0) > DELTA_PER_UNIT / units:
+        found.append(f"delta = {privacy.delta:g}, at most {DELTA_PER_UNIT / units:.2g} is allowed with so many patients here (1/(10 N))")
+    return found
+
+
+def admit(policy: Policy, plan: Plan, use: Use, *, units: int) -> None:
+    """Raises: PolicyRefused, naming everything that is in the way."""
+    found = objections(policy, plan, units=units)
+    if RELEASE_OF[use] not in policy.plans.releases:
+        found.append(f'a release of kind "{RELEASE_OF[use]}", allowed are {_listed(policy.plans.releases)}')
+    if found:
+        raise PolicyRefused(
+            f"plan '{plan.name}' has {'; '.join(found)}.",
+            fix=f"Nothing was opened. The site's {POLICY_FILE} decides; change it only after reading the plan: fedward plan show.",
+        )
+
+
+def check_recorded(policy: Policy, recorded: Caps) -> None:
+    """Whether nobody raised a cap in the file alone. Raises: PolicyRefused."""
+    if raised := policy.budget.raised_over(recorded):
+        words = ", ".join(f"{name} = {getattr(policy.budget, name):g} (signed for: {getattr(recorded, name):g})" for name in raised)
+        raise PolicyRefused(
+            f"{POLICY_FILE} raises {words}.",
+            fix="A higher cap takes a signed entry that says why: fedward site ledger override --help. Nothing was opened.",
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names) or "none"
