@@ -25,6 +25,7 @@ from common.update import Weights
 from server.export import export
 from server.journal import CommittedRound
 from simulations import report
+from simulations.audits import exhibits
 from simulations.comparison import POOLED, train_apart
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
@@ -36,6 +37,8 @@ from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_hom
 
 COMPARISON_FILE = "comparison.json"
 PREDICTIONS_FILE = "predictions.json"
+MEMBERSHIP_FILE = "membership.json"
+INVERSION_FILE = "inversion.json"
 RUN_FILE = "run.json"
 NOT_PRIVATE = "not_private"
 _LIBRARIES = ("torch", "flwr", "opacus", "pydicom", "dp-accounting", "numpy")
@@ -61,6 +64,7 @@ def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, co
     comparison = _judge(stage, models, show)
     write_atomically(stage.folder / COMPARISON_FILE, json.dumps(comparison).encode(), fsync=False)
     write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
+    _exhibit(stage, models, show)
     _collect_ledgers(stage)
     _export(stage, weights, committed, comparison)
     _note_finish(stage, started, federation.session())
@@ -139,6 +143,13 @@ def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, An
         show.step("scoring with intervals", number, len(models))
     named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}
     return {**named, "local": scores}
+
+
+def _exhibit(stage: Stage, models: dict[str, Weights], show: Show) -> None:
+    """Attack the models and an update, for the report."""
+    membership = exhibits.membership_of(stage, models, lambda done, total: show.step("membership attack", done, total))
+    write_atomically(stage.folder / MEMBERSHIP_FILE, json.dumps(membership).encode(), fsync=False)
+    write_atomically(stage.folder / INVERSION_FILE, json.dumps(exhibits.inversion_of(stage)).encode(), fsync=False)
 
 
 def _collect_ledgers(stage: Stage) -> None:

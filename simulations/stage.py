@@ -113,12 +113,13 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     _check_budgets(scenario.plan, everyone, dealt)
     for site, rows in dealt.sites.items():
         # All that a site is given is for training: what is held out is held out here, once, for everyone.
-        given = replace(everyone.subset(rows), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
+        given = replace(_unnamed(everyone.subset(rows)), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
         _make_home(folder / SITES / site, site, given, shop.site_kind)
         shutil.copy(shop.cache / PATIENT_KEY_FILE, folder / SITES / site / PATIENT_KEY_FILE)
     members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
-    save_prepared(everyone.subset(dealt.holdout), folder / HOLDOUT)
+    held_out = everyone.subset(dealt.holdout)
+    save_prepared(held_out if scenario.simulation.partition == "by-site" else _unnamed(held_out), folder / HOLDOUT)
     counts = {
         "sites": [{"site": site, **_count(everyone, rows, scenario)} for site, rows in dealt.sites.items()],
         "holdout": _count(everyone, dealt.holdout, scenario),
@@ -238,6 +239,11 @@ def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, 
 def _called(number: int, hospitals: int, root: Path) -> str | None:
     """What messages call a hospital's folder: its place in the order of names."""
     return f"hospital folder {number + 1} of {hospitals} in '{root}' (in the order of their names)" if hospitals else None
+
+
+def _unnamed(data: Dataset) -> Dataset:
+    """Without the names under which the data came: they were checked only if they became the sites' names."""
+    return replace(data, sites=None, site_index=None)
 
 
 def _check_budgets(plan: Plan, everyone: Dataset, dealt: Spread) -> None:

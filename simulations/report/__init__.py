@@ -2,8 +2,8 @@
 """The report of a run: one HTML file that a hospital can print, made from the run folder and nothing else.
 
 `folder` reads the parts into frozen types and names those that are missing; `scores`, `rounds` and `curves` derive what is shown;
-`figures` draws, `gallery` chooses and describes the drawings; `setting` says what was run and `wording` what that allows one to say;
-`page` fills the template.
+`figures` and `pictures` draw, `gallery` chooses and describes the drawings; `setting` says what was run, `attacks` what attacks found, and
+`wording` what all that allows one to say; `page` fills the template.
 """
 
 from pathlib import Path

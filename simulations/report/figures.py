@@ -10,7 +10,7 @@ Intervals are drawn wherever they are known. Widths are those of A4 less its mar
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
 from simulations.report import numbers
 from simulations.report.curves import Bin, RocCurve
@@ -47,6 +47,8 @@ _CLASSES: tuple[tuple[str, Any], ...] = (
     (SKY, (0, (3, 1))),
 )
 
+_ATTACKED: tuple[tuple[str, Any], ...] = ((BLUE, "-"), (RED, (0, (5, 1.5))), (GREY, (0, (1.5, 1.2))))
+_TENTHS = (0.001, 0.01, 0.1, 1.0)
 _STEPS = [1, 2, 5, 10]
 _LABELS_IN = 1.5
 """Room at the left for the names of rows."""
@@ -185,6 +187,31 @@ def calibration(bins: Sequence[Bin], *, label: str, counted: str) -> str:
         below.set_ylim(0, 1.35 * max((group.count for group in bins), default=1))
         below.set_xlabel(_short(label, 44))
         figure.subplots_adjust(left=0.17, right=0.96, top=0.97, bottom=0.13, hspace=0.09)
+    return as_svg(figure)
+
+
+def membership(rates: Sequence[float], attacked: Mapping[str, Sequence[float]], allowed: Sequence[float] | None) -> str:
+    """The share of members found over the share of strangers accused, both on logarithmic scales; above the edge no attack can be."""
+    with canvas(HALF_WIDTH_IN, 3.3) as figure:
+        axes = figure.subplots()
+        least = min(rates)
+        axes.set(xscale="log", xlim=(least, 1), xlabel="strangers called members", ylabel="members found")
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(least, 1)
+        if allowed is not None:
+            axes.fill_between(rates, allowed, 1, facecolor="#fbf1e6", edgecolor="none")
+            axes.plot(rates, allowed, color=VERMILLION, linewidth=0.9, linestyle=(0, (4, 2)))
+            axes.annotate("no attack gets here", (least, 1), xytext=(4, -10), textcoords="offset points", color=VERMILLION, fontsize=7.5)
+        axes.plot(rates, rates, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
+        for (label, found), (colour, dash) in zip(attacked.items(), _ATTACKED, strict=False):
+            axes.plot(rates, found, color=colour, linestyle=dash, label=label)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator(_TENTHS))
+            axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+            axis.set_minor_locator(NullLocator())
+        axes.grid()
+        axes.legend(loc="lower right", frameon=False, fontsize=7.5, handlelength=2.6)
+        figure.subplots_adjust(left=0.17, right=0.93, top=0.97, bottom=0.13)
     return as_svg(figure)
 
 

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import DataNotFound, DataUnreadable
 from common.tasks import Scores
+from simulations.audits.membership import Attacked
 
 T = TypeVar("T")
 LENIENT = ConfigDict(extra="ignore", allow_inf_nan=True)
@@ -148,6 +149,35 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """membership.json: how the attack on each kind of model went, and the most that the promise allows, at each rate of false alarms."""
+
+    __pydantic_config__ = LENIENT
+    rates: tuple[float, ...]
+    models: dict[str, Attacked]
+    allowed: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One exhibit of inversion.json: grey values of 0 to 255, and how near it is to the true image, in dB."""
+
+    __pydantic_config__ = LENIENT
+    name: str
+    psnr: float | None = None
+    pixels: tuple[tuple[Annotated[int, Field(ge=0, le=255)], ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inversion:
+    """inversion.json: an image, and what an attacker rebuilds of it from an update."""
+
+    __pydantic_config__ = LENIENT
+    noise_multiplier: float | None = None
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
     """What a plan has come to at a site: as seen from outside, and by more colluders than the plan assumes."""
 
@@ -198,6 +228,8 @@ class RunFolder:
     rounds: tuple[Round, ...]
     comparison: Comparison | None
     predictions: Predictions | None
+    membership: Membership | None
+    inversion: Inversion | None
     ledgers: dict[str, tuple[Reservation, ...]]
     gaps: tuple[Gap, ...]
 
@@ -211,12 +243,16 @@ def read(folder: Path) -> RunFolder:
     rounds = _lines(folder / "metrics.jsonl", TypeAdapter(Round), gaps)
     comparison = _optional(folder / "comparison.json", TypeAdapter(Comparison), gaps)
     predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), gaps)
+    membership = _optional(folder / "membership.json", TypeAdapter(Membership), gaps)
+    inversion = _optional(folder / "inversion.json", TypeAdapter(Inversion), gaps)
     ledgers = {_clean(path.stem): _charges(_lines(path, TypeAdapter(LedgerLine), gaps)) for path in sorted(folder.glob("ledgers/*.jsonl"))}
     return RunFolder(
         run=_run(folder),
         rounds=tuple(sorted({line.number: line for line in rounds}.values(), key=lambda line: line.number)),
         comparison=comparison,
         predictions=_aligned(predictions, gaps),
+        membership=_of_one_grid(membership, gaps),
+        inversion=_of_pixels(inversion, gaps),
         ledgers=ledgers,
         gaps=tuple(gaps),
     )
@@ -276,6 +312,26 @@ def _aligned(predictions: Predictions | None, gaps: list[Gap]) -> Predictions | 
     if rows and whole and len(rows) == len(labels) and all(0 <= label < width for label in labels):
         return predictions
     gaps.append(Gap(part="predictions.json", why=f"{len(rows)} rows of probabilities and {len(labels)} labels do not fit together"))
+    return None
+
+
+def _of_one_grid(membership: Membership | None, gaps: list[Gap]) -> Membership | None:
+    """A curve with other rates than its neighbours could not be drawn beside them."""
+    if membership is None:
+        return None
+    curves = [found.curve for found in membership.models.values()] + ([] if membership.allowed is None else [membership.allowed])
+    if membership.models and all(len(curve) == len(membership.rates) and all(map(math.isfinite, curve)) for curve in curves):
+        return membership
+    gaps.append(Gap(part="membership.json", why=f"its curves do not belong to its {len(membership.rates)} rates"))
+    return None
+
+
+def _of_pixels(inversion: Inversion | None, gaps: list[Gap]) -> Inversion | None:
+    if inversion is None:
+        return None
+    if inversion.pictures and all(picture.pixels and len(set(map(len, picture.pixels))) == 1 for picture in inversion.pictures):
+        return inversion
+    gaps.append(Gap(part="inversion.json", why="its pictures are not rectangles"))
     return None
 
 

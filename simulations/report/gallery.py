@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from common.plan import Plan
-from simulations.report import curves, figures, numbers, rounds, scores, svg, wording
+from simulations.report import attacks, curves, figures, numbers, pictures, rounds, scores, svg, wording
 from simulations.report.folder import Round, RunFolder
 from simulations.report.scores import Results
 
@@ -36,6 +36,8 @@ def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str,
         _participation(found),
         _roc(found, plan, results),
         _calibration(found, plan, results),
+        _membership(found),
+        _inversion(found),
     )
     return {drawn.name: drawn for drawn in candidates if drawn is not None}
 
@@ -111,6 +113,31 @@ def _calibration(found: RunFolder, plan: Plan | None, results: Results) -> Drawn
         f"Federated model, per {results.unit}, with 95 % intervals; probabilities that can be taken at their word lie on the diagonal."
     )
     return _drawn("calibration", figures.calibration(bins, label=label, counted=f"{results.unit}s"), "Calibration", caption, described)
+
+
+def _membership(found: RunFolder) -> Drawn | None:
+    if found.membership is None:
+        return None
+    rates, allowed = found.membership.rates, found.membership.allowed
+    lines = {said: model.curve for name, said in attacks.IN_THE_DRAWING.items() if (model := found.membership.models.get(name))}
+    edge = "" if allowed is None else " Above the dashed edge no attack can be, as long as the promise holds."
+    caption = f"How many members an attack on the final model finds, by how many strangers it accuses wrongly. Dots: guessing.{edge}"
+    described = "; ".join(f"{row.label}: AUC of the attack {wording.estimate(row.auc)}" for row in attacks.rows(found.membership))
+    return _drawn("membership", figures.membership(rates, lines, allowed), "Membership attack", caption, described)
+
+
+def _inversion(found: RunFolder) -> Drawn | None:
+    if found.inversion is None:
+        return None
+    lines = [attacks.lines_under(picture) for picture in found.inversion.pictures]
+    noise = found.inversion.noise_multiplier
+    last = "" if noise is None else f" The noise is this plan's, {numbers.decimals(noise, 2)} times the clip norm."
+    caption = (
+        "A made image, and what the exact attack on a dense layer (Phong et al. 2018) rebuilds from the update of a step in which it was "
+        f"alone. Peak signal-to-noise ratio: above 20 dB an image is recognised, below 10 dB it is noise.{last}"
+    )
+    described = "; ".join(", ".join(line) for line in lines)
+    return _drawn("inversion", pictures.row(found.inversion.pictures, lines), "Gradient inversion", caption, described)
 
 
 def _drawn(name: str, drawing: str, title: str, caption: str, description: str) -> Drawn:

@@ -56,6 +56,11 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
 
 
+def share(value: float | None) -> str:
+    """A small share: 0.008 -> '0.8\u00a0%'."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u00a0%"
+
+
 def scientific(value: float | None) -> str:
     """1.25e-05 -> '1.25 × 10⁻⁵'."""
     if value is None or not math.isfinite(value):

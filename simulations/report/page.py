@@ -17,7 +17,7 @@ from common.durable import write_atomically
 from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
-from simulations.report import folder, gallery, numbers, rounds, scores, setting, wording
+from simulations.report import attacks, folder, gallery, numbers, rounds, scores, setting, wording
 from simulations.report.folder import Cohort, Gap, RunFolder, Sums
 from simulations.report.scores import Results
 
@@ -87,12 +87,21 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    spelled = (numbers.count, numbers.ratio, numbers.epsilon, numbers.signed, numbers.percent, numbers.scientific, numbers.moment)
+    spelled = (
+        numbers.count,
+        numbers.ratio,
+        numbers.epsilon,
+        numbers.signed,
+        numbers.percent,
+        numbers.share,
+        numbers.scientific,
+        numbers.moment,
+    )
     joined = (numbers.runs, numbers.listed)
     worded = (setting.reason, wording.odds_factor, wording.unit_name, wording.promise_title)
     environment.filters |= {function.__name__: function for function in (*spelled, *joined, *worded)}
     environment.filters["shade"] = _shade
-    environment.globals |= {"words": wording, "setting": setting}
+    environment.globals |= {"words": wording, "setting": setting, "attacks": attacks}
     return environment
 
 

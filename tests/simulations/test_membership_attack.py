@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -155,6 +155,7 @@ def test_the_same_patient_in_ten_models_is_resampled_as_one() -> None:
     assert repeated.high - repeated.low == pytest.approx(alone.high - alone.low, rel=0.15)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25),
     st.sampled_from([0.0, 0.1, 0.34, 1.0]),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -31,11 +31,13 @@ def tallies(draw: st.DrawFn) -> Tally:
     return Tally(canaries=canaries, guesses=guesses, correct=draw(st.integers(0, guesses)))
 
 
+@settings(deadline=None)
 @given(tallies(), st.floats(0, 6), st.sampled_from([0.0, 1e-6, 1e-3]))
 def test_the_p_value_is_the_papers(tally: Tally, epsilon: float, delta: float) -> None:
     assert p_value(tally, epsilon=epsilon, delta=delta) == pytest.approx(slow_p_value(tally, epsilon, delta), rel=1e-6, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(tallies(), st.sampled_from([0.0, 1e-5]))
 def test_one_more_right_guess_never_lowers_the_bound(tally: Tally, delta: float) -> None:
     if tally.correct < tally.guesses:
@@ -43,6 +45,7 @@ def test_one_more_right_guess_never_lowers_the_bound(tally: Tally, delta: float)
         assert refuted(better, delta=delta) >= refuted(tally, delta=delta)
 
 
+@settings(deadline=None)
 @given(tallies(), st.sampled_from([1e-6, 1e-4]))
 def test_every_epsilon_up_to_the_bound_is_refuted_and_delta_only_weakens_it(tally: Tally, delta: float) -> None:
     bound = refuted(tally, delta=delta)

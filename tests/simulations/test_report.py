@@ -122,6 +122,31 @@ def parts() -> Parts:
             "labels": [int(p > rng.random()) for p in positive],
             "patients": [PATIENT_KEY] * 40,
         },
+        "membership.json": {
+            "rates": [0.001, 0.01, 0.1, 1.0],
+            "models": {
+                name: {
+                    "members": 300 + i, "strangers": 250 + i, "auc": 0.5 + 0.05 * i,
+                    "auc_interval": {"low": 0.46 + 0.05 * i, "high": 0.54 + 0.05 * i},
+                    "found": [
+                        {"rate": 0.01, "share": 0.011 + 0.01 * i, "interval": {"low": 0.004, "high": 0.03}},
+                        {"rate": 0.001, "share": None, "interval": None},
+                    ],
+                    "curve": [0.0, 0.011 + 0.01 * i, 0.12, 1.0],
+                    "patient": PATIENT_KEY,
+                }
+                for i, name in enumerate(("federated", "not_private", "alone"))
+            },
+            "allowed": [0.02, 0.09, 0.5, 1.0],
+        },
+        "inversion.json": {
+            "noise_multiplier": 1.25,
+            "pictures": [
+                {"name": "image", "psnr": None, "pixels": [[0, 128], [255, 255]]},
+                {"name": "plain", "psnr": 41.5, "pixels": [[0, 120], [250, 250]]},
+                {"name": "masked", "psnr": 7.25, "pixels": [[90, 3], [17, 200]]},
+            ],
+        },
         **{
             f"ledgers/{site}.jsonl": [
                 {"seq": 0, "fact": {"kind": "OPEN", "site": PATIENT_KEY}},
@@ -208,7 +233,7 @@ def test_page_asks_nobody_for_anything(whole_page: str) -> None:
 def test_figures_are_described_and_tables_have_captions_and_headers(whole_page: str) -> None:
     root = tree(whole_page)
     drawings = list(root.iter("svg"))
-    assert len(drawings) == 5
+    assert len(drawings) == 7
     for drawing in drawings:
         assert drawing.get("role") == "img"
         assert all(len(text_of(drawing.find(tag))) > 5 for tag in ("title", "desc"))  # type: ignore[arg-type]
@@ -255,7 +280,7 @@ def test_patient_keys_in_the_folder_stay_out_of_the_page(page_of: Callable[..., 
 HOSTILE = "\"><script>alert('x')</script><svg onload=a> $x_{1}$ {{ 7*7 }} \u202egnp\x00\ud800 & </title>"
 
 
-@pytest.mark.parametrize("where", ["purpose", "name", "toml", "site", "why", "class", "version", "command", "ledger"])
+@pytest.mark.parametrize("where", ["purpose", "name", "toml", "site", "why", "class", "version", "command", "ledger", "picture"])
 def test_hostile_text_is_shown_and_never_obeyed(page_of: Callable[..., str], where: str) -> None:
     def poison(content: Parts) -> None:
         run = content["run.json"]
@@ -278,6 +303,8 @@ def test_hostile_text_is_shown_and_never_obeyed(page_of: Callable[..., str], whe
                 run["versions"][HOSTILE] = HOSTILE
             case "command":
                 run["command"].append(HOSTILE)
+            case "picture":
+                content["inversion.json"]["pictures"][0]["name"] = HOSTILE
             case "ledger":
                 content[f"ledgers/a{HOSTILE[3:9]}.jsonl"] = content["ledgers/north.jsonl"]
 
@@ -291,7 +318,7 @@ def test_hostile_text_is_shown_and_never_obeyed(page_of: Callable[..., str], whe
         assert "{{ 7*7 }}" in text_of(root)
 
 
-@pytest.mark.parametrize("part", ["metrics.jsonl", "comparison.json", "predictions.json"])
+@pytest.mark.parametrize("part", ["metrics.jsonl", "comparison.json", "predictions.json", "membership.json", "inversion.json"])
 @pytest.mark.parametrize("damage", ["missing", "garbage", "other shape"])
 def test_a_part_that_cannot_be_used_is_named_instead_of_failing(page_of: Callable[..., str], part: str, damage: str) -> None:
     def hurt(content: Parts) -> None:
@@ -311,7 +338,7 @@ def test_a_part_that_cannot_be_used_is_named_instead_of_failing(page_of: Callabl
 def test_a_folder_with_run_json_alone_gives_a_page_that_claims_nothing(tmp_path: Path) -> None:
     content = {"run.json": {"plan": {"name": "bare"}}}
     page = text_of(tree(report.render(lay_out(tmp_path, content))))
-    for said in ("Not finished", "Not private", "Not evaluated", "No round is on record", "No curves"):
+    for said in ("Not finished", "Not private", "Not evaluated", "No round is on record", "No curves", "No membership attack"):
         assert said in page
     assert "None: every site" not in page
 
@@ -487,6 +514,30 @@ def test_a_hold_out_of_one_class_has_no_auc_and_says_so(page_of: Callable[..., s
     assert 'id="roc-title"' not in page
 
 
+def test_pictures_and_curves_that_do_not_belong_together_are_not_drawn(page_of: Callable[..., str]) -> None:
+    def tear(content: Parts) -> None:
+        content["membership.json"]["models"]["alone"]["curve"].pop()
+        content["inversion.json"]["pictures"][1]["pixels"][0].pop()
+
+    page = page_of(tear)
+    assert "do not belong to its 4 rates" in page
+    assert "not rectangles" in page
+    assert 'id="membership-title"' not in page
+    assert 'id="inversion-title"' not in page
+
+
+def test_an_attack_that_finds_more_than_is_promised_breaks_the_promise_in_red(page_of: Callable[..., str], whole_page: str) -> None:
+    assert "broken-promise" not in whole_page
+    root = tree(page_of(lambda content: content["membership.json"]["models"]["federated"]["found"][0]["interval"].update(low=0.095)))
+    [alarm] = [element for element in root.iter() if element.get("id") == "broken-promise"]
+    assert alarm.get("class") == "alarm"
+    assert "the promise allows 9.0" in text_of(alarm)
+
+
+def test_a_share_that_so_few_strangers_cannot_show_is_a_dash(whole_page: str) -> None:
+    assert "Federated, not private 301, 251 0.550 0.510 to 0.590 2.1 % 0.4 % to 3.0 % –" in text_of(tree(whole_page))
+
+
 SHOWN = [
     ("run.json", "seed"),
     ("run.json", "workers"),
@@ -505,6 +556,14 @@ SHOWN = [
     ("predictions.json", "federated", 0, 1),
     ("predictions.json", "labels", 0),
     ("ledgers/west.jsonl", 3, "fact", "after", "outside"),
+    ("membership.json", "models", "federated", "auc"),
+    ("membership.json", "models", "not_private", "found", 0, "share"),
+    ("membership.json", "models", "alone", "curve", 2),
+    ("membership.json", "models", "alone", "strangers"),
+    ("membership.json", "allowed", 1),
+    ("inversion.json", "noise_multiplier"),
+    ("inversion.json", "pictures", 1, "psnr"),
+    ("inversion.json", "pictures", 2, "pixels", 1, 1),
 ]
 
 
@@ -516,6 +575,14 @@ def test_a_number_that_changes_in_the_folder_changes_the_page(page_of: Callable[
         for step in above:
             place = place[step]
         old = place[last]
-        place[last] = 1 - old if path[0] == "predictions.json" else old + 1 if isinstance(old, int) else old * 0.83
+        place[last] = (
+            1 - old
+            if path[0] == "predictions.json"
+            else old - 60
+            if path[0] == "inversion.json" and isinstance(old, int)
+            else old + 1
+            if isinstance(old, int)
+            else old * 0.83
+        )
 
     assert page_of(change) != whole_page

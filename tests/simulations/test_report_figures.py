@@ -32,6 +32,7 @@ def drawings() -> dict[str, str]:
         "calibration": figures.calibration(
             [Bin(left=0.4, right=0.5, foretold=0.45, found=0.5, low=0.3, high=0.7, count=9)], label="p", counted="patients"
         ),
+        "membership": figures.membership([0.001, 0.01, 1], {"this run": [0, 0.1, 1], "sites alone": [0, 0.2, 1]}, [0.01, 0.5, 1]),
         "participation": figures.participation(
             Participation(sites=("a", "b"), rounds=2, answered=((0, 1), (0, 2), (1, 1)), absent=((1, 2),))
         ),
@@ -53,7 +54,7 @@ def test_equal_numbers_give_equal_bytes_in_another_process(drawn: dict[str, str]
     assert found.stdout.strip() == hashlib.sha256(repr(drawn).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["convergence", "comparison", "roc", "calibration", "participation"])
+@pytest.mark.parametrize("name", ["convergence", "comparison", "roc", "calibration", "membership", "participation"])
 def test_an_inlined_drawing_brings_no_address_date_or_style_sheet(drawn: dict[str, str], name: str) -> None:
     element = svg.inline(drawn[name], name=name, title="T", description="D")
     assert not re.search(r"http|<\?xml|DOCTYPE|metadata|<style|font-family|Matplotlib|\b20\d\d-", element)

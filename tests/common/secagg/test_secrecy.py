@@ -17,6 +17,7 @@ from common.secagg.coordinator import Inviting
 from common.secagg.durable import load_record, save_record
 from common.secagg.quantise import QuantisedUpdate, mean, quantise
 from common.secagg.stages import Confirmed, Keyed, MaskedOut, Shared
+from simulations.audits.inversion import invert, made_slice, psnr, update_of
 from tests.common.secagg.federation import Federation, federation, seeded
 
 
@@ -164,49 +165,22 @@ def test_a_record_says_nothing_when_it_is_read_back_twice() -> None:
 # Gradient inversion: a dense layer's gradient contains its input.
 
 
-def image() -> NDArray[np.float32]:
-    """A disc and a bar on a ramp, 24 x 24, in [0, 1]: recognisable when it comes back."""
-    y, x = np.mgrid[0:24, 0:24]
-    picture = 0.3 * x / 23 + 0.6 * ((x - 8) ** 2 + (y - 8) ** 2 < 25) + 0.5 * ((abs(y - 18) < 2) & (x > 4))
-    return np.asarray(np.clip(picture, 0, 1), dtype=np.float32)
-
-
-def gradient_of(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """d loss / d (W, b) of one dense layer of 8 units for one image: the outer product of error and input."""
-    error = np.linspace(-1, 1, 8, dtype=np.float32) + np.float32(0.07)
-    weights = np.outer(error, picture.ravel())
-    return np.concatenate([weights.ravel(), error]).astype(np.float32)
-
-
-def invert(gradient: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The exact attack (Phong et al. 2018, section 3.1): dL/dW_k divided by dL/db_k is the input."""
-    weights, bias = gradient[:-8].reshape(8, -1).astype(np.float64), gradient[-8:].astype(np.float64)
-    best = int(np.argmax(np.abs(bias)))
-    guess = weights[best] / bias[best]
-    spread = guess.max() - guess.min()
-    return np.asarray(np.clip(guess if guess.min() >= -0.05 and guess.max() <= 1.05 else (guess - guess.min()) / spread, 0, 1))
-
-
-def psnr(guess: NDArray[np.float64], truth: NDArray[np.float32]) -> float:
-    return float(-10 * np.log10(np.mean((guess - truth.ravel()) ** 2)))
-
-
 def test_gradient_inversion_recovers_an_image_from_a_plain_update_and_noise_from_a_masked_one() -> None:
-    picture = image()
-    gradient = gradient_of(picture)
+    picture = made_slice(24)
+    gradient = update_of(picture)
     gradient = (gradient / np.linalg.norm(gradient) * 0.9).astype(np.float32)
     f = federation(5, num_values=gradient.size)
     plain = quantise(gradient, f.terms.grid, weight=1)
     f.train = lambda site_id: replace(plain)  # type: ignore[method-assign] # every site has this one image
     seen = masked_vectors(f)["site-000"]
 
-    control = psnr(invert(mean(plain.body, f.terms.grid, total_weight=1)), picture)
-    attack = psnr(invert(mean(seen, f.terms.grid, total_weight=1)), picture)
+    control = psnr(invert(mean(plain.body, f.terms.grid, total_weight=1), picture.shape), picture)
+    attack = psnr(invert(mean(seen, f.terms.grid, total_weight=1), picture.shape), picture)
     rng = np.random.default_rng(5)
     noise = []
     for _ in range(200):
         words = rng.integers(0, 2**32, gradient.size, dtype=np.uint32)
-        noise.append(psnr(invert(mean(words, f.terms.grid, total_weight=1)), picture))
+        noise.append(psnr(invert(mean(words, f.terms.grid, total_weight=1), picture.shape), picture))
     assert control > 20
     assert attack < max(noise) + 0.5
     assert control > max(noise) + 10
