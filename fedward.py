@@ -18,6 +18,7 @@ from common.backtrace import DEBUG_VARIABLE, keep_whole, outline
 from common.errors import FedwardError, Unforeseen
 from server.cli import app as roster
 from simulations import cli
+from simulations.audit_cli import audit
 from simulations.plan_cli import plan
 
 _FULL_TEXT = f"The exception's text may hold a patient's data and is not shown; {DEBUG_VARIABLE}=FILE keeps it in a file of your own."
@@ -32,6 +33,7 @@ app.command()(cli.simulate)
 app.command()(cli.evaluate)
 app.add_typer(plan, name="plan")
 app.add_typer(roster, name="roster")
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.models import FlatModel, build, flatten, load
 from common.plan import InputSpec, ModelSpec, Plan, TaskSpec
@@ -43,8 +43,12 @@ def bench_for(plan: Plan, weights: Weights) -> Iterator[Bench]:
 @lru_cache(maxsize=4)
 def _bench(spec: ModelSpec, image: InputSpec, task_spec: TaskSpec, *, private: bool) -> Bench:
     task = task_of(task_spec)
-    model = flatten(build(spec, image, task.outputs))
-    by_record = None
+    return bench_of(build(spec, image, task.outputs), task, private=private)
+
+
+def bench_of(module: nn.Module, task: Task, *, private: bool) -> Bench:
+    """A bench with this module on it, whose parameters become views of one vector."""
+    model, by_record = flatten(module), None
     if private:
         from client.training.per_record import RecordHooks  # brings Opacus: a second that plain training need not wait for
 

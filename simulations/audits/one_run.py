@@ -100,6 +100,11 @@ def ceiling(canaries: int, *, delta: float) -> float:
     return refuted(Tally(canaries=canaries, guesses=canaries, correct=canaries), delta=delta, error=ERROR / len(SHARES))
 
 
+def canaries_to_refute(epsilon: float, *, delta: float) -> int | None:
+    """How many canaries, as a power of two, could refute a claim if all went well; None if no number up to a million could."""
+    return next((m for m in (2**power for power in range(4, 21)) if ceiling(m, delta=delta) > epsilon), None)
+
+
 def _binomial(trials: int, epsilon: float) -> NDArray[np.float64]:
     """P[W = 0], ..., P[W = trials], each to about 12 digits, for a chance of success of e^epsilon / (1 + e^epsilon)."""
     successes = np.arange(trials + 1)
