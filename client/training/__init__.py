@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local training: global weights and a site's images in, a `RawDelta` out; or a `NoisedSum`, where sites share the noise.
 
-`local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy (and `per_record` is the only place that knows Opacus);
-`units` says whom the promise is about, `sampler` and `clipping` are what it rests on; `noise` says where randomness comes from;
-`evaluation` predicts.
+`local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy. `units` says whom the promise is about, `sampler` and
+`clipping` are what it rests on; `by_unit` finds each unit's gradient (and is the only place that knows Opacus); `noise` says where
+randomness comes from; `evaluation` predicts.
 """
 
 from client.training.evaluation import predict

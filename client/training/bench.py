@@ -7,28 +7,40 @@ would pay a thousand times. Nothing of a site stays on the bench for the next: e
 A bench serves one training at a time; a second thread waits.
 """
 
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-from torch import Tensor, nn
+from torch import nn
 
+from client.training.by_unit import UnitHooks
 from common.models import FlatModel, build, flatten, load
 from common.plan import InputSpec, ModelSpec, Plan, TaskSpec
 from common.tasks import Task, task_of
 from common.update import Weights
 
+KEPT_VALUES: Final = 2**26
+"""Gradients of single units held at once: 256 MB."""
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A model and the task it learns. `by_record`, for private training only: losses (B,) -> gradients (B, *shape) in layout order."""
+    """A model and the task it learns. `by_unit`, for private training only, where the gradients of two units or more fit in memory."""
 
     model: FlatModel
     task: Task
-    by_record: Callable[[Tensor], list[Tensor]] | None
+    by_unit: UnitHooks | None
     lock: threading.Lock
+
+    @property
+    def units_at_once(self) -> int:
+        """How many units' gradients are held at once."""
+        return KEPT_VALUES // self.model.layout.size if self.by_unit else 1
 
 
 @contextmanager
@@ -48,9 +60,9 @@ def _bench(spec: ModelSpec, image: InputSpec, task_spec: TaskSpec, *, private: b
 
 def bench_of(module: nn.Module, task: Task, *, private: bool) -> Bench:
     """A bench with this module on it, whose parameters become views of one vector."""
-    model, by_record = flatten(module), None
+    model = flatten(module)
+    at_once = KEPT_VALUES // model.layout.size
     if private:
-        from client.training.per_record import RecordHooks  # brings Opacus: a second that plain training need not wait for
-
-        by_record = RecordHooks(model.module).gradients
-    return Bench(model=model, task=task, by_record=by_record, lock=threading.Lock())
+        how = f"{at_once} units at once" if at_once > 1 else "one unit at a time"
+        _LOG.info("private training: gradients of %d values, %s", model.layout.size, how)
+    return Bench(model=model, task=task, by_unit=UnitHooks(module) if private and at_once > 1 else None, lock=threading.Lock())

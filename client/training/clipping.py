@@ -3,61 +3,141 @@
 
     t_u = trunc( g_u * min(1, C' / |g_u|) / step )        sum_u t_u, whole numbers
 
-(Abadi et al. 2016, https://arxiv.org/abs/1607.00133, algorithm 1, with a lattice.) Truncation towards zero lengthens no vector. The norm
-is taken in float64, and C' = C (1 - 2^-10) leaves a thousand times the room that float32 products need. So |t_u| <= C / step whatever g_u
-is: leaving a unit out moves the sum by at most C, however units were divided over physical batches, because a sum of integers has no
-order. A gradient that is not finite counts as zero: one broken image neither stops training nor escapes its bound.
+(Abadi et al. 2016, https://arxiv.org/abs/1607.00133, algorithm 1, with a lattice.) Truncation towards zero lengthens no vector, and
+C' = C (1 - 2^-10) leaves room for floating point: a norm is summed in float32 over at most 1,024 values and in float64 beyond, so it is
+right to 2^-14; scales and products in float32 are to 2^-22. So |t_u| <= C / step whatever g_u is: leaving a unit out moves the sum by at
+most C, however units were divided over physical batches, because a sum of integers has no order. A gradient that is not finite, or beyond
+10^19, counts as zero: one broken image neither stops training nor escapes its bound. (Squares below 10^-38 are lost, so C is above 10^-11.)
 
 What is not in this bound: g_u itself is computed in floating point, and in its last bits may depend on which other units were in the same
 physical batch, because libraries choose their order of summing by shape. That moves t_v of others by a step here and there; the rest of
-the 2^-10 is there for it, and a test measures how much of it is used.
+the 2^-10 is there for it, and a test measures how much of it is used. (`one_by_one` has no such neighbours.)
 
-    U  units in a physical batch      P  values of the model
+A unit's gradient for one of the model's tensors is held whole (`Kept`) or, for a dense layer, as the factors of which it is the product
+(`Product`): cheaper to measure, and multiplied out a few units at a time when it is added.
+
+    U  units in a physical batch      P  values of the model      n  values of one tensor      T  images or positions of a unit
+    D, O  inputs and outputs of a dense layer
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from common.privacy import Lattice
 
-ROOM_FOR_ROUNDING = 1 - 2.0**-10
-_EXACT = 2**24  # up to here float32 has every integer, so a sum that stays below it is exact in any order
-_CACHE_BLOCK = 2**17  # values that stay in cache from one operation to the next
+ROOM_FOR_ROUNDING: Final = 1 - 2.0**-10
+_RUN: Final = 1024
+_CACHED: Final = 2**17
+"""Values that stay in a processor's cache from one operation to the next."""
 
 
-def add_clipped(total_P: Tensor, gradients: Sequence[Tensor], lattice: Lattice) -> None:
-    """Add the units' clipped gradients, counted in steps of the lattice, to a sum. The gradients are overwritten.
+class UnitGradients(Protocol):
+    """The gradients of U units for one of the model's tensors."""
 
-    Shapes: total (P,) int64; one float32 tensor (U, *shape) for each of the model's tensors, in layout order.
+    def squares(self) -> Tensor:
+        """Squared norms, (U,) float64, not below those of what `add_to` multiplies, but for one part in 2^13."""
+        ...
+
+    def add_to(self, total: Tensor, scales_U: Tensor) -> None:
+        """total += sum over units of trunc(scale * gradient), for an int64 total of the tensor's shape. All must be finite."""
+        ...
+
+    def only(self, units_U: Tensor) -> "UnitGradients":
+        """Those of the units at which this mask is true."""
+        ...
+
+    def whole(self) -> Tensor:
+        """(U, *shape), in the order of the model's tensor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Gradients held whole: (U, *shape) float32, contiguous; `axes` permutes `shape` into the order of the model's tensor."""
+
+    values: Tensor
+    axes: tuple[int, ...] | None = None
+
+    def squares(self) -> Tensor:
+        flat_Un = self.values.flatten(1)
+        runs = flat_Un.shape[1] // _RUN
+        whole, rest = torch.unflatten(flat_Un[:, : runs * _RUN], 1, (runs, _RUN)), flat_Un[:, runs * _RUN :]
+        runs_U, rest_U = _square(torch.linalg.vector_norm(whole, dim=2)).sum(dim=1), _square(torch.linalg.vector_norm(rest, dim=1))
+        return runs_U + rest_U
+
+    def add_to(self, total: Tensor, scales_U: Tensor) -> None:
+        flat_Un, scales_U1 = self.values.flatten(1), scales_U.unsqueeze(1)
+        width = _at_once(self.values, len(flat_Un))
+        added_n = torch.cat([_truncated_sum(block * scales_U1) for block in torch.split(flat_Un, width, dim=1)])
+        added = added_n.view(self.values.shape[1:])
+        total += added if self.axes is None else added.permute(self.axes)
+
+    def only(self, units_U: Tensor) -> "Kept":
+        return Kept(self.values[units_U], self.axes)
+
+    def whole(self) -> Tensor:
+        return self.values if self.axes is None else self.values.permute(0, *(axis + 1 for axis in self.axes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """Gradients of a dense layer's weight, (O, D) for each unit, as slopes (U, T, O) and inputs (U, T, D): sum_t slope_t x input_t."""
+
+    slopes: Tensor
+    inputs: Tensor
+
+    def squares(self) -> Tensor:
+        """By Gram matrices in float64: |sum_t s_t x_t|^2 = sum_tt' (s_t . s_t') (x_t . x_t').
+
+        Where images of one unit cancel, float32 loses more of the product than of its factors; T 2^-23 sum_t |s_t| |x_t| bounds that.
+        """
+        slopes, inputs = self.slopes.double(), self.inputs.double()
+        gram_U = ((slopes @ slopes.mT) * (inputs @ inputs.mT)).sum(dim=(1, 2)).clamp_(min=0)
+        lost_U = (slopes.norm(dim=2) * inputs.norm(dim=2)).sum(dim=1) * (slopes.shape[1] * 2.0**-23)
+        bound_U: Tensor = gram_U.sqrt_() + lost_U
+        return bound_U.square_()
+
+    def add_to(self, total: Tensor, scales_U: Tensor) -> None:
+        scaled_UTO = self.slopes * scales_U.view(-1, 1, 1)
+        width = _at_once(total, len(scales_U) * total.shape[1])
+        for rows, slopes in zip(torch.split(total, width), torch.split(scaled_UTO, width, dim=2), strict=True):
+            rows += _truncated_sum(slopes.mT @ self.inputs)
+
+    def only(self, units_U: Tensor) -> "Product":
+        return Product(self.slopes[units_U], self.inputs[units_U])
+
+    def whole(self) -> Tensor:
+        return self.slopes.mT @ self.inputs
+
+
+def add_clipped(totals: Iterable[Tensor], gradients: Sequence[UnitGradients], lattice: Lattice) -> None:
+    """Add units' clipped gradients, counted in steps of the lattice, to sums.
+
+    Shapes: one int64 total and one U for each of the model's tensors, in the same order.
     Guarantees: one unit's part is at most `lattice.clip_steps` long (L2), whatever the values.
     """
-    parts = [gradient.flatten(1) for gradient in gradients]
-    norms_U = torch.stack([_squares(part) for part in parts]).sum(dim=0).sqrt_()
-    finite_U = norms_U.isfinite()
-    if not finite_U.all():
-        parts, norms_U = [part[finite_U] for part in parts], norms_U[finite_U]
-    factors_U = (lattice.clip_norm * ROOM_FOR_ROUNDING / norms_U).clamp_(max=1)
-    scales_U1 = (factors_U / lattice.step).float().unsqueeze(1)
-    widths = [part.shape[1] for part in parts]
-    for total, part in zip(torch.split(total_P, widths), parts, strict=True):
-        _add_truncated(total, part, scales_U1, most=lattice.clip_steps)
+    norms_U = torch.stack([gradient.squares() for gradient in gradients]).sum(dim=0).sqrt_()
+    if not (finite_U := norms_U.isfinite()).all():
+        gradients, norms_U = [gradient.only(finite_U) for gradient in gradients], norms_U[finite_U]
+    scales_U = (lattice.clip_norm * ROOM_FOR_ROUNDING / norms_U).clamp_(max=1).div_(lattice.step).float()
+    for total, gradient in zip(totals, gradients, strict=True):
+        gradient.add_to(total, scales_U)
 
 
-def _squares(part_UP: Tensor) -> Tensor:
-    """Sums of squares, (U,) float64."""
-    return torch.stack([torch.linalg.vecdot(block, block) for block in map(Tensor.double, _blocks(part_UP))]).sum(dim=0)
+def _square(norms: Tensor) -> Tensor:
+    return norms.double().square_()
 
 
-def _add_truncated(total_P: Tensor, part_UP: Tensor, scales_U1: Tensor, *, most: int) -> None:
-    """total += sum over units of trunc(scale * gradient), each at most `most`."""
-    exact = torch.float32 if len(part_UP) * most <= _EXACT else torch.float64
-    for total, block in zip(_blocks(total_P.unsqueeze(0), units=len(part_UP)), _blocks(part_UP), strict=True):
-        total += block.mul_(scales_U1).trunc_().sum(dim=0, dtype=exact).to(torch.int64)
+def _truncated_sum(scaled: Tensor) -> Tensor:
+    """Sum over the first axis of values truncated towards zero, as whole numbers: exact up to 2^15 units of 2^16 steps."""
+    return scaled.to(torch.int32).sum(dim=0, dtype=torch.int32)
 
 
-def _blocks(part_UP: Tensor, units: int | None = None) -> Iterator[Tensor]:
-    """Columns, as many at once as fit the cache of a processor; all, on a device that hides its memory's latency."""
-    width = max(1, _CACHE_BLOCK // max(1, units or len(part_UP))) if part_UP.device.type == "cpu" else part_UP.shape[1]
-    return iter(torch.split(part_UP, width, dim=1))
+def _at_once(tensor: Tensor, each: int) -> int:
+    """How many times `each` values to take at once: as fit a processor's cache; all, on a device that hides its memory's latency."""
+    most = _CACHED if tensor.device.type == "cpu" else 2**31
+    return max(1, most // max(1, each))

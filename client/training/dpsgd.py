@@ -5,7 +5,8 @@
     w <- w - learning_rate * (sum_u t_u + noise) * step / batch        noise a discrete Gaussian on the integers
 
 Units are drawn anew for each step; the sum is divided by the plan's batch, a constant, and never by how many were drawn. A draw is
-worked through in chunks that fit in memory: a unit is whole in one chunk. Sums are exact, and nothing leaves the integers before the
+worked through in chunks that fit in memory, of units with equally many images each; a unit is whole in one chunk, and one that is too
+large for the rest, or alone in its chunk, has a backward pass to itself. Sums are exact, and nothing leaves the integers before the
 constant: what is released lies on a grid that no patient has moved (Jin et al. 2021, https://arxiv.org/abs/2112.05307).
 
 Sampling, dropout and noise all come from the run's noise source. Accounting happens elsewhere, before this runs (`client/ledger.py`).
@@ -25,17 +26,16 @@ from torch import Tensor
 from client.imaging.dataset import Dataset
 from client.training.batches import images, labels
 from client.training.bench import Bench
-from client.training.clipping import add_clipped
+from client.training.clipping import Kept, UnitGradients, add_clipped
 from client.training.optimiser import optimiser_of
 from client.training.sampler import Draw, draw, pick
 from client.training.units import units_of
 from client.training.work import LocalWork
-from common.models import seed_dropout
+from common.models import parts_of, seed_dropout
 from common.plan import Plan
 from common.privacy import charged_as, lattice_of, noise_of, sampling_rate
 
-CHUNK_IMAGES = 32  # more are no faster on a CPU
-CHUNK_VALUES = 2**25  # gradients by record held at once: 128 MB
+CHUNK_IMAGES = 64  # more are no faster on a CPU
 DROPOUT_SEED_BYTES = 32
 
 
@@ -81,26 +81,37 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
 
     Guarantees: one unit more or less moves it by at most the plan's clip norm (L2).
     """
-    assert bench.by_record is not None
-    module, lattice = bench.model.module, lattice_of(plan)
-    total_P = torch.zeros(bench.model.layout.size, dtype=torch.int64)
-    most = max(1, min(CHUNK_IMAGES, CHUNK_VALUES // bench.model.layout.size))
-    for chunk in drawn.chunks(most):
-        sizes_U = torch.from_numpy(chunk.sizes)
-        losses_I = bench.task.loss(module(images(data, chunk.rows, plan.input)), labels(data, chunk.rows))
-        gradients = bench.by_record(losses_I / sizes_U.repeat_interleave(sizes_U))
-        add_clipped(total_P, [_by_unit(gradient, sizes_U) for gradient in gradients], lattice)
+    total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
+    parts = parts_of(total_P, bench.model.layout)
+    for chunk in drawn.chunks(most_images=CHUNK_IMAGES, most_units=bench.units_at_once):
+        together = bench.by_unit is not None and len(chunk) > 1
+        gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
+        add_clipped(parts, gradients, lattice_of(plan))
     return total_P
+
+
+def _together(bench: Bench, data: Dataset, plan: Plan, chunk: Draw) -> list[UnitGradients]:
+    """The gradients of units that have equally many images, from one pass."""
+    assert bench.by_unit is not None
+    return bench.by_unit.gradients(lambda: _losses(bench, data, plan, chunk.rows) / float(chunk.sizes[0]), len(chunk))
+
+
+def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGradients]:
+    """The gradient of one unit, however many images it has: added up over as many passes as memory asks for, and clipped as a whole."""
+    model = bench.model
+    model.gradient.zero_()
+    for start in range(0, len(unit.rows), CHUNK_IMAGES):
+        losses = _losses(bench, data, plan, unit.rows[start : start + CHUNK_IMAGES])
+        torch.autograd.backward(losses.sum() / len(unit.rows))
+    return [Kept(part.unsqueeze(0)) for part in parts_of(model.gradient, model.layout)]
+
+
+def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64]) -> Tensor:
+    """The loss of each image, (I,)."""
+    device = bench.model.values.device
+    return bench.task.loss(bench.model.module(images(data, rows, plan.input).to(device)), labels(data, rows).to(device))
 
 
 def _mean(steps_P: NDArray[np.int64], plan: Plan) -> Tensor:
     """From steps of the lattice to a mean gradient, (P,) float64: times a constant."""
     return torch.from_numpy(steps_P * (lattice_of(plan).step / plan.training.batch))
-
-
-def _by_unit(gradients_I: Tensor, sizes_U: Tensor) -> Tensor:
-    """Sums over each unit's images, (U, *shape)."""
-    if len(sizes_U) == len(gradients_I):
-        return gradients_I
-    owners_I = torch.arange(len(sizes_U)).repeat_interleave(sizes_U)
-    return gradients_I.new_zeros(len(sizes_U), *gradients_I.shape[1:]).index_add_(0, owners_I, gradients_I)

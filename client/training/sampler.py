@@ -35,14 +35,19 @@ class Draw:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def chunks(self, most_images: int) -> Iterator["Draw"]:
-        """Parts of at most `most_images` images each. No unit is ever in two: split, it would count twice. A larger one is alone."""
-        ends = np.cumsum(self.sizes)
-        unit = image = 0
-        while unit < len(self):
-            following = max(unit + 1, int(np.searchsorted(ends, image + most_images, side="right")))
-            yield Draw(rows=self.rows[image : ends[following - 1]], sizes=self.sizes[unit:following])
-            unit, image = following, int(ends[following - 1])
+    def chunks(self, *, most_images: int, most_units: int) -> Iterator["Draw"]:
+        """Parts of units that have equally many images each, in all at most so many; one unit at least.
+
+        No unit is ever in two parts: split, it would be clipped twice and count twice.
+        """
+        starts = np.cumsum(self.sizes) - self.sizes
+        for size in np.unique(self.sizes):
+            alike = np.flatnonzero(self.sizes == size)
+            units = max(1, min(most_units, most_images // int(size)))
+            for first in range(0, len(alike), units):
+                chosen = alike[first : first + units]
+                rows = self.rows[starts[chosen][:, np.newaxis] + np.arange(size)]
+                yield Draw(rows=rows.reshape(-1), sizes=self.sizes[chosen])
 
 
 def draw(units: int, rate: float, entropy: Entropy) -> NDArray[np.int64]:

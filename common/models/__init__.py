@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from common.models.cnn import Cnn
-from common.models.flat import FlatModel, flatten, layout_of, load, read_weights, write_weights
+from common.models.flat import FlatModel, flatten, layout_of, load, parts_of, read_weights, write_weights
 from common.models.initial import initialise
 from common.models.layers import seed_dropout
 from common.models.resnet import ResNet
@@ -30,6 +30,7 @@ __all__ = [
     "layout_of_plan",
     "load",
     "outputs_for",
+    "parts_of",
     "read_weights",
     "seed_dropout",
     "write_weights",

@@ -58,7 +58,7 @@ def write_weights(model: nn.Module, weights: Weights) -> None:
     require_layout(layout_of(model), weights)
     values = _as_tensor(weights.values)
     with torch.no_grad():
-        for parameter, part in zip(model.parameters(), _parts(values, weights.layout), strict=True):
+        for parameter, part in zip(model.parameters(), parts_of(values, weights.layout), strict=True):
             parameter.copy_(part)
 
 
@@ -67,7 +67,7 @@ def flatten(model: nn.Module) -> FlatModel:
     layout = layout_of(model)
     values = torch.from_numpy(_concatenated(model))
     gradient = torch.zeros_like(values)
-    for parameter, value, slope in zip(model.parameters(), _parts(values, layout), _parts(gradient, layout), strict=True):
+    for parameter, value, slope in zip(model.parameters(), parts_of(values, layout), parts_of(gradient, layout), strict=True):
         parameter.data = value
         parameter.grad = slope
     return FlatModel(module=model, layout=layout, values=values, gradient=gradient)
@@ -77,6 +77,12 @@ def load(model: FlatModel, weights: Weights) -> None:
     """`write_weights` for a flat model: one copy. Raises: ModelLayout."""
     require_layout(model.layout, weights)
     model.values.copy_(_as_tensor(weights.values))
+
+
+def parts_of(values: Tensor, layout: Layout) -> list[Tensor]:
+    """A flat vector (P,) as the model's tensors, in layout order: views, of any type."""
+    sizes = [int(np.prod(shape)) for shape in layout.shapes]
+    return [part.view(shape) for part, shape in zip(torch.split(values, sizes), layout.shapes, strict=True)]
 
 
 def require_layout(layout: Layout, weights: Weights) -> None:
@@ -92,11 +98,6 @@ def require_layout(layout: Layout, weights: Weights) -> None:
 def _concatenated(model: nn.Module) -> Vector:
     flat: Vector = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]).cpu().numpy()
     return flat
-
-
-def _parts(values: Tensor, layout: Layout) -> list[Tensor]:
-    sizes = [int(np.prod(shape)) for shape in layout.shapes]
-    return [part.view(shape) for part, shape in zip(torch.split(values, sizes), layout.shapes, strict=True)]
 
 
 def _as_tensor(values: Vector) -> Tensor:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The law under everything: leaving any one patient out moves the sum, before noise, by at most the clip norm."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.training import SystemNoise, dpsgd, units_of
+from client.training import SystemNoise, by_unit, dpsgd, units_of
+from client.training import bench as bench_module
 from client.training.bench import bench_for
-from client.training.clipping import ROOM_FOR_ROUNDING, add_clipped
+from client.training.by_unit import UnitHooks
+from client.training.clipping import ROOM_FOR_ROUNDING, Kept, add_clipped
 from client.training.sampler import Draw, pick
 from common.models import build, initial_weights, write_weights
 from common.plan import CnnSpec, PrivacySpec, ResNetSpec
@@ -24,9 +27,9 @@ SHAPES = ((3, 2), (5,), (4, 1, 3))
 
 
 def summed(gradients, lattice):
-    total = torch.zeros(sum(gradient[0].numel() for gradient in gradients), dtype=torch.int64)
-    add_clipped(total, [gradient.clone() for gradient in gradients], lattice)
-    return total
+    totals = [torch.zeros(gradient.shape[1:], dtype=torch.int64) for gradient in gradients]
+    add_clipped(totals, [Kept(gradient) for gradient in gradients], lattice)
+    return torch.cat([total.flatten() for total in totals])
 
 
 def random_gradients(rng, units, log_scale):
@@ -107,6 +110,38 @@ def test_taking_any_patient_away_moves_the_sum_by_at_most_the_clip_norm(make_pla
     assert max(moved) <= 2**16
     if clip_norm < 1:
         assert max(moved) > 0.99 * 2**16
+
+
+@pytest.mark.parametrize("model", [CNN, RESNET, CnnSpec(family="cnn", widths=(4,), hidden=32)])
+def test_all_ways_to_a_units_gradient_agree_to_a_step(make_plan, make_dataset, monkeypatch, model):
+    """Together by our formulas, together by Opacus's, and one backward pass for each patient."""
+    plan = make_plan(private=True, model=model, privacy=replace(PATIENTS, clip_norm=0.5))
+    data = make_dataset(images_of=[1, 2, 3, 4, 9, 1, 1, 4, 4, 4])
+    drawn = pick(units_of(data, plan), np.arange(10), 4, SystemNoise().open())
+    with bench_for(plan, initial_weights(plan)) as bench:
+        ours = dpsgd.sum_of_clipped(bench, data, plan, drawn)
+        alone = dpsgd.sum_of_clipped(replace(bench, by_unit=None), data, plan, drawn)
+        monkeypatch.setattr(by_unit, "formula_of", by_unit.by_opacus)
+        opacus = dpsgd.sum_of_clipped(replace(bench, by_unit=UnitHooks(bench.model.module)), data, plan, drawn)
+    bench_module._bench.cache_clear()  # its module has a second set of hooks
+    assert (ours - alone).abs().max() <= len(drawn)
+    assert (ours - opacus).abs().max() <= len(drawn)
+    assert ours.abs().max() > 1000
+
+
+def test_memory_decides_how_units_are_worked_through_and_the_log_says_so(make_plan, monkeypatch, caplog):
+    plan, start = make_plan(private=True), initial_weights(make_plan())
+    for kept, at_once, said in ((2**26, 2**26 // start.values.size, "units at once"), (2 * start.values.size - 1, 1, "one unit at a time")):
+        monkeypatch.setattr(bench_module, "KEPT_VALUES", kept)
+        bench_module._bench.cache_clear()
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):
+                with bench_for(plan, start) as bench:
+                    assert bench.units_at_once == at_once
+                    assert (bench.by_unit is None) == (at_once == 1)
+        assert [said in message for message in caplog.messages if "gradients of" in message] == [True]
+        caplog.clear()
+    bench_module._bench.cache_clear()
 
 
 def test_physical_batches_change_nothing_but_the_rounding_of_gradients(make_plan, make_dataset, monkeypatch):

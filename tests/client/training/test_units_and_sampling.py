@@ -116,12 +116,15 @@ def test_patients_with_few_images_take_no_bits():
 # Chunks
 
 
-@given(sizes=st.lists(st.integers(1, 30), max_size=20), most=st.integers(1, 40))
-def test_chunks_hold_whole_units_and_all_of_them(sizes, most):
+@given(sizes=st.lists(st.integers(1, 30), max_size=20), images=st.integers(1, 40), units=st.integers(1, 9))
+def test_chunks_hold_whole_units_of_equal_size_and_all_of_them(sizes, images, units):
     whole = Draw(rows=np.arange(sum(sizes)), sizes=np.array(sizes, dtype=np.int64))
-    chunks = list(whole.chunks(most))
-    assert [size for chunk in chunks for size in chunk.sizes] == sizes
-    assert [row for chunk in chunks for row in chunk.rows] == list(range(sum(sizes)))
-    for chunk in chunks:
-        assert len(chunk.rows) == chunk.sizes.sum()
-        assert len(chunk.rows) <= most or len(chunk) == 1
+    ends = np.cumsum(sizes, dtype=int).tolist()
+    expected = [tuple(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    got = []
+    for chunk in whole.chunks(most_images=images, most_units=units):
+        assert len(set(chunk.sizes)) == 1
+        assert len(chunk) <= units
+        assert len(chunk.rows) <= images or len(chunk) == 1
+        got += [tuple(rows) for rows in chunk.rows.reshape(len(chunk), -1).tolist()]
+    assert sorted(got) == sorted(expected)
