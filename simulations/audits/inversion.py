@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from client.training.clipping import add_clipped
+from client.training.clipping import Kept, add_clipped
 from common.privacy import Lattice, charged_as, noise_of
 from common.secagg.masks import Mask, apply
 from common.secagg.quantise import Grid, mean, quantise
@@ -72,7 +72,7 @@ def psnr(guess: Picture, truth: Picture) -> float:
 def clipped(update: NDArray[np.float32], lattice: Lattice) -> NDArray[np.int64]:
     """An update as a unit's contribution to a sum, in steps of the lattice: clipped, and nothing else."""
     total = torch.zeros(update.size, dtype=torch.int64)
-    add_clipped(total, [torch.from_numpy(update.copy()).unsqueeze(0)], lattice)
+    add_clipped([total], [Kept(torch.from_numpy(update.copy()).unsqueeze(0))], lattice)
     return total.numpy()
 
 
