@@ -12,6 +12,8 @@ The steps before the masks are post-processing of what has already been paid for
 A `ReleasedDelta` or a `QuantisedDelta` leaves only a simulated site whose own file says so (`client.site`).
 """
 
+import math
+
 import numpy as np
 
 from common.errors import UpdateNonFinite, WrongStage
@@ -28,8 +30,8 @@ def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
     Shapes: (P,) float32 in and out. Guarantees: finite, norm <= max_norm to float32 rounding.
     Raises: UpdateNonFinite, if a value is NaN or infinite: a diverged site sends nothing.
     """
-    norm = float(np.linalg.norm(delta.values))
-    if not np.isfinite(norm):
+    norm = lattice.norm(delta.values)
+    if not math.isfinite(norm):
         raise UpdateNonFinite(
             "local training ended in NaN or infinite weights.",
             fix="Lower the plan's learning_rate or clip_norm; the round goes on without this site.",

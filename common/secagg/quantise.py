@@ -99,14 +99,6 @@ class QuantisedUpdate:
         return np.ascontiguousarray(self.body, dtype=self.body.dtype.newbyteorder("<")).data.cast("B")
 
 
-def clip(delta: NDArray[np.float32], *, max_norm: float) -> NDArray[np.float32]:
-    """Scale a delta so that its L2 norm is at most C_update; a delta inside the ball is returned as it is. Raises: UpdateNonFinite."""
-    norm = _norm(delta)
-    if not math.isfinite(norm):
-        raise _not_finite()
-    return delta if norm <= max_norm else (delta * np.float32(max_norm / norm)).astype(np.float32)
-
-
 def quantise(delta: NDArray[np.float32], grid: Grid, *, weight: int, entropy: Entropy | None = None) -> QuantisedUpdate:
     """A clipped delta on the grid, scaled by weight / max_weight; coordinates beyond the range are cut off at it.
 
@@ -148,14 +140,14 @@ def check_update(update: QuantisedUpdate, grid: Grid, *, num_values: int, max_no
             f"the update is {update.body.dtype} of shape {update.body.shape}, expected {grid.word} of shape ({num_values},).",
             fix="Both sides must build the model from the same plan and version of fedward.",
         )
-    norm, limit = ring_norm(update.body, grid), grid.norm_limit(max_norm, num_values)
-    if not norm <= limit:
-        raise UpdateNorm(f"the update's norm is {norm / limit:.3g} times what the plan allows.", fix="Clip to the plan's norm.")
+    found, limit = ring_norm(update.body, grid), grid.norm_limit(max_norm, num_values)
+    if not found <= limit:
+        raise UpdateNorm(f"the update's norm is {found / limit:.3g} times what the plan allows.", fix="Clip to the plan's norm.")
 
 
 def ring_norm(body: Body, grid: Grid) -> float:
     """The L2 norm of ring words read as signed integers, in the delta's units."""
-    return _norm(body.view(grid.signed_word)) * grid.step
+    return norm(body.view(grid.signed_word)) * grid.step
 
 
 def mean(body: Body, grid: Grid, *, total_weight: int) -> NDArray[np.float32]:
@@ -169,17 +161,17 @@ def mean(body: Body, grid: Grid, *, total_weight: int) -> NDArray[np.float32]:
     return result
 
 
-def _not_finite() -> UpdateNonFinite:
-    return UpdateNonFinite("the update holds NaN or infinite values.", fix="Lower the learning rate; the round goes on without this site.")
-
-
-def _norm(values: NDArray[Any]) -> float:
-    """In float64, a cache block at a time: a model needs no second copy in double precision."""
+def norm(values: NDArray[Any]) -> float:
+    """The L2 norm, in float64, a cache block at a time: a model needs no second copy in double precision."""
     total = 0.0
     for start in range(0, values.size, _BLOCK):
         block = values[start : start + _BLOCK].astype(np.float64)
         total += float(block @ block)
     return math.sqrt(total)
+
+
+def _not_finite() -> UpdateNonFinite:
+    return UpdateNonFinite("the update holds NaN or infinite values.", fix="Lower the learning rate; the round goes on without this site.")
 
 
 def _random_words(count: int, entropy: Entropy | None) -> NDArray[np.uint32]:
