@@ -202,6 +202,22 @@ def invited(f: Federation) -> None:
     assert isinstance(f.records[VICTIM].stage, Invited)
 
 
+@attack("E_STATE")
+def abandon_while_the_site_trains(f: Federation) -> Lie:
+    invited(f)
+    return Lie(control=abandon(f.chair, f.tag))
+
+
+@attack("E_UPDATE_NORM")
+def update_of_a_site_that_the_roster_no_longer_names(f: Federation) -> Lie:
+    """The roster was renewed while it trained."""
+    invited(f)
+    seat = f.seats[VICTIM]
+    members = tuple(member for member in seat.roster.members if member.site_id != VICTIM)
+    f.seats[VICTIM] = replace(seat, roster=replace(seat.roster, members=members))
+    return Lie(update=QuantisedUpdate(body=np.zeros(f.terms.num_values, dtype=np.uint32), weight=1))
+
+
 @attack("E_UPDATE_NORM")
 def boosted_update(f: Federation) -> Lie:
     invited(f)

@@ -42,6 +42,11 @@ def message_of_another_protocol(f: Federation) -> Lie:
 
 
 @attack("E_MSG_FORMAT")
+def message_that_ends_before_its_word_size(f: Federation) -> Lie:
+    return Lie(control=invite(f)[:19])
+
+
+@attack("E_MSG_FORMAT")
 def truncated_message(f: Federation) -> Lie:
     return Lie(control=invite(f)[:-1])
 
@@ -63,6 +68,14 @@ def list_that_announces_four_billion_entries(f: Federation) -> Lie:
     f.to_keys()
     body = b"\xff\xff\xff\xff"
     return Lie(control=raw(f, Step.SHARE, body))
+
+
+@attack("E_ROUND_TAG", versions=frozenset({0, 1}))
+def header_in_an_envelope_of_another_version(f: Federation) -> Lie:
+    """Both versions are spoken here, and the envelope is signed; what is inside says another."""
+    message = codec.read(Down, invite(f))
+    signature = f.chair.signer.sign(messages._down_digest(0, message.ring_bits, message.rt, message.step, message.body))
+    return Lie(control=codec.write(replace(message, version=0, signature=signature)))
 
 
 @attack("E_VERSION")
@@ -184,6 +197,13 @@ def model_that_is_not_the_announced_one(f: Federation) -> Lie:
 def model_with_nan(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, np.nan, dtype=np.float32)
     return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+
+
+@attack("E_MODEL_LAYOUT")
+def model_of_another_type(f: Federation) -> Lie:
+    """As many values, and doubles."""
+    values: Any = f.weights_now.astype(np.float64)
+    return Lie(control=invite(f), offer=Offer(values=values, reference=None))
 
 
 @attack("E_MODEL_LAYOUT")

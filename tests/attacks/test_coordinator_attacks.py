@@ -4,13 +4,13 @@
 import numpy as np
 import pytest
 
-from common.errors import FedwardError
+from common.errors import FedwardError, ModelHash
 from common.secagg import checks
 from common.secagg.messages import Step
 from common.secagg.site import handle, join
 from tests.attacks import lies_about_kinds, lies_about_survivors, lies_about_the_cohort, lies_in_headers
-from tests.attacks.lies import ATTACKS, Lie, make
-from tests.common.secagg.federation import Federation
+from tests.attacks.lies import ATTACKS, VICTIM, Lie, invite, make
+from tests.common.secagg.federation import NOW, Federation
 
 LIES = (lies_in_headers, lies_about_kinds, lies_about_the_cohort, lies_about_survivors)  # importing them registered their attacks
 
@@ -52,6 +52,12 @@ def test_attack_is_refused(name: str) -> None:
     assert refusal.value.fix
     assert f.records[lie.victim] == record
     assert shares_released(f) == released
+
+
+def test_a_header_without_its_model_is_refused() -> None:
+    f = make("model_with_nan")
+    with pytest.raises(ModelHash, match="came without its model"):
+        handle(f.seats[VICTIM], f.records[VICTIM], invite(f), now=NOW, offer=None)
 
 
 def test_there_are_at_least_thirty_attacks() -> None:

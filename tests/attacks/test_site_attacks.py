@@ -52,6 +52,7 @@ GARBAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "reply_with_bytes_after_its_end": ("E_MSG_FORMAT", lambda control: control + b"!"),
     "oversized_reply": ("E_MSG_TOO_LARGE", lambda control: control + bytes(10**6)),
     "reply_of_a_newer_version": ("E_VERSION", lambda control: control[:4] + (2).to_bytes(8, "big") + control[12:]),
+    "reply_of_other_words": ("E_VERSION", lambda control: control[:12] + (16).to_bytes(8, "big") + control[20:]),
     "unsigned_reply": ("E_PEER_SIGNATURE", lambda control: control[:-64] + bytes(64)),
 }
 
