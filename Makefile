@@ -29,7 +29,10 @@ check: $(STAMP) ## the whole gate: format, lint, types, imports, tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto
 
+fuzz: $(STAMP) ## a million mutated messages to both roles of secure aggregation, anew each time (nightly)
+	FUZZ_MESSAGES=$${FUZZ_MESSAGES:-1000000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest -n auto tests/attacks/test_fuzz.py
+
 bench: $(STAMP) ## seconds and megabytes beside the limit and beside the peers
 	$(BIN)/python -m simulations.benchmarks.engine
 
-.PHONY: help simulate test check bench
+.PHONY: help simulate test check fuzz bench

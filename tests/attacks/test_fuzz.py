@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structure-aware fuzzing of both roles at every step: 10,000 mutated messages, each refused by a name, and nothing changes.
+"""Structure-aware fuzzing of both roles at every step: 20,000 mutated messages, each refused by a name, and nothing changes.
+
+    make fuzz        # a million, with another seed each time; FUZZ_MESSAGES and FUZZ_SEED say otherwise
 
 A third of the mutations are blind to the format (flipped bits, cut and doubled bytes); the rest parse the message, change one field
 deep inside (a length, a type, an order, an extreme integer, another site's bytes) and sign the result again, so that they get past the
@@ -7,6 +9,7 @@ signature and to the checks behind it. A mutation that gives an honest message a
 """
 
 import dataclasses
+import os
 import random
 import resource
 import time
@@ -40,7 +43,10 @@ from common.secagg.site import handle
 from common.secagg.unmask import open_sum
 from tests.common.secagg.federation import NOW, Federation, federation
 
-PER_STEP = 2000
+MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "21000"))
+SEED = os.environ.get("FUZZ_SEED", "0")
+PER_STEP = MESSAGES * 2 // 21
+"""Six steps down, five up, the last of which gets half: opening a sum takes longer."""
 VICTIM = "site-001"
 DOWN: dict[Step, type] = {
     Step.KEYS: Header,
@@ -152,7 +158,7 @@ def to_step(f: Federation, step: Step) -> bytes:
 
 @pytest.mark.parametrize("step", DOWN, ids=lambda step: step.name)
 def test_a_site_refuses_every_mutated_message_by_name(step: Step) -> None:
-    f, rng = federation(4, 6), random.Random(step)
+    f, rng = federation(4, 6), random.Random(f"{SEED} down {step.name}")
     honest = to_step(f, step)
     seat, record = f.seats[VICTIM], f.records[VICTIM]
     before, memory = save_record(record), peak_memory_mib()
@@ -160,15 +166,15 @@ def test_a_site_refuses_every_mutated_message_by_name(step: Step) -> None:
     accepted, codes = 0, set[str]()
     for _ in range(PER_STEP):
         control = differing(honest, lambda: mutated_down(f, honest, step, rng))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             handle(seat, record, control, now=NOW, offer=f.offer())
         except FedwardError as refusal:
             codes.add(refusal.code)
         else:
             accepted += 1
-            assert still_means(control, step, meaning), control.hex()
-        assert time.monotonic() - started < 1
+            assert still_means(control, step, meaning), f"seed {SEED}: {control.hex()}"
+        assert time.process_time() - started < 1
     assert save_record(record) == before
     assert peak_memory_mib() - memory < 64
     assert accepted < PER_STEP / 2
@@ -195,7 +201,7 @@ def still_means(control: bytes, step: Step, honest: Any) -> bool:
 
 @pytest.mark.parametrize("step", UP, ids=lambda step: step.name)
 def test_the_coordinator_lays_every_mutated_reply_aside(step: Step) -> None:
-    f, rng = federation(4, 6), random.Random(100 + step)
+    f, rng = federation(4, 6), random.Random(f"{SEED} up {step.name}")
     stages: dict[Step, Any] = {Step.KEYS: Inviting(chair=f.chair, tag=f.tag)}
     stages[Step.SHARE], cohort = f.to_keys()
     stages[Step.MASK], deliveries = f.to_shares(stages[Step.SHARE], cohort)
@@ -217,7 +223,7 @@ def test_the_coordinator_lays_every_mutated_reply_aside(step: Step) -> None:
     memory = peak_memory_mib()
     for _ in range(PER_STEP if step is not Step.UNMASK else PER_STEP // 2):
         control = differing(replies[VICTIM], lambda: mutated_up(f, replies[VICTIM], step, rng))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             rejected = advance[step](replies | {VICTIM: control})
         except (ShareReconstruct, ConfirmQuorum):
@@ -225,7 +231,7 @@ def test_the_coordinator_lays_every_mutated_reply_aside(step: Step) -> None:
         else:
             assert {each.site_id for each in rejected} <= {VICTIM, *f.site_ids[:1]} or step is Step.KEYS
             assert all(each.reason.code != "E_FEDWARD" for each in rejected)
-        assert time.monotonic() - started < 1
+        assert time.process_time() - started < 1
     assert peak_memory_mib() - memory < 64
 
 
