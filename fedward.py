@@ -14,6 +14,7 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 import typer
 from rich.console import Console
 
+from client.cli import app as site
 from common.backtrace import DEBUG_VARIABLE, keep_whole, outline
 from common.errors import FedwardError, Unforeseen
 from server.cli import app as roster
@@ -34,6 +35,7 @@ app.command()(cli.evaluate)
 app.add_typer(plan, name="plan")
 app.add_typer(roster, name="roster")
 app.add_typer(audit, name="audit")
+app.add_typer(site, name="site")
 
 
 def main() -> None:

@@ -123,15 +123,24 @@ class Account:
             self._data = (approved, data)
         return self._data[1]
 
+    def ledger(self) -> Ledger:
+        """The home's ledger, to write facts into. Raises: as `chain`."""
+        return self._open()
+
     def testify(self, missing: Witness) -> NoReturn:
         """Write down that a peer has seen a line which is not here; nothing is charged until its loss is. Raises: LedgerRollback."""
         witness.keep(self._place.witness, missing, power_cut_safe=not self._is_simulated)
         raise witness.missing(missing, self._place.file)
 
-    def begin(self, budget: Caps) -> Ledger:
-        """Open a new ledger. Raises: LedgerRollback, where there is, or was, one."""
-        self._ledger = Ledger.found(self._place, self.pen(), site=self._file.site.name, namespace=self._namespace, caps=budget)
-        return self._ledger
+    def begin(self, budget: Caps, *, after_loss: bool = False) -> Ledger:
+        """Open a new ledger; `after_loss`, beside the sealed head of one that is gone. Raises: LedgerRollback, where there is one."""
+        return Ledger.found(
+            self._place, self.pen(), site=self._file.site.name, namespace=self._namespace, caps=budget, after_loss=after_loss
+        )
+
+    def prepared_units(self, plan: Plan) -> int:
+        """Training units of a plan in what is prepared here, approved or not. Raises: SnapshotMismatch, NoPatientId."""
+        return _units(plan, manifest.read(self._home / PREPARED_FOLDER))
 
     def pen(self) -> Pen:
         """Raises: SecretFile."""
@@ -166,7 +175,7 @@ class Account:
     def _begun(self, plan: Plan) -> Ledger:
         if self._is_simulated and not self._place.file.exists():
             with suppress(LedgerRollback):  # another worker was first; if it was not that, opening says so
-                return self.begin(self._policy(plan).budget)
+                self._ledger = self.begin(self._policy(plan).budget)
         return self._open()
 
     def _open(self) -> Ledger:

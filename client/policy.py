@@ -25,6 +25,7 @@ from common.plan import Plan
 from common.plan.parse import Sections, read_table, validate
 from common.plan.spec import STRICT
 from common.privacy.entries import Caps, Use
+from common.secagg.terms import FLOOR
 
 POLICY_FILE: Final = "policy.toml"
 DELTA_PER_UNIT: Final = 0.1
@@ -112,8 +113,9 @@ def objections(policy: Policy, plan: Plan, *, units: int | None) -> list[str]:
         found.append(f'noise = "{privacy.noise}", allowed are {_listed(allowed.noise)}')
     if allowed.families is not None and plan.model.family not in allowed.families:
         found.append(f'family = "{plan.model.family}", allowed are {_listed(allowed.families)}')
-    if plan.aggregation.minimum_cohort < allowed.minimum_cohort:
-        found.append(f"minimum_cohort = {plan.aggregation.minimum_cohort}, at least {allowed.minimum_cohort} is asked for")
+    smallest = max(FLOOR, plan.aggregation.minimum_cohort, plan.noise_quorum)
+    if smallest < allowed.minimum_cohort:
+        found.append(f"cohorts of {smallest}, at least {allowed.minimum_cohort} sites are asked for")
     if plan.is_private and (privacy.delta or 0) > policy.budget.delta:
         found.append(f"delta = {privacy.delta:g}, at most {policy.budget.delta:g} is allowed")
     elif plan.is_private and units and (privacy.delta or 0) > DELTA_PER_UNIT / units:

@@ -8,7 +8,7 @@ is opened, and training is refused. All plans share one ledger for one set of pa
     chain     lines that name each other by hash, and what they add up to       gate      whether one more charge fits
     store     the file: lock, append, fsync                                     head      how far it had come, kept apart from it
     echo      what peers remember of it                                         witness   what they remember and it does not
-    recovery  going on after an older copy was put back                         account   what has been spent, for people
+    recovery  going on after an older copy was put back                         summary   what has been spent, for people
     export    for an auditor                                                    explain   a page for an ethics board
 
 What it protects: patients against a hospital's own forgetting, restarts and restored backups included, and the hospital against anybody who

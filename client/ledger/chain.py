@@ -92,25 +92,41 @@ class Chain:
         return Position(branch=self.branch, seq=len(self) - 1, head=self.digests[-1])
 
     def holds(self, branch: int, seq: int, head: bytes) -> bool:
-        """Whether a line is one of these, or one whose loss was charged. `head` may be the beginning of its hash."""
+        """Whether a line of this site's is one of these, or one whose loss was charged. `head` may be the beginning of its hash."""
         starts = [*self._branches, (-1, len(self))]
         for (own, first), (_, following) in pairwise(starts):
-            if own == branch and first <= seq < following:
-                return self.digests[seq].startswith(head)
+            if own == branch and first <= seq < following and self.digests[seq].startswith(head):
+                return True
         return seq <= self._lost.get(branch, -1)
 
     def extend(self, line: bytes) -> Entry:
-        """Take in the next line, without its newline. Raises: LedgerTampered, LedgerFormat; the chain is then as it was."""
+        """Take in the next line, without its newline. Raises: as `examine`; the chain is then as it was."""
+        entry = self.examine(line)
+        self.take(line, entry)
+        return entry
+
+    def examine(self, line: bytes) -> Entry:
+        """Whether a line can come next, but for its signature. Raises: LedgerTampered, LedgerFormat."""
         entry = self._read(line)
         if (entry.seq, entry.prev) != (len(self), self.prev):
             raise self._tampered(f"is number {entry.seq} after {entry.prev[:12]}, expected number {len(self)} after {self.prev[:12]}")
         if isinstance(entry.fact, Opened) != (not self.digests) or entry.namespace != (self.namespace or entry.namespace):
             raise self._tampered("does not continue the ledger that line 1 opened")
+        match entry.fact:
+            case Voided() as fact if fact.entry >= entry.seq:
+                raise self._tampered("remarks on a line that comes after it")
+            case Rekeyed() as fact if not _consented(fact, self.key):
+                raise self._tampered("names a key that did not consent")
+            case Restored() as fact if fact.branch in dict(self._branches) or fact.branch in self._lost:
+                raise self._tampered("opens a branch that there was already")
+        return entry
+
+    def take(self, line: bytes, entry: Entry) -> None:
+        """Go on to an entry that was examined."""
         self._signer = entry.fact.key if isinstance(entry.fact, Opened) else self.key
         self._apply(entry)
         self.digests.append(entries.digest(line))
         self._last = entry
-        return entry
 
     def check_last_signature(self) -> None:
         """Whether the last line, and by its hash every line before it, was signed here. Raises: LedgerTampered."""
@@ -154,25 +170,13 @@ class Chain:
             case Overridden() as fact:
                 self.caps = fact.caps
             case Voided() as fact:
-                self._check_void(entry.seq, fact)
                 self.voided[fact.entry] = fact.reason
             case Rekeyed() as fact:
-                self._take_key(fact)
+                self.key = fact.key
             case Restored() as fact:
                 self._restore(entry.seq, fact)
 
-    def _check_void(self, seq: int, fact: Voided) -> None:
-        if fact.entry >= seq:
-            raise self._tampered("remarks on a line that comes after it")
-
-    def _take_key(self, fact: Rekeyed) -> None:
-        if not signature_holds(bytes.fromhex(fact.key), bytes.fromhex(fact.consent), entries.consent_text(self.key, fact.key)):
-            raise self._tampered("names a key that did not consent")
-        self.key = fact.key
-
     def _restore(self, seq: int, fact: Restored) -> None:
-        if fact.branch in dict(self._branches) or fact.branch in self._lost:
-            raise self._tampered("opens a branch that there was already")
         self._branches.append((fact.branch, seq))
         self._lost[fact.lost_branch] = max(fact.lost_through, self._lost.get(fact.lost_branch, -1))
         for charged in fact.charges:
@@ -192,6 +196,10 @@ def read(data: bytes, *, name: str) -> tuple[Chain, list[Entry]]:
     chain = Chain(name=name)
     whole, _, _ = data.rpartition(b"\n")
     return chain, chain.check_signatures(whole.split(b"\n") if whole else [])
+
+
+def _consented(fact: Rekeyed, old_key: str) -> bool:
+    return signature_holds(bytes.fromhex(fact.key), bytes.fromhex(fact.consent), entries.consent_text(old_key, fact.key))
 
 
 def _other_format(line: bytes) -> str:

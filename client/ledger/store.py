@@ -80,19 +80,23 @@ class Ledger:
             pass
 
     @classmethod
-    def found(cls, place: Place, pen: Pen, *, site: str, namespace: str, caps: Caps) -> "Ledger":
-        """Begin a ledger. Raises: LedgerRollback, where there is one already, or was one; DiskFull."""
+    def found(cls, place: Place, pen: Pen, *, site: str, namespace: str, caps: Caps, after_loss: bool = False) -> "Ledger":
+        """Begin a ledger; `after_loss`, beside the sealed head of one that is gone, for `recovery` to make good.
+
+        Raises: LedgerRollback, where there is one already, or was one; DiskFull.
+        """
         chain = Chain(name=f"ledger '{place.file}'")
         opened = Opened(site=site, key=pen.signer.public.hex(), caps=caps)
         first = Entry(seq=0, prev=chain.prev, t_utc=_stamp(pen.clock()), namespace=namespace, code=code_version(), fact=opened)
         line = _signed(first, pen.signer)
         chain.extend(line)
         with _folder_locked(place.file.parent):
-            _check_free(place, pen)
-            # The head first: a crash in between leaves a head of one line, over which a ledger may be begun again.
-            sealed.write(place.head, sealed.head_of(chain, pen.signer), power_cut_safe=pen.power_cut_safe)
+            _check_free(place, pen, after_loss=after_loss)
+            if not after_loss:
+                # The head first: a crash in between leaves a head of one line, over which a ledger may be begun again.
+                sealed.write(place.head, sealed.head_of(chain, pen.signer), power_cut_safe=pen.power_cut_safe)
             write_atomically(place.file, line + b"\n", fsync=pen.power_cut_safe, mode=OWNER_ONLY)
-        return cls(place, pen)
+        return cls(place, pen, compare_head=not after_loss)
 
     @property
     def chain(self) -> Chain:
@@ -210,8 +214,9 @@ class Ledger:
             fact=fact,
         )
         line = _signed(unsigned, self._pen.signer)
+        entry = chain.examine(line)
         _append(descriptor, line + b"\n", fsync=self._pen.power_cut_safe, back_to=self._read_to)
-        entry = chain.extend(line)
+        chain.take(line, entry)
         self._read_to += len(line) + 1
         self._seal()
         return entry
@@ -237,10 +242,10 @@ def _folder_locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_free(place: Place, pen: Pen) -> None:
+def _check_free(place: Place, pen: Pen, *, after_loss: bool) -> None:
     content = sealed.read(place.head)
     begun = content is not None and sealed.parse(content, public=pen.signer.public, name=str(place.head)).seq == 0
-    if place.file.exists() or (content is not None and not begun):
+    if place.file.exists() or (content is not None and not begun and not after_loss):
         raise LedgerRollback(
             f"there is a ledger at '{place.file}', or the sealed head of one at '{place.head}'.",
             fix="A ledger is opened once. If it was lost: fedward site ledger restore --help.",

@@ -15,7 +15,7 @@ from client.ledger import Ledger, read
 from client.ledger import head as sealed
 from common.errors import BudgetExceeded, DiskFull, FedwardError, LedgerFormat, LedgerRollback, LedgerTampered
 from common.privacy import entries
-from common.privacy.entries import Excluded, Opened, Rekeyed, Voided
+from common.privacy.entries import Excluded, Opened, Rekeyed, Restored, Voided
 from tests.client.ledger.ledgers import OTHER, SIGNER, founded, lines, newest_head, opened, pen, place, reserve, spend_all
 
 NOTICED = (LedgerTampered, LedgerRollback, LedgerFormat)
@@ -209,6 +209,20 @@ def test_a_new_identity_key_goes_on_with_the_ledger(written: Path) -> None:
     assert chain.key == OTHER.public.hex()
     assert isinstance(found[0].fact, Opened)
     assert found[0].fact.key == SIGNER.public.hex()
+
+
+def test_a_fact_that_would_spoil_the_ledger_is_not_written(written: Path) -> None:
+    before = place(written).file.read_bytes()
+    spoilers = [
+        Voided(entry=99, reason="a line that is not there"),
+        Restored(branch=0, lost_branch=0, lost_through=9, charges=(), excluded=(), reason="a branch that there is"),
+        Excluded(mark="no hash"),
+    ]
+    for fact in spoilers:
+        with pytest.raises((LedgerTampered, ValueError)):
+            opened(written).note(lambda chain, fact=fact: fact)
+    assert place(written).file.read_bytes() == before
+    opened(written)
 
 
 def test_a_remark_gives_nothing_back(written: Path) -> None:

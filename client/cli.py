@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedward site`: what a hospital does for itself, on its own machine, by nobody's leave.
+
+snapshot    approve the data set as it stands now
+exclude     take out a patient who withdrew
+policy      what this site allows
+ledger      what was spent (client/ledger/cli.py)
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client import exclusion, policy
+from client import snapshot as snapshots
+from client.account import Account
+from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
+from client.imaging import identity, manifest
+from client.ledger.cli import HERE, AsJson, HomeOption
+from client.ledger.cli import app as ledger
+from client.policy import POLICY_FILE
+from client.telling import tell
+from common.durable import write_atomically
+from common.errors import DataNotFound, RunFolderTaken
+from common.plan import load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A hospital's own commands: which data may be trained on, who withdrew, what is allowed, what was spent.\n\n"
+    "A site of a simulation is a home folder like any other; try the commands there:\n\n"
+    "\b\n"
+    "    fedward site ledger show --home runs/default/sites/hospital_00\n"
+    "    fedward site exclude PATIENT --home runs/default/sites/hospital_00\n"
+    "    fedward site snapshot --home runs/default/sites/hospital_00",
+)
+rules = typer.Typer(no_args_is_help=True, help="What this site allows, whatever a plan asks: policy.toml.")
+app.add_typer(ledger, name="ledger")
+app.add_typer(rules, name="policy")
+
+
+@app.command()
+def snapshot(
+    plan: Annotated[Path | None, typer.Option(help="The plan to prepare for, where site.toml names a folder of images.")] = None,
+    home: HomeOption = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Approve the data set as it stands now: new images come in, corrected labels count, patients who withdrew are out.
+
+    Training opens the approved snapshot and nothing else. With [data] root in site.toml the folder of images is read anew, for the plan
+    given; otherwise what is prepared already is looked at again.
+    """
+    file = read_site_file(home)
+    if file.data and file.data.root and plan is None:
+        raise typer.BadParameter("site.toml names a folder of images; give --plan, which says how to prepare them.")
+    account = Account(home, file)
+    taken = snapshots.take(home, account, file.data, load(plan) if plan else None)
+    tell(
+        asdict(taken),
+        f"{'approved' if taken.is_news else 'nothing has changed since'} snapshot {taken.digest[:16]} of data set '{account.dataset}'",
+        f"  {taken.patients} patients with {taken.records} images; for training {taken.training_patients} with {taken.training_records}",
+        f"  {taken.new} patients new, {taken.gone} gone, {taken.changed} changed; {taken.excluded} left out because they withdrew",
+        as_json=as_json,
+    )
+
+
+@app.command()
+def exclude(
+    patient_ids: Annotated[list[str] | None, typer.Argument(metavar="[PATIENT_ID]...", help="As they stand in the images.")] = None,
+    from_file: Annotated[
+        typer.FileText | None, typer.Option(help="One id a line; - is standard input, which keeps ids out of the shell's history.")
+    ] = None,
+    issuer: Annotated[str, typer.Option(help="Issuer of Patient ID (0010,0021), where the images have one.")] = "",
+    not_yet_here: Annotated[bool, typer.Option("--not-yet-here", help="Also patients of whom there are no images yet.")] = False,
+    home: HomeOption = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Take out patients who withdrew their consent, from the next snapshot on. The ledger gets a mark that names nobody.
+
+    The id is keyed at once and stored nowhere. Models that were trained before keep what they learnt, within their promise.
+    """
+    ids = [each.strip() for each in (*(patient_ids or ()), *(from_file or ())) if each.strip()]
+    if not ids:
+        raise typer.BadParameter("no patient id was given.")
+    if not (home / PATIENT_KEY_FILE).exists():
+        raise DataNotFound(f"'{home / PATIENT_KEY_FILE}' is not there.", fix="Without the site's patient key no id can be recognised.")
+    approved = manifest.read(home / PREPARED_FOLDER)
+    secret = identity.load_or_create(home / PATIENT_KEY_FILE)
+    keys = [exclusion.key_of(secret, approved.unit_source, issuer, each) for each in ids]
+    opened = Account(home, read_site_file(home)).ledger()
+    done = exclusion.exclude(opened, keys, approved, not_yet_here=not_yet_here)
+    waiting = exclusion.pending(approved, opened.chain.excluded)
+    tell(
+        {**asdict(done), "still_in_snapshot": waiting},
+        f"{done.new} patient(s) excluded, {done.before} had been before; {waiting} still in the approved snapshot",
+        *(["Next: fedward site snapshot"] if waiting else []),
+        as_json=as_json,
+    )
+
+
+@rules.command()
+def new(home: HomeOption = HERE, as_json: AsJson = False) -> None:
+    """Write a policy.toml with the strict defaults, every key with its meaning, to be read and edited by hand."""
+    path = home / POLICY_FILE
+    if path.exists():
+        raise RunFolderTaken(f"'{path}' exists already.", fix="Edit it; it is not overwritten.")
+    write_atomically(path, policy.TEMPLATE.encode(), fsync=True)
+    tell({"policy": str(path)}, f"wrote '{path}'; read it, then: fedward site policy check PLAN", as_json=as_json)
+
+
+@rules.command()
+def check(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")], home: HomeOption = HERE, as_json: AsJson = False
+) -> None:
+    """Say whether this site's policy would allow a plan, and everything that is in its way. Changes nothing."""
+    found = policy.objections(policy.load(home), load(plan), units=None)
+    free = "nothing that the plan says is against the policy; its rounds are still held to the caps"
+    tell({"ok": not found, "objections": found}, *(found or [free]), as_json=as_json)
+    raise typer.Exit(1 if found else 0)

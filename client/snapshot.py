@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new snapshot: the data set as it stands now, without those who withdrew, prepared and approved.
+
+    folder of images (or what is prepared already) -> without the excluded -> data/ -> manifest -> ledger: SNAPSHOT
+
+Training opens the approved snapshot and nothing else, so new images, corrected labels and withdrawals all take effect here, at a moment
+that somebody chose. What is prepared anew replaces what was there: the images of a patient who withdrew are then no longer in data/. If the
+machine stops between the two, the site refuses by name until the snapshot is taken again.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from client import exclusion
+from client.account import Account
+from client.home import CACHE_FOLDER, PATIENT_KEY_FILE, PREPARED_FOLDER, DataSection
+from client.imaging import manifest
+from client.imaging.dataset import Dataset
+from client.imaging.identity import load_or_create
+from client.imaging.manifest import Manifest
+from client.imaging.prepared import load_prepared, save_prepared
+from common.errors import SnapshotMismatch, TooFewPatients
+from common.plan import Plan
+
+_NEW: Final = ".data.new"
+_OLD: Final = ".data.old"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a snapshot holds, and what has changed since the one before: patients who are new, gone, or whose images changed."""
+
+    digest: str
+    patients: int
+    records: int
+    training_patients: int
+    training_records: int
+    new: int
+    gone: int
+    changed: int
+    excluded: int
+    is_news: bool
+
+
+def take(home: Path, account: Account, source: DataSection | None, plan: Plan | None, progress: Progress | None = None) -> Taken:
+    """Prepare, approve, and say what changed.
+
+    Raises: DataError; TooFewPatients, if nobody is left; LedgerRollback, LedgerTampered, DiskFull.
+    """
+    ledger = account.ledger()
+    before = _before(home)
+    found = _read_anew(home, source, plan, progress) if source and source.root and plan else load_prepared(home / PREPARED_FOLDER)
+    kept = exclusion.without(found, ledger.refresh().excluded)
+    if not len(kept):
+        raise TooFewPatients("nobody would be left in this snapshot.", fix="Look at the data folder; nothing was changed.")
+    after = manifest.manifest_of(kept)
+    if before is None or after != before:
+        _replace(home, kept)
+    entry = ledger.note(lambda chain: account.snapshot_fact(chain, after))
+    return _taken(before, after, excluded=found.num_patients - kept.num_patients, is_news=entry is not None)
+
+
+def _before(home: Path) -> Manifest | None:
+    try:
+        return manifest.read(home / PREPARED_FOLDER)
+    except SnapshotMismatch:
+        return None
+
+
+def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress | None) -> Dataset:
+    """The folder of images, through the intake."""
+    from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
+
+    assert source.root is not None
+    images = DataSource(root=Path(source.root), labels=Path(source.labels) if source.labels else None)
+    secret = load_or_create(home / PATIENT_KEY_FILE)
+    found, _ = open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
+    return found
+
+
+def _replace(home: Path, data: Dataset) -> None:
+    new, old = home / _NEW, home / _OLD
+    shutil.rmtree(new, ignore_errors=True)
+    save_prepared(data, new)
+    if (home / PREPARED_FOLDER).exists():
+        shutil.rmtree(old, ignore_errors=True)
+        (home / PREPARED_FOLDER).rename(old)
+    new.rename(home / PREPARED_FOLDER)
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _taken(before: Manifest | None, after: Manifest, *, excluded: int, is_news: bool) -> Taken:
+    was = {row.key: row for row in before.patients} if before else {}
+    now = {row.key: row for row in after.patients}
+    return Taken(
+        digest=after.digest,
+        patients=len(now),
+        records=sum(row.images for row in after.patients),
+        training_patients=after.training_patients,
+        training_records=after.training_records,
+        new=len(now.keys() - was.keys()),
+        gone=len(was.keys() - now.keys()),
+        changed=sum(was[key] != now[key] for key in was.keys() & now.keys()),
+        excluded=excluded,
+        is_news=is_news,
+    )
