@@ -13,14 +13,17 @@ import typer
 from rich.console import Console
 
 from common.errors import RunFolderTaken
-from common.plan import Plan, digest_of
-from common.privacy import own_share_epsilon
+from common.plan import Plan, PrivacySpec, digest_of
+from common.privacy import group_privacy, own_share_epsilon
 from simulations import scenario
+from simulations.planner.command import privacy
 
 plan = typer.Typer(no_args_is_help=True, help="Write, check and read plans: what is trained, under which promise.")
 
 TEMPLATE = scenario.PLANS / "template.toml"
 PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="A plan file, or the name of one that ships with fedward.")]
+
+plan.command()(privacy)
 
 
 @plan.command()
@@ -74,7 +77,7 @@ def in_words(plan: Plan) -> list[str]:
     counted = {"record": "counted per image (record)", "patient": "for each patient with all their images at a site"}[privacy.unit]
     words.append(f"Privacy: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all rounds together, {counted}.")
     if privacy.unit == "record":
-        words.append("A patient with m images is protected with about m times that epsilon.")
+        words.append(f"A patient with several images has less: {_by_images(privacy)}.")
     if plan.shares_noise:
         words.append(
             f"Noise: every site adds a share. The promise holds while {plan.noise_quorum} sites or more are in the sum and at most "
@@ -83,3 +86,14 @@ def in_words(plan: Plan) -> list[str]:
     elif plan.is_private:
         words.append("Noise: every site adds all that its own promise needs, and relies on nobody.")
     return words
+
+
+def _by_images(privacy: PrivacySpec) -> str:
+    """What a promise per image leaves for patients of two, three and five."""
+    assert privacy.epsilon is not None
+    assert privacy.delta is not None
+    found = []
+    for images in (2, 3, 5):
+        epsilon, delta = group_privacy(privacy.epsilon, privacy.delta, images)
+        found.append(f"with {images} images epsilon {epsilon:g}, {'where delta allows everything' if delta >= 1 else f'delta {delta:.2g}'}")
+    return "; ".join(found)
