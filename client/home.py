@@ -102,6 +102,6 @@ def read_site_file(home: Path) -> SiteFile:
 
 
 def ledger_place(home: Path, file: SiteFile) -> Place:
-    """Where a home's ledger and its sealed head lie."""
-    folder = Path(file.ledger.folder) if file.ledger.folder else home
-    return Place(file=folder / LEDGER_FILE, head=Path(file.ledger.head) if file.ledger.head else folder / HEAD_FILE)
+    """Where a home's ledger and its sealed head lie; what is not absolute is below the home."""
+    folder = home / (file.ledger.folder or "")
+    return Place(file=folder / LEDGER_FILE, head=home / file.ledger.head if file.ledger.head else folder / HEAD_FILE)

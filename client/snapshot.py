@@ -76,7 +76,7 @@ def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress |
     from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
 
     assert source.root is not None
-    images = DataSource(root=Path(source.root), labels=Path(source.labels) if source.labels else None)
+    images = DataSource(root=home / source.root, labels=home / source.labels if source.labels else None)
     secret = load_or_create(home / PATIENT_KEY_FILE)
     found, _ = open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
     return found

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from client import ledger
-from client.home import LEDGER_FILE
+from client.account import Account, Release
+from client.home import LEDGER_FILE, read_site_file
 from client.ledger import echo
 from common.privacy.entries import Spent
 from common.update import Weights
@@ -139,6 +140,52 @@ def test_a_refusal_comes_before_any_data_file_is_opened_and_a_charge_does_too(tm
     assert code == "E_PRIVACY_BUDGET"
     assert not data & {name for name, _ in seen}
     assert (LEDGER_FILE, True) in seen
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs the Debian package strace")
+def test_the_kernel_saw_no_data_file_opened_before_the_charge_was_on_the_disk(tmp_path: Path) -> None:
+    """The same for a deployed site, by system calls, of every thread and of every library: write, fsync, and only then the images."""
+    stage = made_stage(tmp_path / "run", made_scenario(private=True).with_changes(rounds=1), aggregation="plain")
+    home, plan = stage.home(stage.sites[0]), stage.scenario.plan
+    Account(home, read_site_file(home)).pay(Release(plan=plan, session="", round=0, attempt=0))
+    calls = traced(tmp_path, home, stage.plan_file)
+    charged = max(at for at, call in enumerate(calls) if call.startswith("write(") and LEDGER_FILE in call)
+    synced = min(at for at, call in enumerate(calls) if at > charged and call.startswith("fsync(") and LEDGER_FILE in call)
+    data = [at for at, call in enumerate(calls) if "/data/images.npy" in call or "/data/columns.json" in call]
+    assert len(data) >= 2, "the control: training opens them, and the trace sees it"
+    assert synced < min(data)
+    refused = traced(tmp_path, home, stage.plan_file)
+    assert any("E_PRIVACY_BUDGET" in call for call in refused)
+    assert not any("/data/images.npy" in call or "/data/columns.json" in call for call in refused)
+
+
+PAYS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from client.account import Account, Release
+from client.home import read_site_file
+from common.errors import FedwardError
+from common.plan import load
+
+home, plan = Path(sys.argv[1]), load(Path(sys.argv[2]))
+limits = 'eps_plan = 8.0\\neps_total = 8.0\\nown_share_plan = 8.0\\nown_share_total = 8.0\\ndelta = 1e-4'
+(home / "policy.toml").write_text(f'[budget]\\n{limits}\\n[plans]\\nunits = ["record"]\\n')
+account = Account(home, replace(read_site_file(home), simulation=None))
+try:
+    account.open_snapshot(account.pay(Release(plan=plan, session="00", round=1, attempt=0)).manifest)
+except FedwardError as error:
+    print(error.code)
+"""
+
+
+def traced(folder: Path, home: Path, plan: Path) -> list[str]:
+    """What a deployed site's charge opened, wrote and flushed, in order, as system calls; descriptors are shown with their paths."""
+    log = folder / "strace"
+    command = ["strace", "-f", "-y", "-s", "32", "-o", str(log), "-e", "trace=openat,open,openat2,write,fsync"]
+    subprocess.run([*command, sys.executable, "-c", PAYS, str(home), str(plan)], check=True, capture_output=True)
+    return [line.partition(" ")[2].lstrip() for line in log.read_text(errors="replace").splitlines()]
 
 
 def read_entries(home: Path) -> list[ledger.Entry]:
