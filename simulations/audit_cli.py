@@ -38,7 +38,7 @@ def privacy(
         typer.Option(help="gradient: every step is watched. slices: the same, 50 slices a patient. mislabelled: only the model is seen."),
     ] = "gradient",
     patients: Annotated[
-        int | None, typer.Option(min=1, help="Patients a site (default: minimum_patients, or four times the plan's batch).")
+        int | None, typer.Option(min=8, help="Patients a site (default: minimum_patients, or four times the plan's batch).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the coins; never of the noise.")] = 0,
     controls: Annotated[bool, typer.Option(help="Also break training in four ways that have to be caught.")] = True,

@@ -12,22 +12,24 @@ A federation has its references at hand: the models that the other sites trained
 hold-out, whom nobody saw, each counted to the site they come from, and judged by the references of that site.
 
 What is counted: at a given rate of strangers called members, how many members are found (the low rates are what matters: an attack that is
-right about few people, and sure, harms them), with intervals from resampling patients. What this does not show: that a stronger attack
-does no better. An attacker who trains hundreds of models, or watches every round, may; `one_run` asks that attacker.
+right about few people, and sure, harms them), with intervals from resampling patients. A control shows that the attack can see: a model
+that was trained until it knew 25 patients by heart. What this does not show: that a stronger attack does no better. An attacker who
+trains hundreds of models, or watches every round, may; `one_run` asks that attacker.
 
     N  images      Q  accusations
 """
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.imaging.dataset import Dataset
-from client.training import predict
-from common.plan import Plan
+from client.training import LocalWork, predict, train_locally
+from common.models import initial_weights
+from common.plan import Plan, PrivacySpec
 from common.tasks import roc_curve
 from common.tasks.bootstrap import Interval, auc_by_weight, interval_of, sensitivity_by_weight
 from common.update import Weights
@@ -36,6 +38,7 @@ from simulations.partition import class_of_patients
 
 FEDERATED = ("federated", "not_private")
 ALONE = "alone"
+CONTROL = "control"
 RATES = (0.01, 0.001)
 """The rates of false alarm at which an attack is judged."""
 GRID = tuple(rates(min(RATES)))
@@ -44,6 +47,9 @@ MOST_REFERENCES = 10
 MOST_PEOPLE = 500
 """Members asked about, and strangers: enough for the rates above, few enough that asking a dozen models takes seconds."""
 MOST_IMAGES = 8
+BY_HEART_PEOPLE = 25
+BY_HEART_STEPS = 200
+BY_HEART_BATCH = 32
 _SUREST = 1e-6
 _ROUNDING = 1e-12
 
@@ -93,24 +99,37 @@ class Accusations:
 def attack(
     people: Mapping[str, Dataset], strangers: Dataset, models: Mapping[str, Weights], plan: Plan, *, progress: Progress
 ) -> dict[str, Attacked]:
-    """Attack the federated models, and the models that sites trained alone.
+    """Attack the federated models, the models that sites trained alone, and the control.
 
     `people` are the patients of each site. `models` are "federated", perhaps "not_private", and those that sites trained alone, by the
-    site's name: these are the references. The result has "alone" in place of the sites.
+    site's name: these are the references. The result has "alone" in place of the sites, and "control".
     """
     panel = tuple(site for site in people if site in models)[: MOST_REFERENCES + 1]
-    asked = {name: models[name] for name in (*FEDERATED, *panel) if name in models}
-    share = -(-MOST_PEOPLE // len(people))
+    first, share = next(iter(people)), -(-MOST_PEOPLE // len(people))
     groups = {site: _some(data, share, seed=number) for number, (site, data) in enumerate(people.items())}
-    outside, heard = _some(strangers, MOST_PEOPLE, seed=len(groups)), []
-    for number, data in enumerate((*groups.values(), outside), start=1):
-        heard.append(_hear(data, asked, plan))
-        progress(number, len(groups) + 1)
-    court = _Court(
-        members=dict(zip(groups, heard, strict=False)), strangers=heard[-1], sites=_sites_of(outside, tuple(groups)), panel=panel
-    )
+    outside, known = _some(strangers, MOST_PEOPLE, seed=len(groups)), _some(people[first], BY_HEART_PEOPLE, seed=0)
+    asked = {name: models[name] for name in (*FEDERATED, *panel) if name in models}
+    with_control, heard = {**asked, CONTROL: learn_by_heart(known, plan)}, []
+    for number, (data, of) in enumerate([*((group, asked) for group in groups.values()), (known, with_control), (outside, with_control)]):
+        heard.append(_hear(data, of, plan))
+        progress(number + 1, len(groups) + 2)
+    *of_groups, of_known, of_outside = heard
+    sites = _sites_of(outside, tuple(groups))
+    court = _Court(members=dict(zip(groups, of_groups, strict=True)), strangers=of_outside, sites=sites, panel=panel)
     found = {name: judge(court.of_federation(name)) for name in FEDERATED if name in models}
-    return {**found, ALONE: judge(Accusations.together([court.of_site(site) for site in panel]))} if panel else found
+    if panel:
+        found[ALONE] = judge(Accusations.together([court.of_site(site, site) for site in panel]))
+    # The site is the first there too, so its strangers stay its own.
+    return {**found, CONTROL: judge(replace(court, members={first: of_known}).of_site(first, CONTROL))}
+
+
+def learn_by_heart(data: Dataset, plan: Plan) -> Weights:
+    """The plan's network after so many steps on so few patients, without privacy, that it knows them better than what they have."""
+    training = replace(plan.training, strategy="fedavg", optimiser="adam", learning_rate=0.003, weight_decay=0.0, batch=BY_HEART_BATCH)
+    eager = replace(plan, privacy=PrivacySpec(unit="none"), training=training)
+    start = initial_weights(plan)
+    delta = train_locally(start, data, eager, LocalWork(steps=BY_HEART_STEPS, noise_multiplier=None, order_seed=b"by heart"))
+    return Weights(layout=start.layout, values=start.values + delta.values)
 
 
 def confidence(weights: Weights, data: Dataset, plan: Plan) -> Values:
@@ -177,8 +196,8 @@ class _Court:
         """A federated model, of which all sites' patients are the members."""
         return Accusations.together([self._trial(site, name, self._kin(site)) for site in self.members])
 
-    def of_site(self, site: str) -> Accusations:
-        """A model that one site trained alone: its own patients are the members. Strangers are as often of each class as they are.
+    def of_site(self, site: str, model: str) -> Accusations:
+        """A model trained on one site's patients alone: they are the members. Strangers are as often of each class as they are.
 
         A model is surer of the commoner class, and of its own scanner's images, whoever was trained on: that is not memory.
         """
@@ -187,7 +206,7 @@ class _Court:
         classes = np.unique(own)
         part = min(1.0, *((found == c).sum() / (own == c).sum() for c in classes))
         alike = [kin[found == c][: round(part * (own == c).sum())] for c in classes]
-        return self._trial(site, site, np.concatenate(alike))
+        return self._trial(site, model, np.concatenate(alike))
 
     def _kin(self, site: str) -> NDArray[np.int64]:
         return np.flatnonzero(self.sites == list(self.members).index(site))

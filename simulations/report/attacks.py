@@ -14,11 +14,17 @@ from simulations.report import numbers
 from simulations.report.folder import Membership, Picture
 from simulations.report.scores import Estimate
 
-IN_THE_DRAWING: Mapping[str, str] = {"federated": "this run", "not_private": "not private", "alone": "sites alone"}
+IN_THE_DRAWING: Mapping[str, str] = {
+    "federated": "this run",
+    "not_private": "not private",
+    "alone": "sites alone",
+    "control": "known by heart",
+}
 LABELS: Mapping[str, str] = {
     "federated": "Federated (this run's model)",
     "not_private": "Federated, not private",
     "alone": "Sites alone",
+    "control": "Control: patients known by heart",
 }
 _PICTURES: Mapping[str, tuple[str, str]] = {
     "image": ("The image", "a made CT slice"),
@@ -75,6 +81,10 @@ def words(membership: Membership) -> list[str]:
     if own is None:
         return []
     said = [f"On this run's model the attack {_success(own)}."]
+    control = membership.models.get("control")
+    if control is not None:
+        blind = "; it is blind here, and nothing follows from where it fails" if _is_guessing(control) else ", so it can see"
+        said.append(f"On a control, a model trained to know {control.members} patients by heart, it {_success(control)}{blind}.")
     without = membership.models.get("not_private")
     if without is not None:
         told = "so these data do not show what the noise is for" if _is_guessing(without) else "which is what the noise is for"

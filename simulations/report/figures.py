@@ -47,7 +47,7 @@ _CLASSES: tuple[tuple[str, Any], ...] = (
     (SKY, (0, (3, 1))),
 )
 
-_ATTACKED: tuple[tuple[str, Any], ...] = ((BLUE, "-"), (RED, (0, (5, 1.5))), (GREY, (0, (1.5, 1.2))))
+_ATTACKED: tuple[tuple[str, Any], ...] = ((BLUE, "-"), (RED, (0, (5, 1.5))), (GREY, (0, (1.5, 1.2))), (GREEN, (0, (5, 1.2, 1, 1.2))))
 _TENTHS = (0.001, 0.01, 0.1, 1.0)
 _STEPS = [1, 2, 5, 10]
 _LABELS_IN = 1.5

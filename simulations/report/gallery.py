@@ -120,7 +120,7 @@ def _membership(found: RunFolder) -> Drawn | None:
         return None
     rates, allowed = found.membership.rates, found.membership.allowed
     lines = {said: model.curve for name, said in attacks.IN_THE_DRAWING.items() if (model := found.membership.models.get(name))}
-    edge = "" if allowed is None else " Above the dashed edge no attack can be, as long as the promise holds."
+    edge = "" if allowed is None else " Above the dashed edge no attack on a model under this promise can be."
     caption = f"How many members an attack on the final model finds, by how many strangers it accuses wrongly. Dots: guessing.{edge}"
     described = "; ".join(f"{row.label}: AUC of the attack {wording.estimate(row.auc)}" for row in attacks.rows(found.membership))
     return _drawn("membership", figures.membership(rates, lines, allowed), "Membership attack", caption, described)

@@ -20,7 +20,7 @@ from common.tasks.bootstrap import sensitivity_by_weight
 from common.update import Weights
 from simulations import scenario
 from simulations.audits import membership
-from simulations.audits.membership import ALONE, GRID, MOST_PEOPLE, Accusations, judge
+from simulations.audits.membership import ALONE, CONTROL, GRID, MOST_PEOPLE, Accusations, judge
 from simulations.audits.tradeoff import Promise, power, promises_of, rates
 
 SITES = ("north", "south", "west")
@@ -78,6 +78,8 @@ def test_a_model_that_knows_its_patients_by_heart_gives_them_away(attacked: dict
     interval = attacked[ALONE].auc_interval
     assert interval is not None
     assert interval.low > 0.7
+    assert attacked[CONTROL].auc_interval is not None
+    assert attacked[CONTROL].auc_interval.low > 0.6
     assert attacked[ALONE].found[0].share is None  # some fifty strangers do not tell what one in a hundred is
 
 
@@ -119,7 +121,7 @@ def _joined(one: Dataset, other: Dataset) -> Dataset:
 def test_no_more_people_are_asked_about_than_said(plan: Plan) -> None:
     people = {site: hospital(number, patients=MOST_PEOPLE) for number, site in enumerate(SITES)}
     model = {"federated": initial_weights(plan)}
-    [found] = membership.attack(people, hospital(4, patients=600), model, plan, progress=lambda done, total: None).values()
+    found = membership.attack(people, hospital(4, patients=600), model, plan, progress=lambda done, total: None)["federated"]
     assert found.strangers == MOST_PEOPLE
     assert MOST_PEOPLE <= found.members < MOST_PEOPLE + len(SITES)
 

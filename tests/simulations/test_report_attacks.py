@@ -42,6 +42,12 @@ def test_noise_gets_no_credit_where_the_attack_fails_without_it() -> None:
     assert "which is what the noise is for" in attacks.words(membership(federated=guessing, not_private=attacked(0.8, 0.7, 0.9)))[1]
 
 
+def test_an_attack_that_fails_on_its_control_is_called_blind() -> None:
+    guessing, seeing = attacked(0.5, 0.4, 0.6), attacked(0.9, 0.8, 1.0)
+    assert "so it can see" in attacks.words(membership(federated=guessing, control=seeing))[1]
+    assert "it is blind here" in attacks.words(membership(federated=guessing, control=guessing))[1]
+
+
 def test_a_promise_is_broken_only_beyond_chance() -> None:
     assert not attacks.broken(membership(federated=attacked(0.6, 0.5, 0.7, found=0.3, at_least=0.1), allowed=(0.2, 1.0)))
     assert attacks.broken(membership(federated=attacked(0.6, 0.5, 0.7, found=0.3, at_least=0.25), allowed=(0.2, 1.0)))
