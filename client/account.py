@@ -10,6 +10,7 @@ A simulated site has nobody to type commands: its ledger is opened and its data 
 it allows what the plan asks. A deployed one refuses until each was done on purpose.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,11 +80,15 @@ class Account:
     def admit(self, plan: Plan, *, use: Use = "RESERVE") -> Manifest:
         """Whether a plan may be followed here at all, and the snapshot of the data that it may see.
 
+        A plan without privacy costs nothing that could be counted: that it was followed is written down all the same.
         Raises: PolicyRefused, SnapshotMismatch, NoPatientId; DataNotFound for a site without policy or namespace; as `chain`.
         """
         found = self._approved(plan)
         if not self._admits_all:
             policy.admit(self._policy(plan), plan, use, units=_units(plan, found))
+        if not plan.is_private and self._ledger is not None:
+            seen = _words(plan)
+            self._ledger.note(lambda chain: None if seen.plan in chain.plans else seen)
         return found
 
     def pay(self, release: Release, cost: Cost = round_charge) -> Paid:
@@ -99,8 +104,6 @@ class Account:
         if not self._admits_all:
             policy.check_recorded(allowed, ledger.chain.caps)
         charge = cost(plan, _units(plan, found))
-        if digest not in ledger.chain.plans:
-            ledger.note(lambda chain: None if digest in chain.plans else _words(plan, digest))
         ledger.reserve(
             charge,
             Occasion(
@@ -112,6 +115,7 @@ class Account:
                 snapshot=found.digest,
             ),
             limits_of(plan, digest, allowed.budget),
+            words=_words(plan),
         )
         return Paid(charge=charge, manifest=found)
 
@@ -234,18 +238,15 @@ def _units(plan: Plan, found: Manifest) -> int:
     return found.training_patients
 
 
-def _words(plan: Plan, digest: str) -> PlanSeen:
+def _words(plan: Plan) -> PlanSeen:
     privacy = plan.privacy
-    assert privacy.unit != "none"
-    assert privacy.epsilon is not None
-    assert privacy.delta is not None
     return PlanSeen(
-        plan=digest,
+        plan=digest_of(plan),
         name=plan.name,
         purpose=plan.plan.purpose,
         unit=privacy.unit,
         noise=privacy.noise,
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
+        epsilon=privacy.epsilon or math.inf,
+        delta=privacy.delta or 0.0,
         rounds=plan.training.rounds,
     )

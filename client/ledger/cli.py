@@ -76,6 +76,7 @@ def show(home: HomeOption = HERE, as_json: AsJson = False) -> None:
         spending(found),
         f"caps: {caps_in_line(found.caps)}",
         f"withdrawn: {found.excluded} patient(s)",
+        *([f"NOT PRIVATE, and not in these sums: {', '.join(found.unprotected)}"] if found.unprotected else []),
         as_json=as_json,
     )
 

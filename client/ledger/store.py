@@ -25,7 +25,7 @@ from client.ledger.gate import Limits, decide
 from common.durable import OWNER_ONLY, write_atomically
 from common.errors import DiskFull, LedgerRollback, LedgerTampered
 from common.privacy import entries
-from common.privacy.entries import Caps, Entry, Fact, Opened, Spent, Use
+from common.privacy.entries import Caps, Entry, Fact, Opened, PlanSeen, Spent, Use
 from common.privacy.events import Charge
 from common.secagg.keys import SigningKey
 
@@ -108,8 +108,8 @@ class Ledger:
         with self._locked():
             return self._chain
 
-    def reserve(self, charge: Charge, occasion: Occasion, limits: Limits) -> Entry:
-        """Charge one release, or refuse.
+    def reserve(self, charge: Charge, occasion: Occasion, limits: Limits, *, words: PlanSeen | None = None) -> Entry:
+        """Charge one release, or refuse. `words` are the plan's, written before its first charge.
 
         Guarantees: when it returns, the charge is on the disk; when it raises BudgetExceeded, nothing was written.
         Raises: BudgetExceeded, with the numbers; LedgerRollback, LedgerTampered; DiskFull.
@@ -117,6 +117,8 @@ class Ledger:
         with self._locked() as descriptor:
             witness.check(self._place.witness, self._chain)
             after = decide(self._chain.tally, charge, limits, what=f"round {occasion.round}")
+            if words is not None and words.plan not in self._chain.plans:
+                self._write(descriptor, words)
             return self._write(
                 descriptor,
                 Spent(

@@ -69,7 +69,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A whole ledger on a page. `caps_history`: since when which caps."""
+    """A whole ledger on a page. `unprotected`: plans that promise nothing; `caps_history`: since when which caps."""
 
     site: str
     namespace: str
@@ -81,6 +81,7 @@ class Summary:
     plans: tuple[PlanRow, ...]
     totals: tuple[TotalRow, ...]
     excluded: int
+    unprotected: tuple[str, ...]
     caps_history: tuple[tuple[str, Caps], ...]
     moments: tuple[Moment, ...]
 
@@ -99,6 +100,7 @@ def summary_of(chain: Chain, entries: Sequence[Entry]) -> Summary:
         plans=tuple(_plan_row(chain, entries, plan) for plan in chain.tally.plans()),
         totals=tuple(_total_row(chain, unit) for unit in chain.tally.units()),
         excluded=len(chain.excluded),
+        unprotected=tuple(seen.name for seen in chain.plans.values() if seen.unit == "none"),
         caps_history=tuple((entry.t_utc, entry.fact.caps) for entry in entries if isinstance(entry.fact, Opened | Overridden)),
         moments=tuple(_moments(entries)),
     )
@@ -154,6 +156,8 @@ def told(fact: object) -> str:
     match fact:
         case Spent():
             return f"{_RELEASED[fact.kind]}, round {fact.round}"
+        case PlanSeen() if fact.unit == "none":
+            return f"plan '{fact.name}' was followed, which promises no privacy: {fact.purpose}"
         case PlanSeen():
             return f"plan '{fact.name}' was followed for the first time: {fact.purpose}"
         case Snapshotted():

@@ -103,17 +103,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSeen:
-    """A plan's own words, so that a ledger can be read without the plan file."""
+    """A plan's own words, so that a ledger can be read without the plan file; one without privacy promises epsilon "inf"."""
 
     __pydantic_config__ = STRICT
     kind: Literal["PLAN"] = "PLAN"
     plan: Digest
     name: str
     purpose: str
-    unit: Literal["record", "patient"]
+    unit: Literal["none", "record", "patient"]
     noise: Literal["local", "distributed"]
-    epsilon: Finite
-    delta: Finite
+    epsilon: Cost
+    delta: Annotated[float, Field(ge=0, lt=1)]
     rounds: Count
 
 

@@ -14,9 +14,11 @@ from client.home import DataSection, SimulatedSite, SiteFile, SiteName, read_sit
 from client.imaging import identity, manifest
 from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import load_prepared, save_prepared
+from client.ledger import explain
+from client.ledger.summary import summary_of
 from client.site import Site
 from common import keyfile
-from common.errors import BudgetExceeded, DataNotFound, LedgerTampered, NoPatientId, SnapshotMismatch, TooFewPatients
+from common.errors import BudgetExceeded, DataNotFound, LedgerTampered, NoPatientId, PolicyRefused, SnapshotMismatch, TooFewPatients
 from common.models import initial_weights
 from common.plan import Plan, digest_of
 from common.privacy import Charge, Event, public_count, round_charge
@@ -73,6 +75,29 @@ def test_another_release_costs_what_it_says_within_the_same_caps(home: Path) -> 
     assert [(fact.kind, fact.charge) for fact in spent(opened)] == [("STAT", table)]
     with pytest.raises(BudgetExceeded):
         opened.pay(replace(statistic, round=2), lambda plan, units: Charge.local(Event(sampling_rate=1.0, noise_multiplier=0.3, steps=1)))
+
+
+def test_a_plan_that_is_refused_at_once_was_never_followed(home: Path) -> None:
+    opened = account(home)
+    with pytest.raises(BudgetExceeded):
+        opened.pay(release(1), lambda plan, units: Charge.local(Event(sampling_rate=1.0, noise_multiplier=0.2, steps=1)))
+    chain = opened.chain()
+    assert chain is not None
+    assert (len(chain), chain.plans) == (2, {})
+
+
+def test_a_plan_without_privacy_is_written_down_where_it_is_allowed(home: Path) -> None:
+    plan = made_scenario(private=False).plan
+    with pytest.raises(PolicyRefused, match='unit = "none"'):
+        account(home).admit(plan)
+    edit(home / "policy.toml", 'units = ["patient"]', 'units = ["patient", "none"]')
+    opened = account(home)
+    for _ in range(2):
+        opened.admit(plan)
+    chain, entries = ledger.read(opened._place.file.read_bytes(), name="l")
+    found = summary_of(chain, entries)
+    assert (len(chain), found.unprotected, found.plans) == (3, ("journey",), ())
+    assert "Plans without privacy were followed here: journey." in explain.render(found, head="00")
 
 
 def test_a_plan_is_named_in_the_ledger_once(home: Path) -> None:

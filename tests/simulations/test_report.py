@@ -407,6 +407,16 @@ def test_known_noise_voids_the_promise_in_red(page_of: Callable[..., str]) -> No
     assert any(element.get("id") == "unsafe-seed" and element.get("class") == "alarm" for element in root.iter())
 
 
+def test_what_a_sites_own_share_leaves_is_beside_what_it_spent(page_of: Callable[..., str], whole_page: str) -> None:
+    def share(content: Parts) -> None:
+        shared = {"noise": "distributed", "noise_quorum": 3, "colluders": 1, "own_share_epsilon": 17.5}
+        content["run.json"]["privacy"].update(shared)
+        content["ledgers/west.jsonl"][-1]["fact"]["after"]["own_share"] = 12.34
+
+    assert "of its own share" not in whole_page
+    assert "west 2 of 3 2.42 12.34" in text_of(tree(page_of(share)))
+
+
 def test_a_budget_that_was_passed_is_not_hidden(page_of: Callable[..., str], whole_page: str) -> None:
     page = page_of(lambda content: content["ledgers/west.jsonl"].append(charged(4, 3.5)))
     assert "The budget was exceeded" in page
