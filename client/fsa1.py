@@ -25,7 +25,7 @@ from client.echoes import Echoes
 from client.release import masked
 from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased
 from common.secagg import site as protocol
-from common.secagg.messages import RoundTag, Step
+from common.secagg.messages import Step
 from common.secagg.model import Offer, Reference
 from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Outcome, Record
@@ -36,13 +36,13 @@ from common.wire import SecureReply, SecureRequest
 
 _STEP: Final = slice(20, 28)
 """Where a message says which step it is (common.secagg.messages.Down)."""
-Train = Callable[[RoundTag, Vector], QuantisedDelta]
+Work = Callable[[Invited, Vector | None], QuantisedDelta]
 Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """All that a site answers from. `train` charges the ledger before it opens an image; `now` gives Unix seconds.
+    """All that a site answers from. `work` trains or counts, and charges the ledger before it opens an image; `now` gives Unix seconds.
 
     `echoes` puts the ledger's token into fresh keys, and looks for it in what peers remember before anything is dealt to them.
     """
@@ -50,7 +50,7 @@ class Desk:
     seat: Seat
     store: AttemptStore
     initial: Weights
-    train: Train
+    work: Work
     now: Clock
     echoes: Echoes
 
@@ -67,7 +67,7 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
             desk.echoes.meet(request.control)
         desk.store.keep(record, outcome.record)
         if outcome.reply is None:
-            outcome = _train(desk, outcome.record, request)
+            outcome = _work(desk, outcome.record, request)
     assert outcome.reply is not None
     update = masked(outcome) if outcome.vector is not None else None
     return SecureReply(site=desk.seat.site_id, control=outcome.reply, update=update)
@@ -76,24 +76,26 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
 def _handle(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     offer = None if request.model is None else Offer(values=_native(request.model), reference=_reference(desk))
     now = desk.now()
-    heads = desk.echoes.announce() if request.control[_STEP] == Step.KEYS.to_bytes(8, "big") else None
+    begins = request.control[_STEP] == Step.KEYS.to_bytes(8, "big")
+    heads = desk.echoes.announce() if begins else None
     try:
         return protocol.handle(desk.seat, record, request.control, now=now, offer=offer, heads=heads)
     except (AlreadyMasked, AlreadyReleased, AbandonQuorum):
-        if offer is None:
+        if not begins:
             raise  # an ABANDON that comes too late forgets nothing
         # Everything about the header was good but the update's past.
         return protocol.handle(desk.seat, protocol.burn(record), request.control, now=now, offer=offer, heads=heads)
 
 
-def _train(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
+def _work(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     stage = record.stage
     assert isinstance(stage, Invited)
-    assert request.model is not None
-    model = _native(request.model)
-    desk.store.keep_reference(Reference(values=model, round=stage.tag.round))
-    trained = desk.train(stage.tag, model)
-    outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=trained.words, weight=trained.weight), heads=desk.echoes.announce())
+    # A statistic has no model; what came beside it was not looked at.
+    model = _native(request.model) if request.model is not None and stage.kind.has_model else None
+    if model is not None:
+        desk.store.keep_reference(Reference(values=model, round=stage.tag.round))
+    made = desk.work(stage, model)
+    outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=made.words, weight=made.weight), heads=desk.echoes.announce())
     desk.store.keep(record, outcome.record)
     return outcome
 

@@ -3,6 +3,7 @@
 
     RawDelta --release--> ReleasedDelta --quantise--> QuantisedDelta --masked--> MaskedUpdate
     NoisedSum -----------------------on_lattice----------^
+    NoisedCounts --------------------counts_on_lattice---^
 
 Training hands over a `RawDelta`; what leaves is a `MaskedUpdate`, and this module makes every one of them and of the stages in between.
 Whatever must be true of what leaves the building is checked here: the values are finite, the whole update is no longer than the plan's
@@ -21,7 +22,7 @@ from common.secagg import quantise as lattice
 from common.secagg.quantise import Grid
 from common.secagg.shamir import Entropy
 from common.secagg.site import Outcome
-from common.update import MaskedUpdate, NoisedSum, QuantisedDelta, RawDelta, ReleasedDelta
+from common.update import MaskedUpdate, NoisedCounts, NoisedSum, QuantisedDelta, RawDelta, ReleasedDelta
 
 
 def release(delta: RawDelta, *, max_norm: float) -> ReleasedDelta:
@@ -57,6 +58,14 @@ def on_lattice(noised: NoisedSum, grid: Grid) -> QuantisedDelta:
     """
     update = lattice.on_lattice(noised.values, grid)
     return QuantisedDelta(words=update.body, weight=update.weight)
+
+
+def counts_on_lattice(noised: NoisedCounts, grid: Grid, *, weight: int) -> QuantisedDelta:
+    """Noised counts enter the ring as they are, and are never scaled; the roster's weight only stands beside them.
+
+    Shapes: (cells,) int64 to (cells,) ring words. Raises: UpdateNorm, for one beyond the ring.
+    """
+    return QuantisedDelta(words=lattice.on_lattice(noised.values, grid).body, weight=weight)
 
 
 def masked(outcome: Outcome) -> MaskedUpdate:

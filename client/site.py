@@ -30,6 +30,7 @@ from pathlib import Path
 from client import fsa1
 from client.account import Account, Release
 from client.attempts import AttemptStore
+from client.counting import judged, measured, noised
 from client.echoes import Echoes
 from client.home import (
     ANSWERS_FOLDER,
@@ -41,19 +42,21 @@ from client.home import (
 from client.imaging.dataset import Dataset
 from client.imaging.manifest import Manifest
 from client.imaging.splits import Split
-from client.release import on_lattice, quantise, release
+from client.release import counts_on_lattice, on_lattice, quantise, release
 from client.steps import Answered, StepStore, Update
 from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, noised_sum, train_locally
 from common import canonical, credentials
-from common.agreement import grid_of, group_around, terms_of
+from common.agreement import grid_of, group_around, terms_beside, terms_of
+from common.counting import forms_of
 from common.errors import PlanMismatch
 from common.models import initial_weights, layout_of_plan
 from common.plan import Plan, digest_of
+from common.privacy.entries import Use
 from common.roster import Roster
-from common.secagg.messages import RoundTag
-from common.secagg.terms import Seat
+from common.secagg.stages import Invited
+from common.secagg.terms import Kind, Seat
 from common.update import Layout, NoisedSum, QuantisedDelta, ReleasedDelta, Vector, Weights
-from common.wire import Hello, HelloReply, IdealReply, SecureReply, SecureRequest, Step, TrainReply, TrainRequest
+from common.wire import UPDATE, Hello, HelloReply, IdealReply, SecureReply, SecureRequest, Step, TrainReply, TrainRequest
 
 
 class Site:
@@ -70,7 +73,8 @@ class Site:
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
         self._account = Account(home, file)
-        self._rows: tuple[Dataset, Dataset] | None = None
+        self._opened: Dataset | None = None
+        self._sides: dict[Split, Dataset] = {}
 
     @classmethod
     def open(cls, home: Path, plan: Plan) -> "Site":
@@ -96,19 +100,29 @@ class Site:
         # Read anew each time: a roster may have been renewed, and other processes may serve this site too.
         mine = credentials.load(self.home, "site")
         terms = terms_of(self._plan, self._initial, mine.roster, group_around(self.name, self._plan, mine.roster))
-        seat = Seat(site_id=self.name, signer=mine.signer, terms=terms, roster=mine.roster, entropy=secrets.token_bytes)
+        seat = Seat(
+            site_id=self.name,
+            signer=mine.signer,
+            terms=terms,
+            roster=mine.roster,
+            entropy=secrets.token_bytes,
+            beside=terms_beside(terms, self._plan),
+        )
 
-        def train(tag: RoundTag, model: Vector) -> QuantisedDelta:
-            step = Step(session=tag.session, round=tag.round, attempt=tag.attempt, plan=digest_of(self._plan))
-            return self._quantised(TrainRequest(step=step, weights=Weights(layout=self.layout, values=model)), mine.roster)
+        def work(invited: Invited, model: Vector | None) -> QuantisedDelta:
+            tag = invited.tag
+            step = Step(session=tag.session, round=tag.round, attempt=tag.attempt, plan=digest_of(self._plan), kind=invited.kind.name)
+            weights = self._initial if model is None else Weights(layout=self.layout, values=model)
+            return self._quantised(TrainRequest(step=step, weights=weights), mine.roster)
 
         echoes = Echoes(site_id=self.name, signer=mine.signer, account=self._account, store=self._attempts)
-        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, train=train, now=lambda: int(time.time()), echoes=echoes)
+        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, work=work, now=lambda: int(time.time()), echoes=echoes)
         return fsa1.answer(desk, request)
 
     def train_ideal(self, request: TrainRequest) -> IdealReply:
         """What secure aggregation would sum, unmasked: in simulations only. Raises: as `train`, and RosterError."""
-        self._allow("ideal")
+        # Counts are noised whole numbers also where updates are floats.
+        self._allow(*(("ideal",) if request.step.kind == UPDATE else ("ideal", "plain")))
         roster = credentials.load_roster(self.home)
         update = self._answered(request, lambda: self._quantised(request, roster))
         assert isinstance(update, QuantisedDelta)
@@ -130,10 +144,10 @@ class Site:
         assert isinstance(update, ReleasedDelta)
         return TrainReply(step=request.step, site=self.name, update=update)
 
-    def _allow(self, aggregation: AggregationName) -> None:
-        if self._simulated is None or self._simulated.aggregation != aggregation:
+    def _allow(self, *aggregations: AggregationName) -> None:
+        if self._simulated is None or self._simulated.aggregation not in aggregations:
             raise PlanMismatch(
-                f"site '{self.name}' was asked for an update that is not masked ({aggregation} aggregation).",
+                f"site '{self.name}' was asked for something that is not masked ({' or '.join(aggregations)} aggregation).",
                 fix="Only a simulated site can be told to; [simulation] in its site.toml.",
             )
 
@@ -151,30 +165,49 @@ class Site:
         return initial_weights(self._plan)
 
     def _quantised(self, request: TrainRequest, roster: Roster) -> QuantisedDelta:
-        """Train, and put what came of it on the ring's lattice, where a noised sum is already.
+        """Train or count, and put what came of it on the ring's lattice, where a noised sum is already.
 
         Rounding may be random, so the caller stores what this gives: a repeat is answered from there.
         """
+        if request.step.kind != UPDATE:
+            return self._counted(request, roster)
         if self._plan.shares_noise:
             return on_lattice(self._noised(request), grid_of(self._plan, roster))
         member = roster.find(self.name)
         entropy = self._randomness(request, b"rounding").open()
         return quantise(self._released(request), grid_of(self._plan, roster), weight=member.weight if member else 1, entropy=entropy)
 
+    def _counted(self, request: TrainRequest, roster: Roster) -> QuantisedDelta:
+        """A noised statistic or evaluation; paid for before an image is opened."""
+        step, plan = request.step, self._plan
+        form = next((form for form in forms_of(plan) if form.kind.name == step.kind and step.round in form.rounds), None)
+        if form is None:
+            raise PlanMismatch(f"round {step.round} of plan '{plan.name}' has no {step.kind[:16]}.", fix="Nothing was counted.")
+        use: Use = "EVAL" if form.kind is Kind.EVAL else "STAT"
+        release = Release(plan=plan, session=step.session.hex(), round=step.round, attempt=step.attempt, use=use)
+        paid = self._account.pay(release, lambda *_: form.charge)
+        if form.kind is Kind.EVAL:
+            counts = judged(request.weights, self._rows_of(Split.VALIDATION, paid.manifest), plan)
+        else:
+            counts = measured(self._rows_of(Split.TRAIN, paid.manifest), plan)
+        member = roster.find(self.name)
+        entropy = self._randomness(request, step.kind.encode()).open()
+        return counts_on_lattice(noised(counts, form, entropy), form.grid, weight=member.weight if member else 1)
+
     def _noised(self, request: TrainRequest) -> NoisedSum:
         approved, work = self._reserve(request)
-        return noised_sum(request.weights, self._training_rows(approved), self._plan, work)
+        return noised_sum(request.weights, self._rows_of(Split.TRAIN, approved), self._plan, work)
 
     def _released(self, request: TrainRequest) -> ReleasedDelta:
         approved, work = self._reserve(request)
-        delta = train_locally(request.weights, self._training_rows(approved), self._plan, work)
+        delta = train_locally(request.weights, self._rows_of(Split.TRAIN, approved), self._plan, work)
         return release(delta, max_norm=self._plan.aggregation.update_norm)
 
-    def _training_rows(self, approved: Manifest) -> Dataset:
+    def _rows_of(self, side: Split, approved: Manifest) -> Dataset:
         data = self._account.open_snapshot(approved)
-        if self._rows is None or self._rows[0] is not data:
-            self._rows = (data, data.subset(data.rows_of(Split.TRAIN)))
-        return self._rows[1]
+        if self._opened is not data:
+            self._opened, self._sides = data, {}
+        return self._sides.setdefault(side, data.subset(data.rows_of(side)))
 
     def _reserve(self, request: TrainRequest) -> tuple[Manifest, LocalWork]:
         """How much work this round is, and on which snapshot; paid for on the ledger if the plan is private. Opens no image."""

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site's answers that are not masked, kept until the run has moved on: in simulations only.
 
-The first request for a (session, round, attempt) wins: its answer is stored before it is sent, so that the coordinator may crash, restart
-and ask again, and gets the same bytes; nothing is trained twice and no second, differently noised answer exists. A different request for
-the same step is refused (E_EQUIVOCATION), an older round too (E_REPLAY). What is kept is what is sent: floats, or the ring words after
-they were rounded, since rounding may be random.
+The first request for a (session, round, kind, attempt) wins: its answer is stored before it is sent, so that the coordinator may crash,
+restart and ask again, and gets the same bytes; nothing is trained twice and no second, differently noised answer exists. A different
+request for the same step is refused (E_EQUIVOCATION), an older round too (E_REPLAY). What is kept is what is sent: floats, or the ring
+words after they were rounded, since rounding may be random.
 
 One file a step: a line of JSON, then the vector's bytes. A new answer gets a name of its own and the one before is removed after it is
 there: renaming over an old file would make some file systems flush both to disk at once. Only the newest step is kept.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.durable import write_atomically
-from common.errors import Equivocation, Replay
+from common.errors import Equivocation, PlanMismatch, Replay
+from common.secagg.memory import place
+from common.secagg.terms import Kind
 from common.update import QuantisedDelta, ReleasedDelta
 from common.wire import Step
 
@@ -50,13 +52,15 @@ class StepStore:
         header = _header(path)
         if header["session"] != step.session.hex():
             return None
-        newest = (header["round"], header["attempt"])
-        if (step.round, step.attempt) < newest:
+        asked = place(step.round, _kind(step.kind), step.attempt)
+        newest = place(header["round"], _kind(header["kind"]), header["attempt"])
+        if asked < newest:
             raise Replay(
-                f"round {step.round}, attempt {step.attempt} is asked again after round {newest[0]}, attempt {newest[1]} was answered.",
+                f"{step.kind} of round {step.round}, attempt {step.attempt} is asked again after {header['kind']} of round "
+                f"{header['round']}, attempt {header['attempt']} was answered.",
                 fix="The coordinator is behind its own journal; resume it from its newest checkpoint.",
             )
-        if (step.round, step.attempt) > newest:
+        if asked > newest:
             return None
         if header["request"] != request:
             raise Equivocation(
@@ -68,10 +72,10 @@ class StepStore:
     def store(self, answered: Answered) -> None:
         """Keep an answer; the one before is dropped. Raises: DiskFull, and then nothing may be sent."""
         step = answered.step
-        header = {"session": step.session.hex(), "round": step.round, "attempt": step.attempt, "request": answered.request}
+        header = {**asdict(step), "session": step.session.hex(), "request": answered.request}
         content = _spelt(header, answered.update)
         before = self._newest()
-        path = self._folder / f"answer-{step.session.hex()[:8]}-{step.round}-{step.attempt}.bin"
+        path = self._folder / f"answer-{step.session.hex()[:8]}-{step.round}-{step.kind}-{step.attempt}.bin"
         write_atomically(path, content, fsync=self._fsync)
         if before is not None and before != path:
             before.unlink(missing_ok=True)
@@ -79,6 +83,12 @@ class StepStore:
     def _newest(self) -> Path | None:
         """Looked up each time: on a machine of several simulated sites the last answer may have been another process's."""
         return max(self._folder.glob("answer-*.bin"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _kind(name: str) -> Kind:
+    if name not in Kind.__members__:
+        raise PlanMismatch(f"a kind of sum '{name[:16]}' is not known here.", fix="Bring both ends to the same version of fedward.")
+    return Kind[name]
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 """The stages of an update, each a type of its own.
 
     RawDelta -> ReleasedDelta -> QuantisedDelta -> MaskedUpdate -> (wire) -> AggregateDelta -> Weights of the next round
-    NoisedSum ------------------------^
+    NoisedSum, NoisedCounts ----------^
 
 With distributed noise training ends in a `NoisedSum`, which is on the lattice already: nothing after the noise clips, rounds or weights.
+So it is with what is counted of patients.
 
 A `RawDelta` is what training left behind: it says too much about patients, and no function that sends accepts one. `client/release.py`
 makes the three stages after it and nobody else does. A deployed site sends a `MaskedUpdate` and no other; a `ReleasedDelta` or a
@@ -75,6 +76,13 @@ class NoisedSum:
 
     Private only together with the other shares of a noise quorum, so it leaves masked or not at all.
     """
+
+    values: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisedCounts:
+    """Counts of a site's patients plus its noise, or its share of it, (cells,) int64 steps of the form's lattice (common.counting)."""
 
     values: NDArray[np.int64]
 

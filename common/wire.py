@@ -24,6 +24,7 @@ from common.errors import MessageFormat, MessageTooLarge
 from common.update import Layout, MaskedUpdate, QuantisedDelta, ReleasedDelta, Vector, Weights, Words
 
 VERSION: Final = 1
+UPDATE: Final = "UPDATE"
 HELLO: Final = "query.hello"
 TRAIN: Final = "train.delta"
 TRAIN_IDEAL: Final = "train.ideal"
@@ -50,12 +51,16 @@ _STYPES: Final[Mapping[str, str]] = {_MODEL: "fedward.f4", "uint32": "fedward.u4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Which training run, round and try a message belongs to. `session` is 16 random bytes of our own: Flower's run ids change."""
+    """Which training run, round and try a message belongs to, and what is asked: the name of a kind of sum (common.secagg.terms).
+
+    `session` is 16 random bytes of our own: Flower's run ids change.
+    """
 
     session: bytes
     round: int
     attempt: int
     plan: str
+    kind: str = UPDATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,15 +222,15 @@ def decode_secure_reply(content: RecordDict, size: int, word: np.dtype[Any]) -> 
     return SecureReply(site=fields["site"], control=fields["control"], update=update)
 
 
-_STEP: Mapping[str, type] = {"session": bytes, "round": int, "attempt": int, "plan": str}
+_STEP: Mapping[str, type] = {"session": bytes, "round": int, "attempt": int, "plan": str, "kind": str}
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
-    return {"session": step.session, "round": step.round, "attempt": step.attempt, "plan": step.plan}
+    return {"session": step.session, "round": step.round, "attempt": step.attempt, "plan": step.plan, "kind": step.kind}
 
 
 def _step(fields: Mapping[str, Any]) -> Step:
-    return Step(session=fields["session"], round=fields["round"], attempt=fields["attempt"], plan=fields["plan"])
+    return Step(**{key: fields[key] for key in _STEP})
 
 
 def _decode_refusal(content: RecordDict) -> Refusal:

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from common.counting import Form
 from common.update import AggregateDelta, Weights
-from server.journal import Absence, CommittedRound
+from server.absences import Absence
+from server.counts import CountedRound
+from server.journal import CommittedRound
 
 SILENT: Final = "E_SILENT"
 FAILED: Final = "E_SITE_FAILED"
@@ -24,11 +27,15 @@ class Observer(Protocol):
     def round_opened(self, number: int, cohort: list[str]) -> None: ...
 
     def site_answered(self, number: int, site: str, *, refused: bool) -> None:
-        """A site has trained, or refused to."""
+        """A site has trained, or counted; or refused to."""
         ...
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         """A step of secure aggregation is over and in the journal."""
+        ...
+
+    def counted(self, done: CountedRound) -> None:
+        """A statistic or an evaluation is in the journal, or the reason why there is none. Called again for all of them on resuming."""
         ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
@@ -52,10 +59,14 @@ class Collected:
 
 
 class Aggregation(Protocol):
-    """From a global model to the mean of what the cohort made of it."""
+    """From a global model to the mean of what the cohort made of it; and from a form to its noised sum."""
 
     def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
         """Raises: RoundError, ProtocolError or UpdateError by name when the round fails; then nothing was aggregated."""
+        ...
+
+    def count(self, number: int, form: Form, weights: Weights, nodes: Mapping[str, int]) -> CountedRound:
+        """The noised sum of a form over the sites, or the reason why there is none. Raises: CohortTooSmall, if nobody need be asked."""
         ...
 
     def settle(self, number: int) -> None:

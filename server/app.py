@@ -21,6 +21,7 @@ from common.models import initial_weights
 from common.plan import Plan, digest_of, load
 from common.update import Weights
 from server.checkpoint import CheckpointFolder
+from server.counts import CountedRound, as_facts
 from server.exchange import Line
 from server.export import export
 from server.fsa1 import SecureAggregation
@@ -69,7 +70,8 @@ def main(grid: Grid, context: Context) -> None:
     )
     weights = coordinator.run()
     sites = sorted({site for done in journal.committed() for site in done.sites})
-    export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds})
+    counted = [as_facts(plan, done) for done in journal.counts.closed()]
+    export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds, "counted": counted})
     journal.close()
     log.info("model written to %s", folder)
 
@@ -88,6 +90,9 @@ class Log:
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         log.info("round %d: %s, %d of %d", number, phase, answered, asked)
+
+    def counted(self, done: CountedRound) -> None:
+        log.info("round %d: %s: %s", done.round, done.kind.name, done.failure or f"{len(done.sites)} sites in the noised sum")
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights

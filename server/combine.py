@@ -8,6 +8,8 @@ than half, or a quarter, of bad groups cannot drag away (`common.secagg.groups`,
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from common.errors import CohortTooSmall
 from common.plan import AggregationSpec
 from common.plan.consistency import FEWEST_GROUPS
@@ -23,6 +25,12 @@ class GroupSum:
     words: Words
     total_weight: int
     sites: tuple[str, ...]
+
+
+def total(words: Sequence[Words], grid: Grid) -> tuple[int, ...]:
+    """Whole numbers, added up over groups: what noised counts need, which are never averaged. Shapes: each (n,), result n long."""
+    added = np.stack([each.view(grid.signed_word) for each in words]).sum(axis=0, dtype=np.int64)
+    return tuple(int(cell) for cell in added)
 
 
 def combine(sums: Sequence[GroupSum], grid: Grid, spec: AggregationSpec) -> AggregateDelta:

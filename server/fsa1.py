@@ -15,31 +15,35 @@ that, and the next one masks the same updates afresh, for free, or trains anew w
 
 Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts, side by side
 (`server.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
+
+Counts of patients (common.counting) are summed by the same steps, "train" being to count; a statistic comes without a model.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from common import wire
-from common.agreement import grid_of, groups_of, terms_of
+from common.agreement import grid_of, groups_of, terms_beside, terms_of
+from common.counting import Form
 from common.credentials import Credentials
 from common.errors import CohortTooSmall, FedwardError, MessageFormat, UnknownPeer
 from common.plan import Plan
 from common.secagg import coordinator as protocol
 from common.secagg.coordinator import Inviting, Rejected
 from common.secagg.messages import RoundTag, Signed, Step
-from common.secagg.quantise import Grid
-from common.secagg.terms import VERSION, Chair, Terms
+from common.secagg.terms import VERSION, Chair, Kind, Terms
 from common.secagg.unmask import open_sum
-from common.update import Weights
+from common.update import Vector, Weights
+from server.absences import Absence
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
 from server.checkpoint import KEPT
-from server.combine import GroupSum, combine
+from server.combine import GroupSum, combine, total
+from server.counts import CountedRound
 from server.exchange import Line
-from server.journal import Absence, Journal
+from server.journal import Journal
 from server.phases import Heard, OpenedSum, Phase
 from server.talks import Keep, Question, Speaker, Talk
-from server.vectors import VectorFolder
+from server.vectors import Attempt, VectorFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,7 @@ class Room:
 
     group: int
     inviting: Inviting
-    weights: Weights
+    model: Vector | None
     nodes: Mapping[str, int]
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -60,8 +64,16 @@ class Room:
     def terms(self) -> Terms:
         return self.inviting.chair.terms
 
+    @property
+    def kind(self) -> str:
+        return self.inviting.kind.name
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(round=self.tag.round, kind=self.kind, attempt=self.tag.attempt)
+
     def phase(self, step: Step) -> Phase:
-        return Phase(round=self.tag.round, group=self.group, attempt=self.tag.attempt, step=step.name)
+        return Phase(round=self.tag.round, kind=self.kind, group=self.group, attempt=self.tag.attempt, step=step.name)
 
     def note(self, rejected: Iterable[Rejected]) -> None:
         """Replies that were laid aside."""
@@ -71,6 +83,32 @@ class Room:
         """The first reason stays: what a site says to later steps only follows from it."""
         for site, why in found.items():
             self.missing.setdefault(site, why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is summed, in which round, and the model that the round is about."""
+
+    kind: Kind
+    round: int
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What came of it: each group's sum, every group's last room, and the last error."""
+
+    opened: Mapping[int, GroupSum]
+    rooms: Mapping[int, Room]
+    error: FedwardError | None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(sorted(site for each in self.opened.values() for site in each.sites))
+
+    @property
+    def attempt(self) -> int:
+        return max(self.rooms[group].tag.attempt for group in self.opened or self.rooms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,33 +126,51 @@ class SecureAggregation:
 
     def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
         """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
-        sums: dict[int, GroupSum] = {}
+        sums = self._sums(Subject(kind=Kind.UPDATE, round=number, weights=weights), nodes)
+        missing, fallen = _absences(nodes, sums)
+        if not sums.opened:
+            assert sums.error is not None
+            raise _explained(sums.error, number, missing)
+        grid = grid_of(self.plan, self.credentials.roster)
+        aggregate = combine([sums.opened[group] for group in sorted(sums.opened)], grid, self.plan.aggregation)
+        return Collected(aggregate=aggregate, attempt=sums.attempt, sites=sums.sites, missing=missing, fallen=fallen)
+
+    def count(self, number: int, form: Form, weights: Weights, nodes: Mapping[str, int]) -> CountedRound:
+        """One question, asked in the same way; if no group gives a sum, the reason. Raises: CohortTooSmall, if nobody need be asked."""
+        sums = self._sums(Subject(kind=form.kind, round=number, weights=weights), nodes)
+        missing, fallen = _absences(nodes, sums)
+        if not sums.opened:
+            assert sums.error is not None
+            return CountedRound(round=number, kind=form.kind, attempt=sums.attempt, missing=missing, failure=sums.error.code)
+        steps = total([group.words for group in sums.opened.values()], form.grid)
+        return CountedRound(
+            round=number, kind=form.kind, attempt=sums.attempt, sites=sums.sites, missing=missing, fallen=fallen, steps=steps
+        )
+
+    def _sums(self, subject: Subject, nodes: Mapping[str, int]) -> Sums:
+        opened: dict[int, GroupSum] = {}
         errors: list[FedwardError] = []
-        waiting, ended = self._large_enough(number, weights, nodes)
+        waiting, ended = self._large_enough(subject, nodes)
+        speaker = self._speaker(ended[0].terms)
         for _ in range(ATTEMPTS):
-            rooms = {group: self._room(number, group, weights, nodes) for group in waiting}
-            results = self._speaker.side_by_side({group: self._sum(room) for group, room in rooms.items()})
-            sums |= {group: result for group, result in results.items() if isinstance(result, GroupSum)}
+            rooms = {group: self._room(subject, group, nodes) for group in waiting}
+            results = speaker.side_by_side({group: self._sum(room) for group, room in rooms.items()})
+            opened |= {group: result for group, result in results.items() if isinstance(result, GroupSum)}
             errors += [result for result in results.values() if isinstance(result, FedwardError)]
             ended |= rooms
-            waiting = [group for group in waiting if group not in sums]
-            self._speaker.side_by_side({group: self._give_up(rooms[group]) for group in waiting})
-        missing, fallen = _absences(nodes, ended, sums)
-        if not sums:
-            raise _explained(errors[-1], number, missing)
-        aggregate = combine([sums[group] for group in sorted(sums)], self._grid, self.plan.aggregation)
-        sites = tuple(sorted(site for each in sums.values() for site in each.sites))
-        attempt = max(ended[group].tag.attempt for group in sums)
-        return Collected(aggregate=aggregate, attempt=attempt, sites=sites, missing=missing, fallen=fallen)
+            waiting = [group for group in waiting if group not in opened]
+            speaker.side_by_side({group: self._give_up(rooms[group]) for group in waiting})
+        return Sums(opened=opened, rooms=ended, error=errors[-1] if errors else None)
 
-    def _large_enough(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> tuple[list[int], dict[int, Room]]:
+    def _large_enough(self, subject: Subject, nodes: Mapping[str, int]) -> tuple[list[int], dict[int, Room]]:
         """Which groups can give a sum at all, and a room for each group. Raises: CohortTooSmall, if none can."""
         count = len(groups_of(self.plan, self.credentials.roster))
-        rooms = {group: self._room(number, group, weights, nodes) for group in range(count)}
+        rooms = {group: self._room(subject, group, nodes) for group in range(count)}
         large = [group for group, room in rooms.items() if len(room.nodes) >= room.terms.smallest_cohort]
         if not large:
+            largest = max(len(room.nodes) for room in rooms.values())
             raise CohortTooSmall(
-                f"in round {number} {len(nodes)} sites are asked, in groups of at most {max(len(room.nodes) for room in rooms.values())}; "
+                f"in round {subject.round} {len(nodes)} sites are asked, in groups of at most {largest}; "
                 f"a sum needs {rooms[0].terms.smallest_cohort} to hide one of them.",
                 fix="Let more sites take part, or enlarge max_group.",
             )
@@ -143,7 +199,7 @@ class SecureAggregation:
             if reply.update is None:
                 raise MessageFormat(f"site '{site}' sent no vector.")
             masking.check_vector(site, reply.control, reply.update.words.data.cast("B"))
-            self.vectors.keep_vector(room.tag.round, room.tag.attempt, site, reply.update.words)
+            self.vectors.keep_vector(room.attempt, site, reply.update.words)
 
         confirming, survivors = masking.survive((yield from self._hear(room, Step.MASK, deliveries, needed, keep)))
         room.note(confirming.rejected)
@@ -151,7 +207,7 @@ class SecureAggregation:
         unmasking, quorum = confirming.quorum(confirmed)
         room.note(unmasking.rejected)
         shares = yield from self._hear(room, Step.UNMASK, dict.fromkeys(confirming.masked, quorum), needed)
-        opened = open_sum(unmasking, shares, lambda site: self.vectors.vector(room.tag.round, room.tag.attempt, site, self._grid.word))
+        opened = open_sum(unmasking, shares, lambda site: self.vectors.vector(room.attempt, site, room.terms.grid.word))
         room.note(opened.rejected)
         return self._store(room, GroupSum(words=opened.body, total_weight=opened.total_weight, sites=opened.survivors))
 
@@ -168,8 +224,7 @@ class SecureAggregation:
         header = dict.fromkeys(room.nodes, room.inviting.header)
         heard = self.journal.phases.heard(room.phase(Step.KEYS))
         if heard is None:
-            model = room.weights.values
-            heard = yield Question(round=room.tag.round, step=Step.KEYS, contents=header, nodes=room.nodes, needed=None, model=model)
+            heard = yield Question(round=room.tag.round, step=Step.KEYS, contents=header, nodes=room.nodes, needed=None, model=room.model)
             self._close(room, Step.KEYS, heard)
         room.note_missing(heard.missing)
         return heard
@@ -194,69 +249,71 @@ class SecureAggregation:
     def _close(self, room: Room, step: Step, heard: Heard) -> None:
         """Write down what a step brought."""
         self.journal.phases.hear(room.phase(step), heard)
-        self.observer.phase_closed(room.tag.round, step.name, answered=len(heard.replies), asked=len(heard.replies) + len(heard.missing))
+        phase = step.name if room.inviting.kind is Kind.UPDATE else f"{room.kind} {step.name}"
+        self.observer.phase_closed(room.tag.round, phase, answered=len(heard.replies), asked=len(heard.replies) + len(heard.missing))
 
-    @property
-    def _speaker(self) -> Speaker:
+    def _speaker(self, terms: Terms) -> Speaker:
         return Speaker(
             line=self.line,
             observer=self.observer,
             deadline_s=self.plan.aggregation.deadline_s,
-            num_values=self.initial.layout.size,
-            grid=self._grid,
+            num_values=terms.num_values,
+            grid=terms.grid,
         )
 
     # Rooms and sums.
 
-    @property
-    def _grid(self) -> Grid:
-        return grid_of(self.plan, self.credentials.roster)
-
-    def _room(self, number: int, group: int, weights: Weights, nodes: Mapping[str, int]) -> Room:
+    def _room(self, subject: Subject, group: int, nodes: Mapping[str, int]) -> Room:
         """A group in the attempt that is due: the one after the last that was given up."""
         roster = self.credentials.roster
         members = groups_of(self.plan, roster)[group]
-        terms = terms_of(self.plan, self.initial, roster, members)
+        terms = self._terms(subject.kind, members)
         chair = Chair(signer=self.credentials.signer, terms=terms, roster=roster, workers=self.workers)
-        attempt = self.journal.phases.times_closed(number, group, Step.ABANDON.name)
+        attempt = self.journal.phases.times_closed(subject.round, subject.kind.name, group, Step.ABANDON.name)
         tag = RoundTag(
             version=VERSION,
             ring_bits=terms.grid.ring_bits,
             plan=terms.plan,
             roster=roster.digest,
             session=self.journal.session,
-            round=number,
+            round=subject.round,
             attempt=attempt,
-            model=weights.digest,
+            model=subject.weights.digest,
             layout=terms.layout,
         )
         inviting = Inviting(chair=chair, tag=tag, abandons=self._abandons(chair, tag, group))
-        return Room(group=group, inviting=inviting, weights=weights, nodes={site: node for site, node in nodes.items() if site in members})
+        model = subject.weights.values if subject.kind.has_model else None
+        return Room(group=group, inviting=inviting, model=model, nodes={site: node for site, node in nodes.items() if site in members})
+
+    def _terms(self, kind: Kind, members: frozenset[str]) -> Terms:
+        updates = terms_of(self.plan, self.initial, self.credentials.roster, members)
+        return next(terms for terms in (updates, *terms_beside(updates, self.plan)) if terms.kind is kind)
 
     def _abandons(self, chair: Chair, tag: RoundTag, group: int) -> tuple[Signed, ...]:
         """Signatures that give the attempt before this one up."""
         if tag.attempt == 0:
             return ()
         before = replace(tag, attempt=tag.attempt - 1)
-        heard = self.journal.phases.heard(Phase(round=tag.round, group=group, attempt=before.attempt, step=Step.ABANDON.name))
+        given_up = Phase(round=tag.round, kind=chair.terms.kind.name, group=group, attempt=before.attempt, step=Step.ABANDON.name)
+        heard = self.journal.phases.heard(given_up)
         return protocol.abandons(chair, before, heard.replies) if heard else ()
 
     def _stored(self, room: Room) -> GroupSum | None:
-        opened = self.journal.phases.sum(room.tag.round, room.group)
+        opened = self.journal.phases.sum(room.tag.round, room.kind, room.group)
         if opened is None:
             return None
-        words = self.vectors.sum(room.tag.round, room.group, self._grid.word, opened.sha256)
+        words = self.vectors.sum(room.tag.round, room.kind, room.group, room.terms.grid.word, opened.sha256)
         if words is None:
             return None
         room.note_missing(opened.missing)
         return GroupSum(words=words, total_weight=opened.weight, sites=opened.sites)
 
     def _store(self, room: Room, opened: GroupSum) -> GroupSum:
-        sha256 = self.vectors.keep_sum(room.tag.round, room.group, opened.words)
+        sha256 = self.vectors.keep_sum(room.tag.round, room.kind, room.group, opened.words)
         facts = OpenedSum(
             attempt=room.tag.attempt, weight=opened.total_weight, sites=opened.sites, sha256=sha256, missing=dict(room.missing)
         )
-        self.journal.phases.keep_sum(room.tag.round, room.group, facts)
+        self.journal.phases.keep_sum(room.tag.round, room.kind, room.group, facts)
         return opened
 
 
@@ -268,13 +325,11 @@ def _explained(error: FedwardError, number: int, missing: tuple[Absence, ...]) -
     )
 
 
-def _absences(
-    nodes: Mapping[str, int], rooms: Mapping[int, Room], sums: Mapping[int, GroupSum]
-) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
+def _absences(nodes: Mapping[str, int], sums: Sums) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
     """Of those asked: who is in no sum, and who is in one and fell before the end. Of a group that gave no sum, everybody is missing."""
     missing, fallen = dict.fromkeys(nodes, UnknownPeer.code), dict[str, str]()
-    for group, room in rooms.items():
-        counted = sums[group].sites if group in sums else ()
+    for group, room in sums.rooms.items():
+        counted = sums.opened[group].sites if group in sums.opened else ()
         for site in room.nodes:
             why = room.missing.get(site)
             if site not in counted:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunFolderTaken, StorageError
+from server.absences import Absence, parse, spell
+from server.counts import Counts
 from server.phases import Phases
 
 _SCHEMA = """
@@ -35,14 +37,6 @@ CREATE TABLE IF NOT EXISTS rounds (
     update_norm REAL
 );
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Absence:
-    """A site that was asked and did not answer to the end, and why (a code)."""
-
-    site: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +75,7 @@ class Journal:
             )
         self.session: bytes = known[0]
         self.phases = Phases(self._db)
+        self.counts = Counts(self._db)
 
     def open_round(self, number: int, *, model: str, cohort: list[str]) -> int:
         """Note that a round begins; returns its attempt. A round already open on the same model keeps it: sites answer again."""
@@ -116,8 +111,8 @@ class Journal:
                 (
                     done.attempt,
                     json.dumps(done.sites),
-                    _written(done.missing),
-                    _written(done.fallen),
+                    spell(done.missing),
+                    spell(done.fallen),
                     done.checkpoint,
                     done.sha256,
                     done.seconds,
@@ -147,8 +142,8 @@ class Journal:
                     round=number,
                     attempt=attempt,
                     sites=tuple(json.loads(cohort)),
-                    missing=_read(missing),
-                    fallen=_read(fallen),
+                    missing=parse(missing),
+                    fallen=parse(fallen),
                     checkpoint=checkpoint,
                     sha256=sha256,
                     seconds=seconds,
@@ -157,14 +152,6 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
-
-
-def _written(absences: tuple[Absence, ...]) -> str:
-    return json.dumps([[absence.site, absence.why] for absence in absences])
-
-
-def _read(text: str) -> tuple[Absence, ...]:
-    return tuple(Absence(site=site, why=why) for site, why in json.loads(text))
 
 
 def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:

@@ -13,36 +13,37 @@ from dataclasses import dataclass, field
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS phases (
-    round INTEGER NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL,
+    round INTEGER NOT NULL, kind TEXT NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL,
     at INTEGER NOT NULL, missing TEXT NOT NULL,
-    PRIMARY KEY (round, site_group, attempt, step)
+    PRIMARY KEY (round, kind, site_group, attempt, step)
 );
 CREATE TABLE IF NOT EXISTS replies (
-    round INTEGER NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL,
+    round INTEGER NOT NULL, kind TEXT NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL,
     site TEXT NOT NULL, control BLOB NOT NULL,
-    PRIMARY KEY (round, site_group, attempt, step, site)
+    PRIMARY KEY (round, kind, site_group, attempt, step, site)
 );
 CREATE TABLE IF NOT EXISTS sums (
-    round INTEGER NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    round INTEGER NOT NULL, kind TEXT NOT NULL, site_group INTEGER NOT NULL, attempt INTEGER NOT NULL,
     weight INTEGER NOT NULL, sites TEXT NOT NULL, missing TEXT NOT NULL, sha256 TEXT NOT NULL,
-    PRIMARY KEY (round, site_group)
+    PRIMARY KEY (round, kind, site_group)
 );
 """
-_WHERE = "WHERE round = ? AND site_group = ? AND attempt = ? AND step = ?"
+_WHERE = "WHERE round = ? AND kind = ? AND site_group = ? AND attempt = ? AND step = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A step of one group's attempt."""
+    """A step of one group's attempt; `kind` is what is summed."""
 
     round: int
+    kind: str
     group: int
     attempt: int
     step: str
 
     @property
-    def key(self) -> tuple[int, int, int, str]:
-        return self.round, self.group, self.attempt, self.step
+    def key(self) -> tuple[int, str, int, int, str]:
+        return self.round, self.kind, self.group, self.attempt, self.step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +84,24 @@ class Phases:
     def hear(self, phase: Phase, heard: Heard) -> None:
         """Close a step."""
         with self._db:
-            self._db.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?)", (*phase.key, heard.at, json.dumps(dict(heard.missing))))
+            self._db.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?)", (*phase.key, heard.at, json.dumps(dict(heard.missing))))
             rows = [(*phase.key, site, control) for site, control in heard.replies.items()]
-            self._db.executemany("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def times_closed(self, number: int, group: int, step: str) -> int:
+    def times_closed(self, number: int, kind: str, group: int, step: str) -> int:
         """In how many attempts of a group a step was closed."""
-        query = "SELECT COUNT(*) FROM phases WHERE round = ? AND site_group = ? AND step = ?"
-        return int(self._db.execute(query, (number, group, step)).fetchone()[0])
+        query = "SELECT COUNT(*) FROM phases WHERE round = ? AND kind = ? AND site_group = ? AND step = ?"
+        return int(self._db.execute(query, (number, kind, group, step)).fetchone()[0])
 
-    def keep_sum(self, number: int, group: int, opened: OpenedSum) -> None:
-        row = (number, group, opened.attempt, opened.weight, json.dumps(opened.sites), json.dumps(dict(opened.missing)), opened.sha256)
+    def keep_sum(self, number: int, kind: str, group: int, opened: OpenedSum) -> None:
+        sites, missing = json.dumps(opened.sites), json.dumps(dict(opened.missing))
+        row = (number, kind, group, opened.attempt, opened.weight, sites, missing, opened.sha256)
         with self._db:
-            self._db.execute("INSERT OR REPLACE INTO sums VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR REPLACE INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def sum(self, number: int, group: int) -> OpenedSum | None:
-        query = "SELECT attempt, weight, sites, missing, sha256 FROM sums WHERE round = ? AND site_group = ?"
-        row = self._db.execute(query, (number, group)).fetchone()
+    def sum(self, number: int, kind: str, group: int) -> OpenedSum | None:
+        query = "SELECT attempt, weight, sites, missing, sha256 FROM sums WHERE round = ? AND kind = ? AND site_group = ?"
+        row = self._db.execute(query, (number, kind, group)).fetchone()
         if row is None:
             return None
         return OpenedSum(attempt=row[0], weight=row[1], sites=tuple(json.loads(row[2])), missing=json.loads(row[3]), sha256=row[4])

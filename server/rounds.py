@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The round loop: train, agree, mask, confirm, unmask, apply, commit, until the plan's rounds are done.
+"""The round loop: count, train, agree, mask, confirm, unmask, apply, commit, until the plan's rounds are done.
 
     cohort = sites of this round          journal: open
+    count                                 where the plan asks: noised counts of patients, of all sites   (common.counting)
     train                                 every site makes an update of the model, clips, noises, quantises and keeps it
     agree, mask, confirm, unmask          the cohort's sum, and nothing of any one site       (server.fsa1, step by step)
     state = strategy.apply(state, mean)
@@ -10,28 +11,36 @@
 A site that refuses, fails or misses the deadline is written down and the round goes on with the others. Below a threshold nothing is
 aggregated: the round is tried again once, and then the run stops by name with everything committed so far intact.
 
+A plan may ask for a statistic before the first round, and have models judged: the one that a round starts from, and after the last round
+the final one. That is worth less than the training: where it fails, for want of sites or of budget, the reason is written down and the
+round goes on.
+
 After a crash the same loop starts at the first round that is not committed, with the same session, round, attempt and step: sites answer
 the same bytes again, so that nothing is trained, or paid for, twice.
 """
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
+from common.counting import Form, forms_of
 from common.errors import CheckpointCorrupt, CohortTooSmall, ProtocolError
 from common.plan import Plan, digest_of
 from common.update import Weights
+from server.absences import Absence
 from server.aggregation import FAILED, Aggregation, Collected, Observer, reasons
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
 from server.cohort import draw
+from server.counts import CountedRound
 from server.exchange import Line
-from server.journal import Absence, CommittedRound, Journal
+from server.journal import CommittedRound, Journal
 from server.strategies import StrategyState, strategy_of
+from server.talks import FAILURES
 
 _HELLO_S = 60.0
 
@@ -55,14 +64,18 @@ class Coordinator:
         Raises: RoundError, ProtocolError or UpdateError by name, when a round fails twice; CheckpointCorrupt, when no checkpoint is whole.
         """
         checkpoint = self._restore()
-        state = checkpoint.state
-        if checkpoint.round < self.plan.training.rounds:
+        state, last = checkpoint.state, self.plan.training.rounds
+        if checkpoint.round < last or self._due(last + 1):
             sites = self._greet()
-            for number in range(checkpoint.round + 1, self.plan.training.rounds + 1):
+            for number in range(checkpoint.round + 1, last + 1):
                 state = self._round(number, state, sites)
+            self._count(last + 1, self._weights(state), sites)
+            self.aggregation.settle(last + 1)
         return self._weights(state)
 
     def _restore(self) -> Checkpoint:
+        for counted in self.journal.counts.closed():
+            self.observer.counted(counted)
         committed = self.journal.committed()
         for done in reversed(committed):
             try:
@@ -112,10 +125,30 @@ class Coordinator:
         cohort = draw(sites, self.groups, self.plan, number)
         self.journal.open_round(number, model=weights.digest.hex(), cohort=cohort)
         self.observer.round_opened(number, cohort)
+        self._count(number, weights, sites)
         collected = self.aggregation.collect(number, weights, {site: sites[site] for site in cohort})
         state = strategy_of(self.plan.training).apply(state, collected.aggregate)
         self._commit(number, state, collected, time.monotonic() - started)
         return state
+
+    def _due(self, number: int) -> list[Form]:
+        """What a round has still to count before it trains; statistics come before evaluations."""
+        closed = {(done.round, done.kind) for done in self.journal.counts.closed()}
+        return [form for form in forms_of(self.plan) if number in form.rounds and (number, form.kind) not in closed]
+
+    def _count(self, number: int, weights: Weights, sites: Mapping[str, int]) -> None:
+        """Ask all sites what is due, and write down what came of it."""
+        for form in self._due(number):
+            started = time.monotonic()
+            self.journal.counts.open(number, form.kind)
+            try:
+                done = self.aggregation.count(number, form, weights, sites)
+            except FAILURES as error:
+                attempt = self.journal.counts.attempt(number, form.kind)
+                done = CountedRound(round=number, kind=form.kind, attempt=attempt, failure=error.code)
+            done = replace(done, seconds=time.monotonic() - started)
+            self.journal.counts.close(done)
+            self.observer.counted(done)
 
     def _commit(self, number: int, state: StrategyState, collected: Collected, seconds: float) -> None:
         checkpoint, sha256 = self.checkpoints.save(number, state)

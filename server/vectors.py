@@ -6,6 +6,7 @@ last rounds, so that a lost checkpoint can be made again without asking anyone: 
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from common.update import Words
 _VECTOR, _SUM = "vector", "sum"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Whose vectors: one attempt at one sum of a round."""
+
+    round: int
+    kind: str
+    attempt: int
+
+
 class VectorFolder:
     """Where they lie. `power_cut_safe` adds fsync of file and folder."""
 
@@ -25,23 +35,23 @@ class VectorFolder:
         self._fsync = power_cut_safe
         folder.mkdir(parents=True, exist_ok=True)
 
-    def keep_vector(self, number: int, attempt: int, site: str, words: Words) -> None:
+    def keep_vector(self, of: Attempt, site: str, words: Words) -> None:
         """Raises: DiskFull."""
-        write_atomically(self._vector(number, attempt, site), np.ascontiguousarray(words).data.cast("B"), fsync=self._fsync)
+        write_atomically(self._vector(of, site), np.ascontiguousarray(words).data.cast("B"), fsync=self._fsync)
 
-    def vector(self, number: int, attempt: int, site: str, word: np.dtype[Any]) -> Words:
+    def vector(self, of: Attempt, site: str, word: np.dtype[Any]) -> Words:
         """Shapes: (P,). What was kept; the protocol checks it against its site's signature."""
-        return np.fromfile(self._vector(number, attempt, site), dtype=word)
+        return np.fromfile(self._vector(of, site), dtype=word)
 
-    def keep_sum(self, number: int, group: int, words: Words) -> str:
+    def keep_sum(self, number: int, kind: str, group: int, words: Words) -> str:
         """Returns its SHA-256. Raises: DiskFull."""
         content = np.ascontiguousarray(words).data.cast("B")
-        write_atomically(self._sum(number, group), content, fsync=self._fsync)
+        write_atomically(self._sum(number, kind, group), content, fsync=self._fsync)
         return hashlib.sha256(content).hexdigest()
 
-    def sum(self, number: int, group: int, word: np.dtype[Any], sha256: str) -> Words | None:
+    def sum(self, number: int, kind: str, group: int, word: np.dtype[Any], sha256: str) -> Words | None:
         """None, if it is gone or is not the one that was kept."""
-        path = self._sum(number, group)
+        path = self._sum(number, kind, group)
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             return None
         return np.fromfile(path, dtype=word)
@@ -53,8 +63,8 @@ class VectorFolder:
             if int(number) <= (vectors_to if kind == _VECTOR else sums_to):
                 path.unlink(missing_ok=True)
 
-    def _vector(self, number: int, attempt: int, site: str) -> Path:
-        return self._folder / f"{_VECTOR}-{number:06d}-{attempt}-{site}"
+    def _vector(self, of: Attempt, site: str) -> Path:
+        return self._folder / f"{_VECTOR}-{of.round:06d}-{of.kind}-{of.attempt}-{site}"
 
-    def _sum(self, number: int, group: int) -> Path:
-        return self._folder / f"{_SUM}-{number:06d}-{group}"
+    def _sum(self, number: int, kind: str, group: int) -> Path:
+        return self._folder / f"{_SUM}-{number:06d}-{kind}-{group}"

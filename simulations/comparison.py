@@ -51,8 +51,9 @@ def pooled_plan(plan: Plan, num_sites: int) -> Plan:
     return replace(plan, training=training, aggregation=aggregation)
 
 
-def with_its_own_noise(plan: Plan) -> Plan:
-    """The plan of somebody who relies on nobody."""
+def on_its_own(plan: Plan) -> Plan:
+    """The plan of somebody who relies on nobody, and whom nobody asks to count."""
+    plan = replace(plan, evaluation=None, statistics=None)
     privacy = replace(plan.privacy, noise="local", noise_quorum=None, minimum_patients=None)
     return replace(plan, privacy=privacy) if plan.shares_noise else plan
 
@@ -61,7 +62,7 @@ def train_apart(
     stage: Stage, *, workers: int | None, progress: Progress, nursery: Nursery | None = None, only: Container[str] | None = None
 ) -> dict[str, Weights]:
     """Train every site alone, and the pooled home; the final model of each by name ("pooled" for the latter). `only`: these of them."""
-    plan = with_its_own_noise(stage.scenario.plan)
+    plan = on_its_own(stage.scenario.plan)
     # The pooled chain is as long as all the others together: it starts first.
     plans = {POOLED: pooled_plan(plan, len(stage.sites)), **dict.fromkeys(stage.sites, plan)}
     plans = {name: plan for name, plan in plans.items() if only is None or name in only}

@@ -24,7 +24,7 @@ from common.agreement import groups_of
 from common.errors import EngineError
 from common.models import initial_weights
 from common.plan import Plan, digest_of
-from common.update import Weights
+from common.update import AggregateDelta, Weights
 from server import unmasked
 from server.aggregation import Aggregation, Observer
 from server.checkpoint import CheckpointFolder
@@ -131,7 +131,7 @@ class Federation:
                 observer=observer,
             )
 
-        def way(weights: Weights) -> unmasked.Way:
+        def way(weights: Weights) -> unmasked.Way[AggregateDelta]:
             if self.aggregation == "plain":
                 return unmasked.plain(weights)
             return unmasked.ideal(self.plan, credentials.load_roster(self.coordinator), weights)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulator's eye on a federation: after each round it scores the new global model on patients that no site has.
 
-No site sends a metric, a loss or a count; these figures come from the hold-out alone. One line a round goes to `metrics.jsonl`. The line is
+No site sends a metric, a loss or a count of its own; these figures come from the hold-out alone. What a plan has the sites count together,
+noised, goes to `counted.jsonl`. One line a round goes to `metrics.jsonl`. The line is
 written after the round is committed, so a run that was killed in between lacks it; on resuming, the last committed round is scored again
 if its line is missing.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from client.training import predict
 from common.plan import Plan
 from common.tasks import Scores, by_patient, evaluate
 from common.update import Weights
+from server.counts import CountedRound, as_facts
 from server.journal import CommittedRound
 from simulations.stage import Stage
 
 METRICS_FILE = "metrics.jsonl"
+COUNTED_FILE = "counted.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,9 @@ class HoldOut:
         self._data = stage.holdout()
         self._file = stage.folder / METRICS_FILE if record else None
         self._tell = tell
-        self._last = _last_round(self._file)
+        self._last = max((int(line["round"]) for line in _lines(self._file)), default=0)
+        counted = _lines(self._file.with_name(COUNTED_FILE) if self._file else None)
+        self._counted = {(line["kind"], line["round"]) for line in counted}
 
     def round_opened(self, number: int, cohort: list[str]) -> None:
         del number, cohort
@@ -65,6 +70,12 @@ class HoldOut:
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         del number, phase, answered, asked
+
+    def counted(self, done: CountedRound) -> None:
+        if self._file is None or (done.kind.name, done.round) in self._counted:
+            return
+        self._counted.add((done.kind.name, done.round))
+        _append(self._file.with_name(COUNTED_FILE), as_facts(self._plan, done))
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         if done.round <= self._last:
@@ -85,8 +96,7 @@ class HoldOut:
         )
         self._last = done.round
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(figures)) + "\n")
+            _append(self._file, asdict(figures))
         self._tell(figures)
 
     def _spent(self) -> dict[str, float | None]:
@@ -99,14 +109,19 @@ class HoldOut:
         }
 
 
-def _last_round(file: Path | None) -> int:
-    """The newest round on file; a line that a kill cut short is dropped, and its round scored again."""
+def _append(file: Path, line: Mapping[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(line) + "\n")
+
+
+def _lines(file: Path | None) -> list[dict[str, Any]]:
+    """What is on file; a line that a kill cut short is dropped, and will be written again."""
     if file is None or not file.exists():
-        return 0
+        return []
     whole, _, fragment = file.read_text(encoding="utf-8").rpartition("\n")
     if fragment:
         file.write_text(whole + "\n" if whole else "", encoding="utf-8")
-    return max((int(json.loads(line)["round"]) for line in whole.splitlines()), default=0)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def score(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Scores:

@@ -46,6 +46,14 @@ def spread(data: Dataset, spec: SimulationSpec, rng: np.random.Generator) -> Spr
     return Spread(sites=sites, holdout=holdout)
 
 
+def kept_for_validation(data: Dataset, fraction: float, rng: np.random.Generator) -> NDArray[np.int8]:
+    """The side of each row, (N,): of every class about that part of the patients is for validation, the others for training."""
+    data = _numbered_by_appearance(data)
+    patients = _shuffled_by_class(data, np.unique(data.patients), rng)
+    kept = np.diff(np.floor(np.arange(patients.size + 1) * fraction + 0.5)) > 0
+    return np.where(np.isin(data.patients, patients[kept]), Split.VALIDATION, Split.TRAIN).astype(np.int8)
+
+
 def _numbered_by_appearance(data: Dataset) -> Dataset:
     """The same rows, patients numbered in the order of their first images.
 

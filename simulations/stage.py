@@ -47,7 +47,7 @@ from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPati
 from common.plan import Plan, dump, to_toml
 from common.privacy import round_charge
 from simulations import consortium, phantoms
-from simulations.partition import Rows, Spread, spread
+from simulations.partition import Rows, kept_for_validation, spread
 from simulations.scenario import Scenario, parse
 from simulations.scenario import to_toml as scenario_toml
 
@@ -110,18 +110,19 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     folder.mkdir(parents=True, exist_ok=True)
     everyone, intake = _open_all(scenario, data or _make_phantoms(scenario, shop), shop)
     dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
-    _check_budgets(scenario.plan, everyone, dealt)
-    for site, rows in dealt.sites.items():
-        # All that a site is given is for training: what is held out is held out here, once, for everyone.
-        given = replace(_unnamed(everyone.subset(rows)), splits=np.full(rows.size, Split.TRAIN, dtype=np.int8))
-        _make_home(folder / SITES / site, site, given, shop.site_kind)
+    given = {
+        site: _for_training(_unnamed(everyone.subset(rows)), scenario, number) for number, (site, rows) in enumerate(dealt.sites.items())
+    }
+    _check_budgets(scenario.plan, given)
+    for site, data_given in given.items():
+        _make_home(folder / SITES / site, site, data_given, shop.site_kind)
         shutil.copy(shop.cache / PATIENT_KEY_FILE, folder / SITES / site / PATIENT_KEY_FILE)
     members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
     held_out = everyone.subset(dealt.holdout)
     save_prepared(held_out if scenario.simulation.partition == "by-site" else _unnamed(held_out), folder / HOLDOUT)
     counts = {
-        "sites": [{"site": site, **_count(everyone, rows, scenario)} for site, rows in dealt.sites.items()],
+        "sites": [{"site": site, **_count(everyone, rows, scenario), **_kept(given[site])} for site, rows in dealt.sites.items()],
         "holdout": _count(everyone, dealt.holdout, scenario),
         "intake": intake,
         "unit_source": everyone.unit_source,
@@ -246,16 +247,29 @@ def _unnamed(data: Dataset) -> Dataset:
     return replace(data, sites=None, site_index=None)
 
 
-def _check_budgets(plan: Plan, everyone: Dataset, dealt: Spread) -> None:
+def _for_training(data: Dataset, scenario: Scenario, number: int) -> Dataset:
+    """All that a site is given is for training, but for whom its plan has judged; the simulator holds out its own, for everyone."""
+    if scenario.plan.evaluation is None:
+        return replace(data, splits=np.full(len(data), Split.TRAIN, dtype=np.int8))
+    rng = np.random.default_rng([scenario.plan.training.seed, number])
+    return replace(data, splits=kept_for_validation(data, scenario.simulation.validation, rng))
+
+
+def _kept(data: Dataset) -> dict[str, Any]:
+    rows = data.rows_of(Split.VALIDATION)
+    return {"validation": {"images": int(rows.size), "patients": int(np.unique(data.patients[rows]).size)}} if rows.size else {}
+
+
+def _check_budgets(plan: Plan, given: Mapping[str, Dataset]) -> None:
     """Find out now, not in round one, whether every site can train the plan.
 
     Raises: NoPatientId; TooFewPatients, EpsilonImpossible, naming the site.
     """
     if not plan.is_private:
         return
-    for site, rows in dealt.sites.items():
+    for site, data in given.items():
         try:
-            round_charge(plan, len(units_of(everyone.subset(rows), plan)))
+            round_charge(plan, len(units_of(data.subset(data.rows_of(Split.TRAIN)), plan)))
         except PrivacyError as error:
             raise type(error)(f"site '{site}': {error.message}", fix=error.fix) from error
         except TooFewPatients as error:

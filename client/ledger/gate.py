@@ -7,13 +7,15 @@ as seen from outside or by more colluding sites than the plan assumes.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from common.errors import BudgetExceeded
 from common.plan import Plan
 from common.privacy.accountant import epsilon
-from common.privacy.entries import After, Caps
+from common.privacy.counts import allowances
+from common.privacy.entries import After, Caps, Tallied
 from common.privacy.events import Charge, Event
 from common.privacy.tally import Tally, View
 
@@ -30,18 +32,23 @@ class Cap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """All bounds on a plan's next charge; sums of the plan at `delta`, of all plans at `delta_total`."""
+    """All bounds on a plan's next charge; sums of the plan at `delta`, of all plans at `delta_total`.
+
+    `allowances`: how often a plan may make the charges of its evaluations and its statistic, which have their own part of its epsilon.
+    """
 
     plan: str
-    unit: str
+    unit: Literal["record", "patient"]
     delta: float
     delta_total: float
     caps: tuple[Cap, ...]
+    allowances: Mapping[Charge, int] = field(default_factory=dict)
 
 
 def limits_of(plan: Plan, digest: str, caps: Caps) -> Limits:
     """The plan's own promise, and the site's."""
     privacy = plan.privacy
+    assert privacy.unit != "none"
     assert privacy.epsilon is not None
     assert privacy.delta is not None
     site = "this site's policy allows"
@@ -57,6 +64,7 @@ def limits_of(plan: Plan, digest: str, caps: Caps) -> Limits:
             Cap(whose=site, whole=False, own_share=True, epsilon=caps.own_share_plan),
             Cap(whose=site, whole=True, own_share=True, epsilon=caps.own_share_total),
         ),
+        allowances=allowances(plan),
     )
 
 
@@ -83,6 +91,12 @@ def sums(tally: Tally, limits: Limits, *, plus: Charge | None = None) -> After:
 
 def decide(tally: Tally, charge: Charge, limits: Limits, *, what: str) -> After:
     """The sums after a charge. Raises: BudgetExceeded, with what is spent and what the first broken cap allows."""
+    allowed = limits.allowances.get(charge)
+    if allowed is not None and tally.times(Tallied(unit=limits.unit, plan=limits.plan, charge=charge, times=1)) >= allowed:
+        raise BudgetExceeded(
+            f"{what} would count patients once more; the plan does it {allowed} times, its spare ones included, and they are spent.",
+            fix="Nothing was opened or counted. Training goes on: it has its own part of the plan's epsilon.",
+        )
     after = sums(tally, limits, plus=charge)
     broken = [cap for cap in limits.caps if _of(after, cap) > cap.epsilon]
     if broken:

@@ -5,16 +5,21 @@ One unit, one cell: what it is, and what the model says of it (the mean probabil
 or less moves the sum by exactly 1; cumulative counts, from which a ROC curve would be read directly, would move it by the square root of
 their number.
 
-    two classes    (class, bin of the second one's probability); the edge nearest the threshold lies on it
+    two classes    (class, bin of the second one's probability)
     more           (class, class decided on): the confusion matrix
 
-The area under the curve is that of the binned probabilities: pairs within one bin count half, which lowers it a little (ten bins: by less
-than 0.01). Negative counts are left in, since noise that is even pulls no figure to one side; so the products of two rows, as in the AUC,
-are right on average. What is said of too few patients beside the noise is not said.
+Bins are equal steps of log-odds, eight in all, around those of the threshold: privately trained models are seldom sure of anything, and of
+equal steps of probability they would fill two or three. What one bin holds is not told apart: of pairs, one patient of each class, those
+within a bin count half for the area under the curve. A model that orders patients within a bin no worse than by chance does better than
+that, by at most half the share of such pairs; so the interval reaches up by as much, and a model all of whose patients are in one bin has
+an area of 0.5 with an interval up to 1.
+
+Negative counts are left in, since noise that is even pulls no figure to one side; so products of two rows, as in the area, are right on
+average. Of too few patients beside the noise nothing is said.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +31,7 @@ from common.plan import Plan
 from common.privacy import evaluation_charge
 from common.secagg.terms import Kind
 
+_LOG_ODDS = 8.0
 _SAYABLE = 3.0
 """Standard deviations of noise by which a number of patients must be above nothing before anything is divided by it."""
 
@@ -35,13 +41,14 @@ class EvaluationFigures:
     """What the noised counts say, each None where they do not.
 
     `units` is how many were judged. `recall` of each class in the plan's order: of two, the first is the specificity and the second the
-    sensitivity at the plan's threshold. `auc` is of two classes only.
+    sensitivity at the plan's threshold. `auc` and `tied`, the share of pairs that bins do not tell apart, are of two classes only.
     """
 
     units: float
     noise_sd: float
     num_sites: int
     auc: Estimate | None
+    tied: Estimate | None
     accuracy: Estimate | None
     balanced_accuracy: Estimate | None
     recall: tuple[Estimate | None, ...]
@@ -63,11 +70,16 @@ def form(plan: Plan) -> Form:
 
 
 def edges(plan: Plan) -> tuple[float, ...]:
-    """Where bins of the second class's probability begin and end: equal ones, but for the edge that was moved to the threshold."""
+    """Where bins of the second class's probability begin and end; the middle edge is the threshold.
+
+    Equal log-odds apart: logit(p_k) = logit(threshold) + (k - bins // 2) * 8 / bins, but for the ends.
+    """
     assert plan.evaluation is not None
     bins, threshold = plan.evaluation.bins, plan.task.threshold
-    moved = min(max(round(threshold * bins), 1), bins - 1)
-    return tuple(threshold if edge == moved else edge / bins for edge in range(bins + 1))
+    middle, centre = bins // 2, math.log(threshold / (1 - threshold))
+    between = [1 / (1 + math.exp(-centre - (edge - middle) * _LOG_ODDS / bins)) for edge in range(1, bins)]
+    between[middle - 1] = threshold
+    return (0.0, *between, 1.0)
 
 
 def count(plan: Plan, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Steps:
@@ -87,6 +99,10 @@ def figures(plan: Plan, counted: Counted) -> EvaluationFigures:
     again = played_again(table, counted.noise_sd, patients=True)
     decided = _decided(plan)
 
+    def area() -> Estimate | None:
+        found, furthest = said(_auc, of=table), said(lambda t: _auc(t) + _tied(t) / 2, of=table)
+        return replace(found, high=furthest.high) if found and furthest else None
+
     def said(figure: Figure, *, of: Table) -> Estimate | None:
         """A figure that divides by the rows of `of`."""
         return estimate(figure, table, again, most=1.0) if (of.sum(axis=1) >= _least(of.shape[1], counted.noise_sd)).all() else None
@@ -98,7 +114,8 @@ def figures(plan: Plan, counted: Counted) -> EvaluationFigures:
         units=max(0.0, float(table.sum())),
         noise_sd=counted.noise_sd,
         num_sites=counted.num_sites,
-        auc=said(_auc, of=table) if len(table) == 2 else None,
+        auc=area() if len(table) == 2 else None,
+        tied=said(_tied, of=table) if len(table) == 2 else None,
         accuracy=said(lambda t: _accuracy(t @ decided), of=table.reshape(1, -1)),
         balanced_accuracy=said(lambda t: np.asarray(_recalls(t @ decided).mean(axis=-1)), of=table),
         recall=tuple(map(recall, range(len(table)))),
@@ -123,6 +140,11 @@ def _auc(table: Table) -> NDArray[np.float64]:
     negative, positive = table[..., 0, :], table[..., 1, :]
     below = np.cumsum(negative, axis=-1) - negative / 2
     return np.asarray((positive * below).sum(axis=-1) / (positive.sum(axis=-1) * negative.sum(axis=-1)))
+
+
+def _tied(table: Table) -> NDArray[np.float64]:
+    negative, positive = table[..., 0, :], table[..., 1, :]
+    return np.asarray((positive * negative).sum(axis=-1) / (positive.sum(axis=-1) * negative.sum(axis=-1)))
 
 
 def _accuracy(confusion: Table) -> NDArray[np.float64]:

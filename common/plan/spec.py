@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=64)]
 
-USUAL_BINS = 10
+USUAL_BINS = 16
 ADAM_FIRST, ADAM_SECOND = 0.9, 0.999
 """Adam's memories of the gradient and of its square (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980), the paper's own."""
 
@@ -185,7 +185,7 @@ class EvaluationSpec:
     """[evaluation]: how the model does at the sites, on patients whom nobody trains on. Without this section nobody is asked.
 
     Every so many rounds, counted back from the last, whose model is always judged, each site counts its patients by what they are and what
-    the model says: with two classes in `bins` of the second one's probability (one edge lies on the threshold), with more by the class it
+    the model says: with two classes in `bins` of the second one's probability (common/counting/evaluation.py), with more by the class it
     decides on. Only noised sums leave; all evaluations together, and `spare` repeated after a failure, cost `epsilon` of the plan's own.
     """
 

@@ -12,6 +12,7 @@ With distributed noise a site adds a share here as in training, of variance sigm
 """
 
 import math
+from collections import Counter
 from functools import lru_cache
 
 from common.plan import Plan
@@ -35,15 +36,19 @@ def statistic_charge(plan: Plan) -> Charge:
     return _charge(plan, spec.epsilon, times=1 + spec.spare)
 
 
-def charges_beside_training(plan: Plan) -> tuple[Charge, ...]:
-    """Everything that a plan may release beside updates, the spare ones included: one charge for each kind."""
-    charges = []
+def allowances(plan: Plan) -> Counter[Charge]:
+    """How often each charge beside training's may be made, the spare ones included. Raises: EpsilonImpossible."""
+    allowed: Counter[Charge] = Counter()
     if plan.evaluation is not None:
-        times = len(plan.evaluation_rounds) + plan.evaluation.spare
-        charges.append(evaluation_charge(plan).times(times))
+        allowed[evaluation_charge(plan)] += len(plan.evaluation_rounds) + plan.evaluation.spare
     if plan.statistics is not None:
-        charges.append(statistic_charge(plan).times(1 + plan.statistics.spare))
-    return tuple(charges)
+        allowed[statistic_charge(plan)] += 1 + plan.statistics.spare
+    return allowed
+
+
+def charges_beside_training(plan: Plan) -> tuple[Charge, ...]:
+    """Everything that a plan may release beside updates, the spare ones included. Raises: EpsilonImpossible."""
+    return tuple(charge.times(number) for charge, number in allowances(plan).items())
 
 
 def events_beside_training(plan: Plan) -> tuple[Event, ...]:

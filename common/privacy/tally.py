@@ -52,6 +52,10 @@ class Tally:
     def units(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(kind.unit for kind in self._times))
 
+    def times(self, kind: Tallied) -> int:
+        """How often just this was charged."""
+        return self._times[replace(kind, times=1)]
+
     def epsilon(self, view: View, delta: float, *, plus: Charge | None = None) -> float:
         """By Rényi differential privacy, which is what decides: it holds when later charges depend on earlier ones."""
         return epsilon(self.events(view, plus=plus), delta)

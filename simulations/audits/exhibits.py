@@ -68,8 +68,9 @@ def allowed(stage: Stage) -> list[float] | None:
 
 
 def _units(stage: Stage) -> set[int]:
-    """How many of what the plan protects each site has."""
-    return {site["patients" if stage.scenario.plan.privacy.unit == "patient" else "images"] for site in stage.counts["sites"]}
+    """How many of what the plan protects each site trains on."""
+    unit = "patients" if stage.scenario.plan.privacy.unit == "patient" else "images"
+    return {site[unit] - site.get("validation", {}).get(unit, 0) for site in stage.counts["sites"]}
 
 
 def _grey(picture: inversion.Picture) -> list[list[int]]:

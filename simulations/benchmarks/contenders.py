@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from client.home import AggregationName
     from common.update import Weights
+    from server.counts import CountedRound
     from server.journal import CommittedRound
 
 ENGINES = ("fedward", "ray")
@@ -51,6 +52,9 @@ class Metronome:
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         del number, phase, answered, asked
+
+    def counted(self, done: "CountedRound") -> None:
+        del done
 
     def round_committed(self, done: "CommittedRound", weights: "Weights") -> None:
         if done.missing:

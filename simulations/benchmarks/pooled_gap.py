@@ -41,6 +41,7 @@ from scipy import stats
 from common.errors import FedwardError
 from common.plan import digest_of
 from common.update import Weights
+from server.counts import CountedRound
 from server.journal import CommittedRound
 from simulations import scenario as scenarios
 from simulations.comparison import POOLED, train_apart
@@ -145,6 +146,9 @@ class Watch:
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         del number, phase, answered, asked
+
+    def counted(self, done: CountedRound) -> None:
+        del done
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights

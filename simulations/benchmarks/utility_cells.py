@@ -178,7 +178,7 @@ def scenario_of(setting: Setting, seed: int) -> Scenario:
 
 def open_plan(plan: Plan) -> Plan:
     """The same plan with nothing clipped and no noise."""
-    return replace(plan, privacy=PrivacySpec(unit="none"))
+    return replace(plan, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
 
 
 def plan_of(plan: Plan, cell: Cell, *, fewest_units: int) -> Plan:

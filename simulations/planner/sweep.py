@@ -22,6 +22,7 @@ from common.durable import write_atomically
 from common.plan import AggregationSpec, Plan, PrivacySpec, ScatteringSpec, Window, to_toml
 from common.privacy import Event, epsilon, public_count
 from common.update import Weights
+from server.counts import CountedRound
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
@@ -194,6 +195,8 @@ class _Counter:
     def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del done, weights

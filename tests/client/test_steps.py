@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.steps import Answered, StepStore, Update
-from common.errors import Equivocation, Replay
+from common.errors import Equivocation, PlanMismatch, Replay
 from common.update import QuantisedDelta, ReleasedDelta
 from common.wire import Step
 
@@ -79,3 +79,25 @@ def test_a_kill_between_writing_and_removing_leaves_the_newer_answer(path: Path)
     os.utime(left, ns=(newer.stat().st_mtime_ns - 1, newer.stat().st_mtime_ns - 1))
     with pytest.raises(Replay):
         find(path, STEP)
+
+
+@pytest.mark.parametrize(("kind", "attempt"), [("STAT", 9), ("EVAL", 0), ("EVAL", 9)])
+def test_what_had_its_turn_in_a_round_is_not_answered_after_the_update(path: Path, kind: str, attempt: int) -> None:
+    with pytest.raises(Replay, match=f"{kind} of round 5"):
+        find(path, replace(STEP, kind=kind, attempt=attempt))
+
+
+def test_kinds_of_one_round_are_different_steps(tmp_path: Path) -> None:
+    """An evaluation comes before the update of its round, and is answered apart from it."""
+    store = StepStore(tmp_path / "answers", power_cut_safe=False)
+    judged = replace(STEP, kind="EVAL")
+    store.store(Answered(step=judged, request="r", update=WORDS[np.uint32]))
+    assert find(tmp_path / "answers", STEP) is None
+    assert isinstance(find(tmp_path / "answers", judged), QuantisedDelta)
+    with pytest.raises(Equivocation):
+        find(tmp_path / "answers", judged, "another model")
+
+
+def test_an_unknown_kind_is_refused_by_name(path: Path) -> None:
+    with pytest.raises(PlanMismatch, match="'GUESS'"):
+        find(path, replace(STEP, kind="GUESS"))

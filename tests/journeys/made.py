@@ -10,6 +10,7 @@ from client import ledger
 from client.home import LEDGER_FILE, AggregationName
 from common.privacy.entries import Spent
 from common.update import Weights
+from server.counts import CountedRound
 from server.journal import CommittedRound
 from simulations import scenario
 from simulations.engine.nursery import Nursery
@@ -62,6 +63,8 @@ class Quiet:
     def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 

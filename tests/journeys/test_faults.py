@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import CohortTooSmall
-from server.journal import Absence
+from server.absences import Absence
 from simulations.engine.nursery import Nursery
 from simulations.stage import Stage
 from tests.journeys.made import made_scenario, made_stage, reserved_rounds, train

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.update import Weights
+from server.counts import CountedRound
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.stage import Stage, find_stage
@@ -38,6 +39,8 @@ class Watch:
             raise KeyboardInterrupt
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         self.committed.append(done.round)

@@ -17,7 +17,7 @@ from common.errors import CohortTooSmall, ConfirmQuorum, PlanMismatch, SurvivorS
 from common.models import initial_weights
 from common.plan import digest_of, dump
 from common.wire import Step, TrainRequest
-from server.journal import Absence
+from server.absences import Absence
 from server.phases import Heard, Phase, Phases
 from simulations.engine.nursery import Nursery
 from simulations.faults import STEPS
@@ -266,7 +266,7 @@ def test_two_sites_are_never_summed(tmp_path: Path, nursery: Nursery) -> None:
 def test_nothing_that_was_masked_stays_and_secrets_are_the_sites_own(tmp_path: Path, nursery: Nursery) -> None:
     stage = made_stage(tmp_path / "run", made_scenario(private=False).with_changes(rounds=1))
     train(stage, nursery)
-    assert [path.name for path in (stage.folder / "vectors").iterdir()] == ["sum-000001-0"]
+    assert [path.name for path in (stage.folder / "vectors").iterdir()] == ["sum-000001-UPDATE-0"]
     for site in stage.sites:
         kept = [*(stage.home(site) / "fsa1").iterdir(), stage.home(site) / "identity.key"]
         assert {path.name.partition("-")[0] for path in kept} == {"lock", "record", "model", "identity.key"}

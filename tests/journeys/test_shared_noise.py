@@ -13,7 +13,7 @@ from common.models import initial_weights
 from common.plan import digest_of
 from common.wire import Step, TrainRequest
 from simulations import scenario
-from simulations.comparison import pooled_plan, with_its_own_noise
+from simulations.comparison import on_its_own, pooled_plan
 from simulations.engine.nursery import Nursery
 from simulations.observer import score
 from simulations.scenario import Scenario
@@ -80,7 +80,7 @@ def test_the_federation_learns_what_no_site_could_alone(tmp_path: Path, nursery:
 
 
 def test_whoever_trains_alone_adds_all_the_noise() -> None:
-    plan = with_its_own_noise(shared_scenario().plan)
+    plan = on_its_own(shared_scenario().plan)
     assert not plan.shares_noise
     assert plan.privacy.epsilon == 8
     assert pooled_plan(plan, 4).training.batch == 16

@@ -3,12 +3,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import RunFolderTaken, StorageError
-from server.journal import Absence, CommittedRound, Journal
+from common.secagg.terms import Kind
+from server.absences import Absence
+from server.counts import CountedRound
+from server.journal import CommittedRound, Journal
 
 
 def opened(folder: Path, plan: str = "p", session: bytes = b"s") -> Journal:
@@ -87,3 +91,40 @@ def test_two_coordinators_cannot_share_a_journal(tmp_path: Path) -> None:
     assert other.returncode != 0
     assert "in use by another coordinator" in other.stderr
     journal.close()
+
+
+COUNTED = CountedRound(
+    round=3,
+    kind=Kind.EVAL,
+    attempt=1,
+    sites=("north", "south"),
+    missing=(Absence(site="west", why="E_POLICY"),),
+    fallen=(Absence(site="south", why="E_SILENT"),),
+    steps=(-5, 0, 2**40),
+    seconds=0.5,
+)
+
+
+def test_what_was_counted_is_read_back_whole_and_in_order(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    failed = CountedRound(round=3, kind=Kind.STAT, attempt=1, failure="E_COHORT_TOO_SMALL")
+    for counted in (COUNTED, replace(COUNTED, round=1), failed):
+        journal.counts.open(counted.round, counted.kind)
+        journal.counts.close(counted)
+    journal.close()
+    assert opened(tmp_path).counts.closed() == [replace(COUNTED, round=1), failed, COUNTED]
+
+
+def test_a_count_that_was_open_goes_on_with_its_attempt_and_a_closed_one_stays_as_it_is(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.counts.open(3, Kind.EVAL)
+    journal.counts.reopen(3, Kind.EVAL)
+    journal.close()
+    journal = opened(tmp_path)
+    journal.counts.open(3, Kind.EVAL)
+    assert journal.counts.attempt(3, Kind.EVAL) == 1
+    assert journal.counts.closed() == []
+    journal.counts.close(COUNTED)
+    journal.counts.close(replace(COUNTED, steps=(1, 2, 3)))
+    journal.counts.open(3, Kind.EVAL)
+    assert journal.counts.closed() == [COUNTED]

@@ -9,6 +9,7 @@ import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tests.client.ledger.ledgers import (
     PLAN,
     founded,
     limits,
+    lines,
     opened,
     place,
     reserve,
@@ -117,6 +119,21 @@ def test_two_plans_share_what_a_patient_may_lose(tmp_path: Path) -> None:
     assert ledger.chain.last.fact.after.outside < 2.3 < ledger.chain.last.fact.after.outside_total <= 2.5
     everything = [EVENT] * (len(ledger.chain) - 1)
     assert epsilon(everything, 1e-5) <= 2.5 < epsilon([*everything, EVENT], 1e-5)
+
+
+def test_what_has_its_own_part_of_a_plans_epsilon_is_not_made_more_often_than_that(tmp_path: Path) -> None:
+    """Evaluations: cheap beside training, so that the plan's epsilon alone would let a coordinator have hundreds."""
+    ledger, judged = founded(tmp_path), Charge.local(Event(sampling_rate=1.0, noise_multiplier=50.0, steps=1))
+    bounds = replace(limits(8.0), allowances={judged: 3})
+    for number in range(3):
+        reserve(ledger, number, bounds=bounds, charge=judged)
+    written = lines(tmp_path)
+    with pytest.raises(BudgetExceeded, match="the plan does it 3 times"):
+        reserve(opened(tmp_path), 3, bounds=bounds, charge=judged)
+    assert lines(tmp_path) == written
+    reserve(ledger, 4, bounds=bounds)
+    other = replace(bounds, plan=OTHER_PLAN)
+    reserve(ledger, 5, bounds=other, charge=judged)
 
 
 def test_shared_noise_is_capped_by_what_colluders_would_see(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ PLAN = counting_plan(("threshold = 0.5", "threshold = 0.4"), ("every = 1", "ever
 COARSE = counting_plan(("threshold = 0.5", "threshold = 0.4"))
 
 
-def patients(seed: int, negatives: int, positives: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores of a model that is neither blind nor perfect."""
+def patients(seed: int, negatives: int, positives: int, *, sure: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores of a model that is neither blind nor perfect; `sure` of itself or less so."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], [negatives, positives])
-    score = 1 / (1 + np.exp(-rng.normal(1.5 * labels - 0.75, 1.0)))
+    score = 1 / (1 + np.exp(-sure * rng.normal(1.5 * labels - 0.75, 1.0)))
     return np.stack([1 - score, score], axis=1).astype(np.float32), labels
 
 
@@ -52,11 +52,17 @@ def test_without_noise_the_figures_are_those_of_the_patients() -> None:
     assert found.units == 700
 
 
-def test_ten_bins_cost_little_of_the_area_and_only_downwards() -> None:
-    probabilities, labels = patients(2, 2000, 2000)
-    found = evaluation.figures(COARSE, judged(COARSE, probabilities, labels))
+@pytest.mark.parametrize(("sure", "lost"), [(3.0, 0.01), (1.0, 0.01), (0.3, 0.06), (0.03, 0.4)])
+def test_bins_cost_area_downwards_only_and_the_interval_knows_it(sure: float, lost: float) -> None:
+    """A model that is sure of nothing has all its patients in a few bins: what they hide is said, and not passed over."""
+    probabilities, labels = patients(2, 4000, 4000, sure=sure)
+    found, exact = evaluation.figures(COARSE, judged(COARSE, probabilities, labels)), roc_auc_score(labels, probabilities[:, 1])
     assert found.auc is not None
-    assert 0 <= roc_auc_score(labels, probabilities[:, 1]) - found.auc.value < 0.01
+    assert found.tied is not None
+    assert 0 <= exact - found.auc.value < lost
+    assert exact - found.auc.value <= found.tied.value / 2
+    assert found.auc.low <= exact <= found.auc.high
+    assert found.auc.high >= found.auc.value + found.tied.value / 2
 
 
 def test_of_more_classes_the_confusion_matrix_is_read() -> None:
@@ -71,7 +77,7 @@ def test_of_more_classes_the_confusion_matrix_is_read() -> None:
     assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(labels, probabilities.argmax(axis=1)))
 
 
-@pytest.mark.parametrize(("negatives", "positives", "noise_sd"), [(150, 100, 0.0), (150, 100, 4.0), (1500, 800, 25.0), (800, 800, 40.0)])
+@pytest.mark.parametrize(("negatives", "positives", "noise_sd"), [(150, 100, 0.0), (150, 100, 2.0), (1500, 800, 25.0), (800, 800, 25.0)])
 def test_intervals_hold_what_they_promise(negatives: int, positives: int, noise_sd: float) -> None:
     """Over many samples of patients and many draws of noise, the true figure of the model is inside nine times in ten or more."""
     trials, inside = 150, {"auc": 0, "balanced_accuracy": 0}

@@ -62,12 +62,12 @@ def test_no_intensity_carries_a_unit_past_its_bound(value: float) -> None:
 
 def test_every_unit_is_in_one_cell_and_those_of_the_threshold_are_positive() -> None:
     plan = counting_plan(("threshold = 0.5", "threshold = 0.37"))
-    assert evaluation.edges(plan) == (0.0, 0.1, 0.2, 0.3, 0.37, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert evaluation.edges(plan)[8] == 0.37
     positive = np.array([0.0, 0.3699, 0.37, 0.999, 1.0], dtype=np.float32)
     counted = evaluation.count(plan, np.stack([1 - positive, positive], axis=1), np.array([0, 0, 1, 1, 1])) / form_of(plan, Kind.EVAL).steps
-    table = counted.reshape(2, 10)
+    table = counted.reshape(2, 16)
     assert table.sum() == 5
-    assert (table[0, 0], table[0, 3], table[1, 4], table[1, 9]) == (1, 1, 1, 2)
+    assert (table[0, 0], table[0, 7], table[1, 8], table[1, 15]) == (1, 1, 1, 2)
 
 
 @pytest.mark.parametrize("bins", [2, 3, 7, 10, 100])
@@ -78,7 +78,9 @@ def test_edges_rise_and_one_is_the_threshold(bins: int, threshold: float) -> Non
     assert len(found) == bins + 1
     assert (found[0], found[-1]) == (0.0, 1.0)
     assert list(found) == sorted(set(found))
-    assert threshold in found
+    assert found[bins // 2] == threshold
+    odds = np.log(np.array(found[1:-1]) / (1 - np.array(found[1:-1])))
+    assert np.allclose(np.diff(odds), 8 / bins)
 
 
 @pytest.mark.parametrize("kind", KINDS)
