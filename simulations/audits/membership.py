@@ -86,6 +86,11 @@ class Accusations:
     is_member: NDArray[np.bool_]
     person: NDArray[np.int64]
 
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether there is anybody to tell from anybody."""
+        return bool(self.is_member.any() and not self.is_member.all())
+
     @classmethod
     def together(cls, parts: Sequence["Accusations"]) -> "Accusations":
         """Several models' accusations as one attack."""
@@ -102,7 +107,8 @@ def attack(
     """Attack the federated models, the models that sites trained alone, and the control.
 
     `people` are the patients of each site. `models` are "federated", perhaps "not_private", and those that sites trained alone, by the
-    site's name: these are the references. The result has "alone" in place of the sites, and "control".
+    site's name: these are the references. The result has "alone" in place of the sites, and "control"; what cannot be said, for want of
+    strangers, is left out.
     """
     panel = tuple(site for site in people if site in models)[: MOST_REFERENCES + 1]
     first, share = next(iter(people)), -(-MOST_PEOPLE // len(people))
@@ -116,11 +122,12 @@ def attack(
     *of_groups, of_known, of_outside = heard
     sites = _sites_of(outside, tuple(groups))
     court = _Court(members=dict(zip(groups, of_groups, strict=True)), strangers=of_outside, sites=sites, panel=panel)
-    found = {name: judge(court.of_federation(name)) for name in FEDERATED if name in models}
+    trials = {name: court.of_federation(name) for name in FEDERATED if name in models}
     if panel:
-        found[ALONE] = judge(Accusations.together([court.of_site(site, site) for site in panel]))
+        trials[ALONE] = Accusations.together([court.of_site(site, site) for site in panel])
     # The site is the first there too, so its strangers stay its own.
-    return {**found, CONTROL: judge(replace(court, members={first: of_known}).of_site(first, CONTROL))}
+    trials[CONTROL] = replace(court, members={first: of_known}).of_site(first, CONTROL)
+    return {name: judge(trial) for name, trial in trials.items() if trial.can_be_judged}
 
 
 def learn_by_heart(data: Dataset, plan: Plan) -> Weights:
@@ -140,7 +147,10 @@ def confidence(weights: Weights, data: Dataset, plan: Plan) -> Values:
 
 
 def judge(accusations: Accusations, *, seed: int = 0) -> Attacked:
-    """The curve, and how many members are found at low rates of false alarm, with intervals from resampling patients."""
+    """The curve, and how many members are found at low rates of false alarm, with intervals from resampling patients.
+
+    The accusations must hold members and strangers.
+    """
     scores, is_member = accusations.scores, accusations.is_member
     people, row = np.unique(accusations.person, return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=RESAMPLES)
@@ -158,7 +168,7 @@ def judge(accusations: Accusations, *, seed: int = 0) -> Attacked:
 
 def _curve(scores: Values, is_member: NDArray[np.bool_]) -> tuple[float, ...]:
     corners = roc_curve(scores.astype(np.float32), is_member)
-    assert corners is not None, "an attack needs members and strangers"
+    assert corners is not None
     last_below = np.searchsorted(corners.false_positive_rate, np.array(GRID) + _ROUNDING, side="right") - 1
     return tuple(corners.true_positive_rate[place] for place in last_below)
 
@@ -194,32 +204,36 @@ class _Court:
 
     def of_federation(self, name: str) -> Accusations:
         """A federated model, of which all sites' patients are the members."""
-        return Accusations.together([self._trial(site, name, self._kin(site)) for site in self.members])
+        return Accusations.together(
+            [self._trial(site, name, np.arange(len(members)), self._kin(site)) for site, members in self.members.items()]
+        )
 
     def of_site(self, site: str, model: str) -> Accusations:
         """A model trained on one site's patients alone: they are the members. Strangers are as often of each class as they are.
 
-        A model is surer of the commoner class, and of its own scanner's images, whoever was trained on: that is not memory.
+        A model is surer of the commoner class, and of its own scanner's images, whoever was trained on: that is not memory. Of a class that
+        no stranger of the site has, nobody is asked about.
         """
         kin, own = self._kin(site), self.members[site].classes
         found = self.strangers.classes[kin]
-        classes = np.unique(own)
-        part = min(1.0, *((found == c).sum() / (own == c).sum() for c in classes))
-        alike = [kin[found == c][: round(part * (own == c).sum())] for c in classes]
-        return self._trial(site, model, np.concatenate(alike))
+        both = np.intersect1d(own, found)
+        part = min(1.0, *((found == c).sum() / (own == c).sum() for c in both), 1.0)
+        alike = [kin[found == c][: round(part * (own == c).sum())] for c in both]
+        return self._trial(site, model, np.flatnonzero(np.isin(own, both)), np.concatenate([*alike, np.empty(0, dtype=np.int64)]))
 
     def _kin(self, site: str) -> NDArray[np.int64]:
         return np.flatnonzero(self.sites == list(self.members).index(site))
 
-    def _trial(self, site: str, model: str, chosen: NDArray[np.int64]) -> Accusations:
+    def _trial(self, site: str, model: str, members: NDArray[np.int64], strangers: NDArray[np.int64]) -> Accusations:
         references = [name for name in self.panel if name != site][: len(self.panel) - 1]
-        own, others = _calibrated(self.members[site].said, model, references), _calibrated(self.strangers.said, model, references)[chosen]
+        own = _calibrated(self.members[site].said, model, references)[members]
+        others = _calibrated(self.strangers.said, model, references)[strangers]
         before = itertools.takewhile(lambda name: name != site, self.members)
         first = len(self.strangers) + sum(len(self.members[name]) for name in before)
         return Accusations(
             scores=np.concatenate([own, others]),
             is_member=np.arange(len(own) + len(others)) < len(own),
-            person=np.concatenate([first + np.arange(len(own)), chosen]),
+            person=np.concatenate([first + members, strangers]),
         )
 
 

@@ -35,7 +35,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Stag
     shipped = scenario.load(scenario.find("default"))
     small = PhantomSpec(hospitals=HOSPITALS, patients_per_hospital=16, slices_per_patient=2, size_px=48)
     training = replace(shipped.plan.training, rounds=3, batch=8)
-    plan = replace(shipped.plan, training=training, aggregation=replace(shipped.plan.aggregation, minimum_cohort=3))
+    privacy = replace(shipped.plan.privacy, noise_quorum=HOSPITALS, minimum_patients=8)
+    aggregation = replace(shipped.plan.aggregation, minimum_cohort=HOSPITALS)
+    plan = replace(shipped.plan, training=training, privacy=privacy, aggregation=aggregation)
     played = replace(shipped, plan=plan, simulation=replace(shipped.simulation, sites=HOSPITALS, phantoms=small, evaluate_every=1))
     shop = Workshop(cache=folder / "cache", workers=2, progress=lambda *_: None)
     stage = set_stage(played, None, folder / "run", shop)
@@ -60,6 +62,7 @@ def test_no_patient_is_on_both_sides(finished: Stage) -> None:
 def test_the_run_folder_is_complete(finished: Stage) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     assert {"run.json", "metrics.jsonl", "model.safetensors", "model.json", "report.html", "comparison.json", "ledgers"} <= names
+    assert {"membership.json", "inversion.json"} <= names
     lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]
     assert all(line["auc"] is not None for line in lines)
@@ -97,7 +100,7 @@ def test_the_report_names_what_matters_and_nobody(finished: Stage) -> None:
     for site in finished.sites:
         assert site in reader.text
     assert digest_of(finished.scenario.plan)[:12] in reader.text
-    assert "not one patient" in reader.text
+    assert "for each patient" in reader.text
     for key in finished.holdout().patient_keys:
         assert key.split("/")[-1] not in page
 

@@ -126,6 +126,16 @@ def test_no_more_people_are_asked_about_than_said(plan: Plan) -> None:
     assert MOST_PEOPLE <= found.members < MOST_PEOPLE + len(SITES)
 
 
+def test_a_hold_out_of_a_handful_leaves_out_what_cannot_be_said(plan: Plan) -> None:
+    healthy = hospital(4, patients=1)
+    people = {site: hospital(number, patients=8) for number, site in enumerate(SITES)}
+    models = {name: initial_weights(plan) for name in ("federated", *SITES)}
+    found = membership.attack(people, healthy, models, plan, progress=lambda done, total: None)
+    assert found["federated"].strangers == 1
+    assert found["federated"].members == 24
+    assert ALONE not in found or found[ALONE].strangers == 1
+
+
 def accusations(shift: float, *, members: int = 400, strangers: int = 400) -> Accusations:
     rng = np.random.default_rng(1)
     is_member = np.arange(members + strangers) < members
