@@ -14,6 +14,7 @@ from client.home import DataSection, SimulatedSite, SiteFile, SiteName, read_sit
 from client.imaging import identity, manifest
 from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import load_prepared, save_prepared
+from client.imaging.splits import Split
 from client.ledger import explain
 from client.ledger.summary import summary_of
 from client.site import Site
@@ -200,7 +201,7 @@ def test_training_skips_the_rows_of_who_withdrew(tmp_path: Path) -> None:
     assert (taken.gone, taken.training_patients) == (2, before.training_patients - 2)
     site = Site.open(home, plan)
     again = site.train(first_round(plan, 2))
-    rows = site._training_rows(site._account.admit(plan))
+    rows = site._rows_of(Split.TRAIN, site._account.admit(plan))
     assert not set(gone) & {rows.patient_keys[index] for index in rows.patients}
     assert len(rows) == before.training_records - sum(row.images for row in before.patients[:2])
     assert not np.array_equal(first.update.values, again.update.values)
@@ -218,7 +219,7 @@ def test_a_running_site_goes_over_to_a_new_snapshot_at_its_next_round(tmp_path: 
     exclusion.exclude(opened.ledger(), [before.patients[0].key.rpartition("/")[2]], before, not_yet_here=False)
     snapshot.take(home, opened, read_site_file(home).data, None)
     site.train(first_round(plan, 2))
-    assert len(site._training_rows(site._account.admit(plan))) == before.training_records - before.patients[0].images
+    assert len(site._rows_of(Split.TRAIN, site._account.admit(plan))) == before.training_records - before.patients[0].images
 
 
 def test_a_snapshot_of_nobody_is_refused(home: Path) -> None:
