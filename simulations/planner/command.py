@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from simulations.planner.tables import Grid
     from simulations.scenario import Scenario
 
+WIDE = 100
+"""Columns of a terminal from which on a table of eleven has room to breathe."""
 _STYLES = {"": None, "plan": "bold", "alarm": "red"}
 
 
@@ -108,17 +110,19 @@ def _print(known: "Outlook") -> None:
     say(wording.alarms(known.forecast), style="bold red")
     for grid in tables.of(known):
         console.print()
-        console.print(_table(grid))
+        console.print(_table(grid, narrow=console.width < WIDE))
         console.print(grid.note, style="dim", markup=False)
     console.print()
     say(wording.advice(known))
 
 
-def _table(grid: "Grid") -> "Table":
+def _table(grid: "Grid", *, narrow: bool) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if narrow else 1)
+    )
     for index, heading in enumerate(grid.headings):
         table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
     for row in grid.rows:

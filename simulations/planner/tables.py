@@ -56,16 +56,22 @@ def of(known: Outlook) -> list[Grid]:
 
 
 def hospitals(known: Outlook) -> Grid:
-    """One row a hospital: what its ledger will say at the end, with either noise."""
+    """What each hospital's ledger will say at the end, with either noise; hospitals of one size share a row."""
     unit = unit_of(known.plan)
-    headings = ["hospital", f"{unit}s", "counted as", "q"]
+    headings = ["site", f"{unit}s", "counted as", "q"]
     for entry in known.modes:
         headings += [f"{NOISES[entry.mode]}: σ", "ε", "ε by PLD", *(["ε of own share"] if entry.mode == "distributed" else [])]
     rows = []
-    for index, site in enumerate(known.forecast.asked.sites):
-        cells = [str(site.number), numbers.count(site.units), numbers.count(site.counted_as), _rate(known.plan, site)]
+    for alike in _of_one_size(known.forecast.asked.sites):
+        site = alike[0]
+        cells = [
+            numbers.runs(other.number for other in alike),
+            numbers.count(site.units),
+            numbers.count(site.counted_as),
+            _rate(known.plan, site),
+        ]
         for entry in known.modes:
-            cells += _cost_cells(entry.sites[index].outcome, entry.mode)
+            cells += _cost_cells(entry.sites[site.number - 1].outcome, entry.mode)
         rows.append(Row(cells=tuple(cells), kind="alarm" if isinstance(site.outcome, Refusal) else ""))
     note = (
         f"q: the chance with which a step draws a {unit}. σ: noise multiplier of the sum. ε: after all rounds, by the accountant that "
@@ -185,7 +191,12 @@ def _thousandths(relative_noise: float) -> str:
 
 
 def _auc(point: "Point | None") -> str:
-    return numbers.NOTHING if point is None else f"{numbers.ratio(point.auc)} ({numbers.ratio(point.low)} to {numbers.ratio(point.high)})"
+    return numbers.NOTHING if point is None else f"{numbers.ratio(point.auc)} ({numbers.ratio(point.low)}–{numbers.ratio(point.high)})"
+
+
+def _of_one_size(sites: Sequence[SiteForecast]) -> list[list[SiteForecast]]:
+    """In the order of the first of each size."""
+    return [[site for site in sites if site.units == units] for units in dict.fromkeys(site.units for site in sites)]
 
 
 def _cost_cells(outcome: Cost | Refusal, mode: Mode) -> Iterator[str]:

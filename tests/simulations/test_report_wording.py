@@ -2,13 +2,16 @@
 """Sentences and spellings: what a number lets the report say, and how it is written."""
 
 import doctest
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations.report import numbers, scores, wording
+from common.plan import CnnSpec, ResNetSpec, ScatteringSpec
+from simulations import scenario
+from simulations.report import numbers, scores, setting, wording
 from simulations.report.rounds import patient_cost
 from simulations.report.scores import Estimate, ModelScores, Results
 
@@ -108,6 +111,16 @@ def test_the_cost_for_two_images_is_the_textbooks() -> None:
 )
 def test_a_number_is_spelled_in_one_way(spelled: str, expected: str) -> None:
     assert spelled == expected
+
+
+def test_every_family_has_its_sentence() -> None:
+    plan = scenario.load(scenario.find("default")).plan
+    said = [
+        setting.model(replace(plan, model=spec))
+        for spec in (CnnSpec(family="cnn"), ResNetSpec(family="resnet"), ScatteringSpec(family="scattering", scales=3, angles=4))
+    ]
+    assert [sentence.split()[0] for sentence in said] == ["Convolutional", "Residual", "Linear"]
+    assert "3 scales and 4 angles" in said[2]
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:

@@ -59,6 +59,7 @@ def test_a_refused_hospital_is_marked_in_the_table_and_told_what_works(known: Ou
     assert first.kind == "alarm"
     assert "refused" in first.cells
     assert not any(row.kind for row in others)
+    assert [row.cells[0] for row in others] == ["2–3", "4", "5"]
     [alarm] = wording.alarms(known.forecast)
     assert alarm.startswith("Hospital 1 cannot take part: 96 training patients here")
     assert 'set noise = "local"' in alarm
