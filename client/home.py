@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from client.ledger.store import Place
 from common.errors import DataNotFound
-from common.plan.parse import Sections, read_table, validate
+from common.plan.parse import Sections, read_table, text_of, validate
 from common.plan.spec import STRICT, Name
 from common.roster import NAME_PATTERN
 
@@ -97,8 +97,8 @@ def read_site_file(home: Path) -> SiteFile:
     path = home / SITE_FILE
     if not path.is_file():
         raise DataNotFound(f"site folder '{home}' has no {SITE_FILE}.", fix="Point FEDWARD_SITE at a site's home folder.")
-    text = path.read_text(encoding="utf-8")
-    return validate(_SITE_FILE, read_table(text, name=str(path)), text=text, name=str(path), sections=_SECTIONS)
+    text = text_of(path)
+    return validate(_SITE_FILE, read_table(text, name=str(path)), text=text, name=str(path), sections=_SECTIONS, quoted=False)
 
 
 def ledger_place(home: Path, file: SiteFile) -> Place:

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter
 
 from common.errors import DataNotFound, PolicyRefused
 from common.plan import Plan
-from common.plan.parse import Sections, read_table, validate
+from common.plan.parse import Sections, read_table, text_of, validate
 from common.plan.spec import STRICT
 from common.privacy.entries import Caps, Use
 from common.secagg.terms import FLOOR
@@ -82,12 +82,12 @@ def load(folder: Path) -> Policy:
     path = folder / POLICY_FILE
     if not path.is_file():
         raise DataNotFound(f"site folder '{folder}' has no {POLICY_FILE}.", fix="Write one: fedward site policy new, and read it.")
-    return parse(path.read_text(encoding="utf-8"), name=str(path))
+    return parse(text_of(path), name=str(path))
 
 
 def parse(text: str, *, name: str = POLICY_FILE) -> Policy:
     """Raises: PlanSyntax, PlanUnknownKey, PlanValue with the line."""
-    return validate(_POLICY, read_table(text, name=name), text=text, name=name, sections=_SECTIONS)
+    return validate(_POLICY, read_table(text, name=name), text=text, name=name, sections=_SECTIONS, quoted=False)
 
 
 def admitting(plan: Plan) -> Policy:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from common.durable import write_atomically
+from common.durable import OWNER_ONLY, write_atomically
 from common.errors import Equivocation, PlanMismatch, Replay
 from common.secagg.memory import place
 from common.secagg.terms import Kind
@@ -76,7 +76,7 @@ class StepStore:
         content = _spelt(header, answered.update)
         before = self._newest()
         path = self._folder / f"answer-{step.session.hex()[:8]}-{step.round}-{step.kind}-{step.attempt}.bin"
-        write_atomically(path, content, fsync=self._fsync)
+        write_atomically(path, content, fsync=self._fsync, mode=OWNER_ONLY)
         if before is not None and before != path:
             before.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from common.errors import DataNotFound, PlanConflict
 from common.plan import Plan
-from common.plan.parse import PLAN, Sections, dump, line_of, read_table, validate
+from common.plan.parse import PLAN, Sections, dump, line_of, read_table, text_of, validate
 from common.plan.spec import STRICT, Positive
 from simulations.phantoms import PhantomSpec
 
@@ -84,7 +84,7 @@ def load(path: Path) -> Scenario:
     """Read a scenario file. Raises: DataNotFound, PlanError."""
     if not path.is_file():
         raise DataNotFound(f"plan file '{path}' does not exist.", fix="Give the path of a .toml file.")
-    return parse(path.read_text(encoding="utf-8"), name=str(path))
+    return parse(text_of(path), name=str(path))
 
 
 def parse(text: str, *, name: str = "plan.toml") -> Scenario:

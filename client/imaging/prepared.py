@@ -13,8 +13,8 @@ import numpy as np
 
 from client.imaging import manifest
 from client.imaging.dataset import Dataset, Images
-from common.durable import write_atomically
-from common.errors import DataNotFound, DataUnreadable
+from common.durable import OWNER_ONLY, write_atomically
+from common.errors import DataNotFound, DataUnreadable, DiskFull
 
 PIXELS_FILE = "images.npy"
 COLUMNS_FILE = "columns.json"
@@ -23,8 +23,11 @@ COLUMNS_FILE = "columns.json"
 def save_prepared(data: Dataset, folder: Path) -> None:
     """Write a data set; columns last, so that a folder which has them is whole. Raises: DiskFull."""
     folder.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(folder / PIXELS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        np.save(file, data.images[:], allow_pickle=False)
+    try:
+        with os.fdopen(os.open(folder / PIXELS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as file:
+            np.save(file, data.images[:], allow_pickle=False)
+    except OSError as error:
+        raise DiskFull(f"'{folder}' could not be written: {error.strerror}.", fix="Free some room, or name a folder elsewhere.") from error
     columns = {
         "labels": data.labels.tolist(),
         "patients": data.patients.tolist(),
@@ -35,7 +38,7 @@ def save_prepared(data: Dataset, folder: Path) -> None:
         "site_index": None if data.site_index is None else data.site_index.tolist(),
     }
     manifest.write(manifest.manifest_of(data), folder, fsync=False)
-    write_atomically(folder / COLUMNS_FILE, json.dumps(columns).encode(), fsync=False)
+    write_atomically(folder / COLUMNS_FILE, json.dumps(columns).encode(), fsync=False, mode=OWNER_ONLY)
 
 
 def load_prepared(folder: Path) -> Dataset:

@@ -59,7 +59,15 @@ def load(path: Path) -> Plan:
     """Read a plan file. Raises: DataNotFound, or what `parse` raises."""
     if not path.is_file():
         raise DataNotFound(f"plan file '{path}' does not exist.", fix="Give the path of a .toml file, or make one: fedward plan new.")
-    return parse(path.read_text(encoding="utf-8"), name=str(path))
+    return parse(text_of(path), name=str(path))
+
+
+def text_of(path: Path) -> str:
+    """A TOML file's text. Raises: PlanSyntax, if it is none, such as an image."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PlanSyntax(f"{path}: not UTF-8 text.", fix="Give a .toml file.") from error
 
 
 def parse(text: str, *, name: str = "plan.toml") -> Plan:
@@ -79,16 +87,18 @@ def read_table(text: str, *, name: str) -> dict[str, Any]:
         raise PlanSyntax(f"{name}: not valid TOML: {error}.", fix="Check quotes, brackets and equals signs on that line.") from error
 
 
-def validate(adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name: str, sections: Sections = PLAN_SECTIONS) -> T:
+def validate(
+    adapter: TypeAdapter[T], table: dict[str, Any], *, text: str, name: str, sections: Sections = PLAN_SECTIONS, quoted: bool = True
+) -> T:
     """Check a table against a type, strictly; a `Plan` is also checked for contradictions.
 
-    Misspelt keys are compared with those of `sections`.
+    Misspelt keys are compared with those of `sections`. With `quoted` wrong values are shown: a plan's may be, a hospital's own file's not.
     """
     try:
         # JSON mode: a TOML array becomes a tuple, and still nothing else is converted.
         value = adapter.validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        _refuse([_from_pydantic(detail, text, sections) for detail in error.errors()], name)
+        _refuse([_from_pydantic(detail, text, sections, quoted=quoted) for detail in error.errors()], name)
     if isinstance(value, Plan):
         _refuse([_conflict(rule.where, rule.wrong, rule.fix, text) for rule in broken_rules(value)], name)
     return value
@@ -144,7 +154,7 @@ def _conflict(where: tuple[str, str], wrong: str, fix: str, text: str) -> _Probl
     return _Problem(PlanConflict, line_of(text, where), f"[{where[0]}] {where[1]}: {wrong}", fix)
 
 
-def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections) -> _Problem:
+def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections, *, quoted: bool) -> _Problem:
     # A union member's tag ("cnn") stands in the location but not in the file.
     where = [part for part in detail["loc"] if part not in ("cnn", "resnet", "scattering")]
     if detail["type"].startswith("union_tag"):
@@ -157,7 +167,7 @@ def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections) -> _Prob
             return _Problem(PlanUnknownKey, line, f"{dotted} is not a key that fedward knows", _suggest(keys, sections))
         case "missing" | "missing_argument" | "missing_keyword_only_argument" | "union_tag_not_found":
             return _Problem(PlanValue, line, f"{dotted} is missing", "Add it; `fedward plan new` prints a complete plan.")
-    found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
+    found = "" if isinstance(detail["input"], dict) or not quoted else f", found {detail['input']!r}"
     return _Problem(PlanValue, line, f"{dotted}: {_lower(detail['msg'])}{found}", "Correct the value on this line.")
 
 

@@ -18,6 +18,7 @@ from common.errors import (
     FedwardError,
     LabelsMismatch,
     PlanConflict,
+    PlanSyntax,
     PlanUnknownKey,
     PlanValue,
     RunFolderTaken,
@@ -220,13 +221,18 @@ def test_the_command_says_it_in_words_and_in_json(tmp_path: Path) -> None:
 
 
 def test_an_exception_that_nobody_foresaw_is_told_without_its_text(tmp_path: Path) -> None:
-    """Given an image for a plan, Python's own decoder raises."""
-    (tmp_path / "Doe^Jane.toml").write_bytes(bytes(range(256)))
-    said = fedward("plan", "check", "Doe^Jane.toml", cwd=tmp_path)
+    """Python names the path in its own words, and a path may be a patient's name."""
+    said = fedward("plan", "new", "Doe^Jane/mine.toml", cwd=tmp_path)
     assert said.returncode == 1
-    assert "E_UNFORESEEN: UnicodeDecodeError at " in said.stderr
-    assert "simulations/scenario.py" in said.stderr
-    assert not any(word in said.stderr for word in ("Traceback", "Doe", "byte"))
+    assert "E_UNFORESEEN: FileNotFoundError at " in said.stderr
+    assert "simulations/plan_cli.py" in said.stderr
+    assert not any(word in said.stderr for word in ("Traceback", "Doe", "directory"))
+
+
+def test_an_image_for_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "image.toml").write_bytes(bytes(range(256)))
+    with pytest.raises(PlanSyntax, match="not UTF-8 text"):
+        scenario.load(tmp_path / "image.toml")
 
 
 def test_flower_reports_to_nobody() -> None:
