@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that fedward can do to a thousand planted patients, and every way in which it can fail: what they say is then searched.
+"""What fedward does with a thousand planted patients, and how it fails, in every way that we know: what is said is then searched.
 
 `python -m tests.attacks.phi_journey FOLDER` runs the commands that a person would type, one after another, in one process of its own, so
 that its standard output and error are all that was said. It leaves
@@ -72,7 +72,12 @@ delta = 1e-4
 clip_norm = 1
 noise = "distributed"
 noise_quorum = 3
-minimum_patients = {minimum}"""
+minimum_patients = {minimum}
+[statistics]
+epsilon = 0.5
+[evaluation]
+every = 2
+epsilon = 0.5"""
 OPEN = 'unit = "none"'
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thousand planted patients, every command, every way to fail: nobody is found outside the hospitals' own folders.
+"""A thousand planted patients, the commands that read their images, their ways to fail: nobody is found outside the hospitals' own folders.
 
 One journey (`phi_journey`) is travelled once, in a process of its own, and all that it left is searched. `FEDWARD_PHI_PATIENTS` makes it
 smaller.
@@ -115,7 +115,7 @@ def test_what_a_person_typed_is_quoted_to_that_person_and_nothing_beside_it(jour
 
 AROUND = 50_000  # bytes of an artefact on each side of what is planted
 ARTEFACTS = (
-    r"desk/whole/(report\.html|run\.json|model\.json|model\.safetensors|journal\.sqlite|metrics\.jsonl|predictions\.json|comparison\.json)",
+    r"desk/whole/(report\.html|run\.json|model\.json|model\.safetensors|journal\.sqlite|metrics\.jsonl|counted\.jsonl|predictions\.json|comparison\.json)",
     r"desk/whole/(checkpoints|vectors|ledgers|holdout)/.+",
     r"desk/whole/sites/south/(data/columns\.json|data/manifest\.json|ledger\.jsonl|fsa1/record-\d+)",
     r"desk/album/sites/site_00/answers/answer-.+",
