@@ -50,12 +50,16 @@ class AttemptStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def record(self) -> Record:
-        """Where this site stands; at the beginning, if it never stood anywhere. Raises: CheckpointCorrupt."""
-        content, update = self._record.read(), self._update.read()
+    def record(self, *, update_is_used: bool = True) -> Record:
+        """Where this site stands; at the beginning, if it never stood anywhere.
+
+        A step that neither masks nor announces the update need not read it: told so, this maps the file and checks nothing about it.
+        Raises: CheckpointCorrupt.
+        """
+        content, update = self._record.read(), self._update.mapped()
         if content is None:
             return Record()
-        return durable.load_record(content, update=None if update is None else durable.load_update(update))
+        return durable.load_record(content, update=None if update is None else durable.load_update(update), check_update=update_is_used)
 
     def keep(self, before: Record, after: Record) -> None:
         """Write down what a step changed; only then may its reply be sent. Raises: DiskFull."""
@@ -78,7 +82,7 @@ class AttemptStore:
 
     def reference(self) -> Reference | None:
         """The last model that was accepted, and in which round. Raises: CheckpointCorrupt."""
-        content = self._model.read()
+        content = self._model.mapped()
         if content is None:
             return None
         if len(content) < _ROUND_BYTES or (len(content) - _ROUND_BYTES) % 4:
@@ -88,4 +92,5 @@ class AttemptStore:
 
     def keep_reference(self, reference: Reference) -> None:
         """After the record that accepted it: a kill in between only makes the next comparison less strict. Raises: DiskFull."""
-        self._model.write(reference.round.to_bytes(_ROUND_BYTES, "big") + reference.values.astype("<f4", copy=False).tobytes())
+        values = np.ascontiguousarray(reference.values, dtype="<f4")
+        self._model.write((reference.round.to_bytes(_ROUND_BYTES, "big"), values.data.cast("B")))

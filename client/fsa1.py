@@ -35,6 +35,7 @@ from common.update import QuantisedDelta, Vector, Weights
 from common.wire import SecureReply, SecureRequest
 
 _STEP: Final = slice(20, 28)
+_USING_THE_UPDATE: Final = tuple(step.to_bytes(8, "big") for step in (Step.KEYS, Step.MASK))
 """Where a message says which step it is (common.secagg.messages.Down)."""
 Work = Callable[[Invited, Vector | None], QuantisedDelta]
 Clock = Callable[[], int]
@@ -61,7 +62,7 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
     Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name; LedgerRollback; and what training raises.
     """
     with desk.store.locked():
-        record = desk.store.record()
+        record = desk.store.record(update_is_used=request.control[_STEP] in _USING_THE_UPDATE)
         outcome = _handle(desk, record, request)
         if isinstance(record.stage, Keyed) and isinstance(outcome.record.stage, Shared):
             desk.echoes.meet(request.control)

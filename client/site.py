@@ -21,6 +21,7 @@ A `Site` is opened on its home folder:
     data/           the prepared data set and its manifest; cache/, what was decoded for it
 """
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -68,8 +69,7 @@ class Site:
         self.home = home
         self._plan = plan
         self._simulated = simulated
-        unsafe = simulated.unsafe_noise_seed if simulated else None
-        self._noise = _system_noise if unsafe is None else _seeded_noise(unsafe)
+        self._unsafe_noise_seed = simulated.unsafe_noise_seed if simulated else None
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
         self._account = Account(home, file)
@@ -107,6 +107,7 @@ class Site:
             roster=mine.roster,
             entropy=secrets.token_bytes,
             beside=terms_beside(terms, self._plan),
+            workers=1 if self._simulated else os.cpu_count() or 1,  # simulated sites have one core each
         )
 
         def work(invited: Invited, model: Vector | None) -> QuantisedDelta:
@@ -222,10 +223,15 @@ class Site:
         return paid.manifest, LocalWork(steps=own.steps, noise_multiplier=own.noise_multiplier, order_seed=order, noise=noise)
 
     def _randomness(self, request: TrainRequest, *purpose: bytes) -> NoiseSource:
-        """The system's, or in a simulation that was asked for it a stream of this site, step, model and purpose alone."""
+        """The system's. In a simulation that is to be compared bit by bit, a stream of this site, step, model and purpose alone.
+
+        Who knows that seed can subtract the noise.
+        """
+        if self._unsafe_noise_seed is None:
+            return SystemNoise()
         step = request.step
-        context = canonical.encode([self.name, step.session, step.round, step.attempt])
-        return self._noise(canonical.digest(context, request.weights.digest, *purpose))
+        context = canonical.digest(canonical.encode([self.name, step.session, step.round, step.attempt]), request.weights.digest, *purpose)
+        return UnsafeSeededNoise(canonical.digest(b"unsafe noise", canonical.encode(self._unsafe_noise_seed), context))
 
     def _plain_steps(self, num_units: int) -> int:
         training = self._plan.training
@@ -240,16 +246,3 @@ class Site:
                 f"the coordinator runs plan {digest[:12]}, site '{self.name}' approved {digest_of(self._plan)[:12]}.",
                 fix="Compare `fedward plan show` on both sides; a plan is agreed to whole.",
             )
-
-
-def _system_noise(_: bytes) -> NoiseSource:
-    return SystemNoise()
-
-
-def _seeded_noise(seed: int) -> Callable[[bytes], NoiseSource]:
-    """For comparing runs bit by bit, in simulations only: who knows the seed can subtract the noise."""
-
-    def source(context: bytes) -> NoiseSource:
-        return UnsafeSeededNoise(canonical.digest(b"unsafe noise", canonical.encode(seed), context))
-
-    return source

@@ -6,6 +6,7 @@ way, and neither may import the other. A file is written beside its place and re
 new one, never a part.
 """
 
+import mmap
 import os
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,17 @@ OWNER_ONLY: Final = 0o600
 _AS_USUAL: Final = 0o666
 
 
-def write_atomically(path: Path, content: bytes | memoryview, *, fsync: bool, mode: int = _AS_USUAL) -> None:
+Content = bytes | memoryview | tuple[bytes | memoryview, ...]
+"""What a file will hold, whole or in parts: a large vector is not copied to stand behind its header."""
+
+
+def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _AS_USUAL) -> None:
     """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.unlink(missing_ok=True)
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
+            file.writelines(content if isinstance(content, tuple) else (content,))
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -59,7 +64,16 @@ class Newest:
         paths = self._paths()
         return paths[-1].read_bytes() if paths else None
 
-    def write(self, content: bytes) -> None:
+    def mapped(self) -> memoryview | None:
+        """The same, read from the disk when it is looked at and not before."""
+        paths = self._paths()
+        if not paths:
+            return None
+        with paths[-1].open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0  # which cannot be mapped
+            return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def write(self, content: Content) -> None:
         """Raises: DiskFull."""
         before = self._paths()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 0

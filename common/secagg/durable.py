@@ -43,21 +43,25 @@ def living_update(record: Record) -> QuantisedUpdate | None:
     return getattr(record.stage, "update", None)
 
 
-def save_update(update: QuantisedUpdate) -> bytes:
-    return update.weight.to_bytes(8, "big") + update.body.itemsize.to_bytes(8, "big") + bytes(update.to_bytes())
+def save_update(update: QuantisedUpdate) -> tuple[bytes, memoryview]:
+    """In two parts, which stand one behind the other."""
+    return update.weight.to_bytes(8, "big") + update.body.itemsize.to_bytes(8, "big"), update.to_bytes()
 
 
-def load_update(data: bytes) -> QuantisedUpdate:
-    """Raises: CheckpointCorrupt for bytes that are no whole number of words."""
-    word = _WORDS.get(data[8:16])
+def load_update(data: bytes | memoryview) -> QuantisedUpdate:
+    """A view of `data`, which may be a mapped file. Raises: CheckpointCorrupt for bytes that are no whole number of words."""
+    word = _WORDS.get(bytes(data[8:16]))
     if word is None or (len(data) - 16) % word.itemsize:
         raise _corrupt("update", "has no whole number of ring words")
-    body = np.frombuffer(data, dtype=word.newbyteorder("<"), offset=16).astype(word)
+    body = np.frombuffer(data, dtype=word.newbyteorder("<"), offset=16).astype(word, copy=False)
     return QuantisedUpdate(body=body, weight=int.from_bytes(data[:8], "big"))
 
 
-def load_record(data: bytes, *, update: QuantisedUpdate | None = None) -> Record:
-    """Raises: CheckpointCorrupt for a torn or altered record, or an update that is not the one it committed to."""
+def load_record(data: bytes, *, update: QuantisedUpdate | None = None, check_update: bool = True) -> Record:
+    """Raises: CheckpointCorrupt for a torn or altered record, or an update that is missing or is not the one it committed to.
+
+    Comparing with the commitment reads the whole update: without `check_update`, whoever uses the update must have it compared first.
+    """
     body = data[len(_TITLE) + 32 :]
     if not data.startswith(_TITLE) or data[len(_TITLE) : len(_TITLE) + 32] != canonical.digest(_TITLE, body):
         raise _corrupt("record", "fails its digest")
@@ -70,17 +74,17 @@ def load_record(data: bytes, *, update: QuantisedUpdate | None = None) -> Record
         )
     except (MessageFormat, IndexError, ValueError) as error:
         raise _corrupt("record", "does not parse") from error
-    _check_update(record)
+    _check_update(record, compare=check_update)
     return record
 
 
-def _check_update(record: Record) -> None:
+def _check_update(record: Record, *, compare: bool) -> None:
     stage = record.stage
     if isinstance(stage, Listening | Invited | Released):
         return
     salt = stage.salt if isinstance(stage, GivenUp) else stage.secrets.salt
     committed = codec.read(Keys, stage.announcement.body).commitment
-    if stage.update is None or stage.update.commitment(salt) != committed:
+    if stage.update is None or (compare and stage.update.commitment(salt) != committed):
         raise _corrupt("update", "is not the one that this site committed to")
 
 

@@ -20,6 +20,7 @@ and share channels are keyed by them, so parties who were told different things 
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Final
 
 from common import canonical
@@ -58,7 +59,12 @@ class RoundTag:
 
     @property
     def rt(self) -> bytes:
-        return canonical.digest(MAGIC, codec.write(self))
+        return _name_of(self)
+
+
+@lru_cache(maxsize=64)
+def _name_of(tag: RoundTag) -> bytes:
+    return canonical.digest(MAGIC, codec.write(tag))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ it before (the initial model of the plan counts as seen), or if it is no further
 allow. What this does not stop: crafted weights inside that distance. Patient-level noise does not rely on it.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from common import canonical
 from common.errors import ModelChain, ModelHash, ModelJump, ModelLayout, ModelNonFinite
-from common.secagg.quantise import SLACK
+from common.secagg import quantise
 from common.secagg.terms import Terms
 
 
@@ -78,8 +77,8 @@ def check_jump(offer: Offer, terms: Terms, *, round_number: int, announced: byte
     if announced == terms.initial_model or announced in seen or offer.reference is None:
         return
     rounds = max(0, round_number - offer.reference.round)
-    distance = math.sqrt(float(np.square(offer.values.astype(np.float64) - offer.reference.values).sum()))
-    limit = rounds * terms.step_norm * SLACK
+    distance = quantise.distance(offer.values, offer.reference.values)
+    limit = rounds * terms.step_norm * quantise.SLACK
     if not distance <= limit:
         raise ModelJump(
             f"the model moved {distance:.4g} in {rounds} rounds, expected at most {limit:.4g}.",

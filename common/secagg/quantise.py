@@ -170,6 +170,15 @@ def norm(values: NDArray[Any]) -> float:
     return math.sqrt(total)
 
 
+def distance(values: NDArray[Any], others: NDArray[Any]) -> float:
+    """The L2 norm of a difference, in the same way."""
+    total = 0.0
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.float64) - others[start : start + _BLOCK]
+        total += float(block @ block)
+    return math.sqrt(total)
+
+
 def _not_finite() -> UpdateNonFinite:
     return UpdateNonFinite("the update holds NaN or infinite values.", fix="Lower the learning rate; the round goes on without this site.")
 

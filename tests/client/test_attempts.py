@@ -68,6 +68,38 @@ def test_a_torn_file_is_refused_by_name(tmp_path: Path, joined: Record, name: st
         kept.reference() if name == "model" else kept.record()
 
 
+def test_an_exchanged_update_is_refused_by_the_step_that_uses_it_and_not_read_by_the_others(tmp_path: Path, joined: Record) -> None:
+    kept = store(tmp_path)
+    kept.keep(Record(), joined)
+    [path] = (tmp_path / "fsa1").glob("update-*")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    assert kept.record(update_is_used=False) == joined
+    with pytest.raises(CheckpointCorrupt, match="not the one that this site committed to"):
+        kept.record()
+
+
+def test_an_update_that_is_gone_is_missed_by_every_step(tmp_path: Path, joined: Record) -> None:
+    kept = store(tmp_path)
+    kept.keep(Record(), joined)
+    for content in (b"", None):
+        [path] = (tmp_path / "fsa1").glob("update-*")
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(CheckpointCorrupt):
+            kept.record(update_is_used=False)
+
+
+def test_a_step_that_does_not_use_the_update_leaves_its_file_alone(tmp_path: Path, joined: Record) -> None:
+    """Read and written anew at each step, a large model's update would cost more than the protocol."""
+    kept = store(tmp_path)
+    kept.keep(Record(), joined)
+    [path] = (tmp_path / "fsa1").glob("update-*")
+    before = path.stat()
+    record = kept.record(update_is_used=False)
+    kept.keep(record, replace(record, answers=(*record.answers, *record.answers)))
+    [after] = (tmp_path / "fsa1").glob("update-*")
+    assert (after, after.stat().st_mtime_ns) == (path, before.st_mtime_ns)
+
+
 def test_the_last_model_comes_back_with_its_round(tmp_path: Path) -> None:
     kept = store(tmp_path)
     for number in (4, 5):

@@ -97,6 +97,12 @@ def test_a_norm_is_that_of_exact_arithmetic(values: NDArray[np.float32]) -> None
     assert math.isclose(quantise.norm(values), math.sqrt(sum(Fraction(float(x)) ** 2 for x in values)), rel_tol=1e-12)
 
 
+def test_a_distance_is_the_norm_of_the_difference_across_blocks() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.standard_normal(200_001).astype(np.float32) for _ in range(2))
+    assert math.isclose(quantise.distance(a, b), float(np.linalg.norm(a.astype(np.float64) - b)), rel_tol=1e-12)
+
+
 @pytest.mark.parametrize("weight", [0, 5, -1])
 def test_a_weight_outside_its_bounds_is_refused(weight: int) -> None:
     with pytest.raises(UpdateNorm):

@@ -28,7 +28,7 @@ class Forgetful(Federation):
 
 def revive(record: Record, f: Federation) -> Record:
     update = living_update(record)
-    stored = load_update(save_update(update)) if update else None
+    stored = load_update(b"".join(save_update(update))) if update else None
     return load_record(save_record(record), update=stored)
 
 
