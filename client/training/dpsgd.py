@@ -35,7 +35,8 @@ from common.models import parts_of, seed_dropout
 from common.plan import Plan
 from common.privacy import charged_as, lattice_of, noise_of, sampling_rate
 
-CHUNK_IMAGES = 64  # more are no faster on a CPU
+CHUNK_IMAGES = 64
+CHUNK_UNITS = 16  # more of either are no faster on a CPU
 DROPOUT_SEED_BYTES = 32
 
 
@@ -83,7 +84,7 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
     parts = parts_of(total_P, bench.model.layout)
-    for chunk in drawn.chunks(most_images=CHUNK_IMAGES, most_units=bench.units_at_once):
+    for chunk in drawn.chunks(most_images=CHUNK_IMAGES, most_units=min(CHUNK_UNITS, bench.units_at_once)):
         together = bench.by_unit is not None and len(chunk) > 1
         gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
         add_clipped(parts, gradients, lattice_of(plan))

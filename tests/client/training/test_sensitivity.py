@@ -147,8 +147,9 @@ def test_memory_decides_how_units_are_worked_through_and_the_log_says_so(make_pl
 def test_physical_batches_change_nothing_but_the_rounding_of_gradients(make_plan, make_dataset, monkeypatch):
     plan, data = make_plan(private=True, privacy=PATIENTS), make_dataset(images_of=[1, 2, 3, 4, 6, 8] * 4)
     drawn, sums = pick(units_of(data, plan), np.arange(24), 4, SystemNoise().open()), []
-    for at_once in (1, 5, 64):
-        monkeypatch.setattr(dpsgd, "CHUNK_IMAGES", at_once)
+    for images, units in ((1, 1), (5, 4), (64, 16), (64, 3)):
+        monkeypatch.setattr(dpsgd, "CHUNK_IMAGES", images)
+        monkeypatch.setattr(dpsgd, "CHUNK_UNITS", units)
         with bench_for(plan, initial_weights(plan)) as bench:
             sums.append(dpsgd.sum_of_clipped(bench, data, plan, drawn))
     for other in sums[1:]:
