@@ -113,18 +113,19 @@ class Counts:
 
 def as_facts(plan: Plan, done: CountedRound) -> dict[str, Any]:
     """A question and its answer for people and files: figures with intervals, and that they are noised and were charged."""
-    facts = {
+    facts: dict[str, Any] = {
         "kind": done.kind.name,
         "round": done.round,
         "after_round": done.round - 1,
         "sites": list(done.sites),
         "missing": [asdict(absence) for absence in done.missing],
-        "failure": done.failure or None,
         "seconds": done.seconds,
-        "figures": None,
+        "noised": True,
+        "charged": True,
     }
-    if not done.failure:
-        counted = read(form_of(plan, done.kind), np.array(done.steps, dtype=np.int64), num_sites=len(done.sites))
-        read_off = evaluation.figures if done.kind is Kind.EVAL else statistics.figures
-        facts["figures"] = {**asdict(read_off(plan, counted)), "noised": True, "charged": True}
-    return facts
+    if done.failure:
+        return {**facts, "failure": done.failure}
+    counted = read(form_of(plan, done.kind), np.array(done.steps, dtype=np.int64), num_sites=len(done.sites))
+    if done.kind is Kind.EVAL:
+        return {**facts, "evaluation": asdict(evaluation.figures(plan, counted))}
+    return {**facts, "statistic": asdict(statistics.figures(plan, counted))}

@@ -28,6 +28,7 @@ from common.update import AggregateDelta, Weights
 from server import unmasked
 from server.aggregation import Aggregation, Observer
 from server.checkpoint import CheckpointFolder
+from server.counts import CountedRound
 from server.exchange import Line
 from server.fsa1 import SecureAggregation
 from server.journal import CommittedRound, Journal
@@ -88,6 +89,11 @@ class Federation:
         """The 16 bytes by which all messages of this run are known, from its journal."""
         with self._journal() as journal:
             return journal.session
+
+    def counted(self) -> list[CountedRound]:
+        """What the sites counted together, from the journal."""
+        with self._journal() as journal:
+            return journal.counts.closed()
 
     @contextmanager
     def _journal(self) -> Iterator[Journal]:

@@ -85,6 +85,22 @@ def in_words(plan: Plan) -> list[str]:
         )
     elif plan.is_private:
         words.append("Noise: every site adds all that its own promise needs, and relies on nobody.")
+    return [*words, *_counts_in_words(plan)]
+
+
+def _counts_in_words(plan: Plan) -> list[str]:
+    """What a plan has its sites count beside training, and for how much of its epsilon."""
+    words = []
+    if plan.evaluation is not None:
+        times = len(plan.evaluation_rounds)
+        words.append(
+            f"Evaluation: {times} of the models, the last among them, judged on patients whom no site trains on; noised counts, "
+            f"epsilon {plan.evaluation.epsilon:g} of the plan's for all of them."
+        )
+    if plan.statistics is not None:
+        asked = {"classes": plan.statistics.classes, "intensity": plan.statistics.intensity}
+        what = " and ".join(name for name, wanted in asked.items() if wanted)
+        words.append(f"Statistics: {what} of the training data, once, noised, for epsilon {plan.statistics.epsilon:g} of the plan's.")
     return words
 
 

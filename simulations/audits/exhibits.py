@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.home import PREPARED_FOLDER
+from client.imaging.dataset import Dataset
 from client.imaging.prepared import load_prepared
+from client.imaging.splits import Split
 from common.privacy import lattice_of, plan_charge
 from common.secagg.quantise import Grid
 from common.secagg.shamir import Entropy
@@ -24,7 +26,7 @@ INVERTED_PX = 48
 
 def membership_of(stage: Stage, models: Mapping[str, Weights], progress: Progress) -> dict[str, Any]:
     """membership.json: the attack on each kind of model, and the most that the promise allows any attack; None where it allows anything."""
-    people = {site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites}
+    people = {site: _trained_on(load_prepared(stage.home(site) / PREPARED_FOLDER)) for site in stage.sites}
     attacked = membership.attack(people, stage.holdout(), models, stage.scenario.plan, progress=progress)
     return {
         "rates": membership.GRID,
@@ -65,6 +67,10 @@ def allowed(stage: Stage) -> list[float] | None:
     events = {plan_charge(plan, units).outside for units in _units(stage)}
     bounds = [tradeoff.power(membership.GRID, tradeoff.promises_of([event])) for event in events]
     return [max(at_rate) for at_rate in zip(*bounds, strict=True)]
+
+
+def _trained_on(data: Dataset) -> Dataset:
+    return data.subset(data.rows_of(Split.TRAIN))
 
 
 def _units(stage: Stage) -> set[int]:

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from common.errors import DataNotFound, DataUnreadable
 from common.tasks import Scores
 from simulations.audits.membership import Attacked
+from simulations.report.counted import CountedLine
 
 T = TypeVar("T")
 LENIENT = ConfigDict(extra="ignore", allow_inf_nan=True)
@@ -208,6 +209,7 @@ class LedgerLine:
 class Reservation:
     """A release that was paid for, and the sums so far."""
 
+    kind: str
     round: int
     after: Sums
 
@@ -230,6 +232,7 @@ class RunFolder:
     predictions: Predictions | None
     membership: Membership | None
     inversion: Inversion | None
+    counted: tuple[CountedLine, ...]
     ledgers: dict[str, tuple[Reservation, ...]]
     gaps: tuple[Gap, ...]
 
@@ -240,6 +243,7 @@ def read(folder: Path) -> RunFolder:
     Raises: DataNotFound without a run.json, DataUnreadable if that one file does not say what was run.
     """
     gaps: list[Gap] = []
+    counted = folder / "counted.jsonl"
     rounds = _lines(folder / "metrics.jsonl", TypeAdapter(Round), gaps)
     comparison = _optional(folder / "comparison.json", TypeAdapter(Comparison), gaps)
     predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), gaps)
@@ -253,6 +257,7 @@ def read(folder: Path) -> RunFolder:
         predictions=_aligned(predictions, gaps),
         membership=_of_one_grid(membership, gaps),
         inversion=_of_pixels(inversion, gaps),
+        counted=_lines(counted, TypeAdapter(CountedLine), gaps) if counted.is_file() else (),
         ledgers=ledgers,
         gaps=tuple(gaps),
     )
@@ -299,7 +304,9 @@ def _lines(path: Path, adapter: TypeAdapter[T], gaps: list[Gap]) -> tuple[T, ...
 
 
 def _charges(lines: tuple[LedgerLine, ...]) -> tuple[Reservation, ...]:
-    return tuple(Reservation(round=line.fact.round, after=line.fact.after) for line in lines if line.fact.after is not None)
+    return tuple(
+        Reservation(kind=line.fact.kind, round=line.fact.round, after=line.fact.after) for line in lines if line.fact.after is not None
+    )
 
 
 def _aligned(predictions: Predictions | None, gaps: list[Gap]) -> Predictions | None:

@@ -17,7 +17,7 @@ from common.durable import write_atomically
 from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
-from simulations.report import attacks, folder, gallery, numbers, rounds, scores, setting, wording
+from simulations.report import attacks, counted, folder, gallery, numbers, rounds, scores, setting, wording
 from simulations.report.folder import Cohort, Gap, RunFolder, Sums
 from simulations.report.scores import Results
 
@@ -67,6 +67,8 @@ def render(run_folder: Path) -> str:
             missed=rounds.missed(found.rounds),
             fell=rounds.fell(found.rounds),
             retrained=rounds.retrained(found),
+            evaluations=counted.evaluations(found.counted),
+            statistic=counted.statistic(found.counted),
             limits=wording.limits(found, plan, results),
             drawn=gallery.drawings(found, plan, results),
             mean_images=_mean_images(found.run.sites),
@@ -101,7 +103,7 @@ def _environment() -> Environment:
     worded = (setting.reason, wording.odds_factor, wording.unit_name, wording.promise_title)
     environment.filters |= {function.__name__: function for function in (*spelled, *joined, *worded)}
     environment.filters["shade"] = _shade
-    environment.globals |= {"words": wording, "setting": setting, "attacks": attacks}
+    environment.globals |= {"words": wording, "setting": setting, "attacks": attacks, "counted": counted}
     return environment
 
 

@@ -89,7 +89,7 @@ def spent(folder: RunFolder) -> float | None:
 
 def retrained(folder: RunFolder) -> list[int]:
     """Rounds that some site paid for more than once, because what it had trained was lost."""
-    charged = (Counter(entry.round for entry in entries) for entries in folder.ledgers.values())
+    charged = (Counter(entry.round for entry in entries if entry.kind == "RESERVE") for entries in folder.ledgers.values())
     return sorted({number for rounds in charged for number, times in rounds.items() if times > 1})
 
 

@@ -28,6 +28,13 @@ _UNIT_SOURCES: Mapping[str, str] = {
 }
 
 
+_WHO_KNOWS = "No site sends a count, a score or a loss. They are shown here because the simulation holds the data of every site."
+_WHO_KNOWS_WHERE_SITES_COUNT = (
+    "No site sends a score or a loss, or a count that is not noised and summed with the others'. What is not said to be noised is shown "
+    "because the simulation holds the data of every site."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One sentence, and whether it has to alarm."""
@@ -118,7 +125,7 @@ def limits(folder: RunFolder, plan: Plan | None, results: Results) -> list[str]:
         _UNIT_SOURCES.get(run.unit_source, "How patients were told apart is not recorded; figures per patient may be figures per image."),
         "The hold-out was taken from the same data as the training images. How the model does elsewhere was not measured.",
         "All sites were simulated on one machine, with the code that sites and coordinators run. Networks and people had no part in it.",
-        "No site sends a count, a score or a loss. They are shown here because the simulation holds the data of every site.",
+        _WHO_KNOWS if not folder.counted else _WHO_KNOWS_WHERE_SITES_COUNT,
     ]
     if results.federated is not None and results.unit == "patient":
         found.append(

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds that count before they train: noised, charged, near what the simulator knows to be true; and their failure stops nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from client import ledger
 from client.account import Account, Release
@@ -28,7 +30,9 @@ from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.federation import JOURNAL
 from simulations.observer import COUNTED_FILE
+from simulations.run import Options, simulate
 from simulations.scenario import Scenario
+from simulations.show import Show
 from simulations.stage import Stage, merge
 from tests.journeys.made import PLAN, Quiet, made_federation, made_stage, pictures
 
@@ -231,6 +235,14 @@ def test_a_count_that_fails_costs_no_second_charge_and_is_not_asked_again(
     assert run(stage, nursery)[1][-1] == heard[-1]
 
 
+def test_counts_of_an_attempt_in_which_shares_left_are_made_anew_and_paid_for_from_the_spare(shared: Path, nursery: Nursery) -> None:
+    """Two of four open their shares, where three are needed: nobody can prove that the old sum stays closed."""
+    stage = made_stage(shared / "released", SHORT)
+    _, heard = run(stage, nursery, *(f"{site}:raise:3:unmask" for site in stage.sites[:2]))
+    assert heard[-1].failure == "E_CONFIRM_QUORUM"
+    assert {tuple(spent(stage, site))[-2:] for site in stage.sites} == {(("EVAL", 3), ("EVAL", 3))}
+
+
 def test_sites_that_may_not_count_refuse_and_the_training_goes_on(shared: Path, nursery: Nursery) -> None:
     """Their policies allow training alone: every question ends with the reason, every round as if nothing had been asked."""
     played = counting(("every = 2", "every = 1"), ("minimum_cohort = 2", "minimum_cohort = 3")).with_changes(rounds=2)
@@ -284,3 +296,21 @@ def test_a_plan_that_asks_nothing_counts_nothing_and_trains_on_everybody(shared:
     assert len(data.rows_of(Split.TRAIN)) == len(data)
     assert not (stage.folder / COUNTED_FILE).exists()
     assert (stage.folder / JOURNAL).exists()
+
+
+def test_a_run_folder_the_models_card_and_the_report_say_what_was_counted_once(shared: Path, nursery: Nursery) -> None:
+    """Also after a resume, and though one line was cut off by a kill."""
+    stage = made_stage(shared / "shown", SHORT)
+    file = stage.folder / COUNTED_FILE
+    for _ in range(2):
+        simulate(stage, Options(workers=2, compare=False), Show(Console(quiet=True)), nursery)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [(line["kind"], line["round"]) for line in lines] == [("STAT", 1), ("EVAL", 2), ("EVAL", 3)]
+        assert all(line["noised"] and line["charged"] for line in lines)
+        assert json.loads((stage.folder / "model.json").read_text())["counted"] == lines
+        file.write_text(file.read_text()[:-25])
+    assert lines[0]["statistic"]["units"]["value"] > 100
+    assert lines[2]["evaluation"]["units"] > 5
+    page = (stage.folder / "report.html").read_text()
+    assert "Noised and charged" in page
+    assert "Asked of the sites" in page

@@ -596,3 +596,82 @@ def test_a_number_that_changes_in_the_folder_changes_the_page(page_of: Callable[
         )
 
     assert page_of(change) != whole_page
+
+
+def counted_lines() -> list[dict[str, Any]]:
+    """A statistic, an evaluation, one that failed, with a patient's key where no report may find it."""
+
+    def about(value: float, width: float) -> dict[str, float]:
+        return {"value": value, "low": value - width, "high": value + width}
+
+    judged = {
+        "units": 301.4,
+        "noise_sd": 2.5,
+        "num_sites": 3,
+        "auc": about(0.812, 0.05),
+        "tied": about(0.13, 0.02),
+        "accuracy": about(0.777, 0.04),
+        "balanced_accuracy": about(0.766, 0.05),
+        "recall": [about(0.811, 0.06), None],
+        "patient": PATIENT_KEY,
+    }
+    known = {
+        "units": about(92.2, 6),
+        "noise_sd": 2.1,
+        "classes": [about(60.4, 4), about(31.8, 4)],
+        "mean": about(0.4217, 0.01),
+        "std": about(0.1888, 0.01),
+    }
+    common = {"sites": list(SITES), "missing": [], "noised": True, "charged": True}
+    return [
+        {"kind": "STAT", "round": 1, "after_round": 0, "statistic": known, **common},
+        {"kind": "EVAL", "round": 3, "after_round": 2, "failure": "E_PRIVACY_BUDGET", **common, "sites": []},
+        {"kind": "EVAL", "round": 4, "after_round": 3, "evaluation": judged, **common},
+    ]  # fmt: skip
+
+
+def counting(content: Parts) -> None:
+    content["counted.jsonl"] = counted_lines()
+
+
+def test_what_the_sites_counted_is_shown_as_noised_and_charged(page_of: Callable[..., str], whole_page: str) -> None:
+    page = page_of(counting)
+    section = next(each for each in tree(page).iter() if each.get("id") == "judged")
+    said = text_of(section)
+    assert "Noised and charged" in said
+    assert "0.8120.762 to 0.862" in said.replace(" 0.762", "0.762")
+    assert "13 % are in one bin" in said
+    assert "standard deviation of 2.500" in said
+    rows = [text_of(row) for row in section.iter() if row.tag.endswith("tr")][1:]
+    assert [row.split()[0] for row in rows] == ["2", rows[1].split()[0]]
+    assert "E_PRIVACY_BUDGET" in rows[0]
+    asked = text_of(next(each for each in tree(page).iter() if each.get("id") == "statistic"))
+    assert "92 (86 to 98) patients" in asked or "92 (86 to 98) images" in asked
+    assert "normal 60 (56 to 64) and nodule 32 (28 to 36)" in asked
+    assert "0.422 (0.412 to 0.432)" in asked
+    assert PATIENT_KEY not in page
+    assert "not noised and summed with the others" in page
+    assert 'id="judged"' not in whole_page
+    assert "No site sends a count, a score or a loss." in whole_page
+
+
+def test_an_evaluation_paid_for_beside_a_round_is_no_retraining(page_of: Callable[..., str]) -> None:
+    def judge(content: Parts) -> None:
+        counting(content)
+        for site in SITES:
+            lines = content[f"ledgers/{site}.jsonl"]
+            lines[:] = lines[:4]  # every round once
+            beside = charged(3, 2.5)
+            beside["fact"]["kind"] = "EVAL"
+            lines.append(beside)
+
+    assert "trained again" not in page_of(judge)
+
+
+def test_a_counted_line_cut_short_costs_that_line_alone(page_of: Callable[..., str]) -> None:
+    def cut(content: Parts) -> None:
+        content["counted.jsonl"] = "".join(json.dumps(line) + "\n" for line in counted_lines())[:-20]
+
+    page = page_of(cut)
+    assert "E_PRIVACY_BUDGET" in page
+    assert "counted.jsonl" in page

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans that count, for people; and the patients whom a simulation keeps for it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from client.imaging.dataset import Dataset, Images
+from client.imaging.splits import Split
+from simulations import scenario
+from simulations.partition import kept_for_validation
+from simulations.plan_cli import TEMPLATE, in_words
+from tests.common.counting.plans import counting_plan
+
+
+def test_the_templates_comments_are_a_plan_once_their_marks_are_taken_away() -> None:
+    text = TEMPLATE.read_text(encoding="utf-8")
+    assert scenario.parse(text).plan.evaluation is None
+    asked = scenario.parse(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)).plan
+    assert asked.evaluation is not None
+    assert asked.statistics is not None
+    assert [*asked.evaluation_rounds] == [11, 21, 31, 41, 51]
+
+
+def test_a_plan_says_in_words_what_it_counts_and_what_for() -> None:
+    words = "\n".join(in_words(counting_plan()))
+    assert (
+        "3 of the models, the last among them, judged on patients whom no site trains on; noised counts, epsilon 1 of the plan's" in words
+    )
+    assert "classes and intensity of the training data, once, noised, for epsilon 0.5" in words
+    assert "judged" not in "\n".join(in_words(scenario.load(scenario.find("default")).plan))
+
+
+def dataset(patients: np.ndarray, labels: np.ndarray) -> Dataset:
+    return Dataset(
+        images=Images(np.zeros((len(patients), 1, 2, 2), dtype=np.uint16), np.arange(len(patients))),
+        labels=labels,
+        patients=patients.astype(np.int32),
+        patient_keys=tuple(f"key {number}" for number in range(patients.max() + 1)),
+        splits=np.zeros(len(patients), dtype=np.int8),
+        unit_source="patient_id",
+    )
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.34, 0.5, 0.9])
+def test_that_part_of_the_patients_of_every_class_is_kept_and_nobody_is_on_both_sides(fraction: float) -> None:
+    rng = np.random.default_rng(0)
+    patients = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 5, 200)))
+    data = dataset(patients, (patients % 5 == 0).astype(np.int64))
+    sides = kept_for_validation(data, fraction, np.random.default_rng(1))
+    kept = np.unique(patients[sides == Split.VALIDATION])
+    assert not set(kept) & set(patients[sides == Split.TRAIN])
+    assert len(kept) == pytest.approx(200 * fraction, abs=1)
+    assert (kept % 5 == 0).sum() == pytest.approx(40 * fraction, abs=1)
+
+
+def test_the_same_patients_are_kept_however_they_are_numbered() -> None:
+    """Keyed ids, and with them the order of patients, are others with each cache."""
+    patients = np.random.default_rng(2).integers(0, 30, 100)
+    renumbered = np.random.default_rng(3).permutation(30)[patients]
+    labels = patients % 2
+    one, other = (kept_for_validation(dataset(each, labels), 0.3, np.random.default_rng(4)) for each in (patients, renumbered))
+    assert np.array_equal(one, other)
