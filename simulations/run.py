@@ -17,7 +17,7 @@ from typing import Any
 
 from client.home import LEDGER_FILE, AggregationName
 from common.durable import write_atomically
-from common.plan import Plan, PrivacySpec, digest_of
+from common.plan import Plan, digest_of
 from common.plan import to_toml as plan_toml
 from common.privacy import own_share_epsilon
 from common.tasks.scores import RESAMPLES
@@ -26,7 +26,7 @@ from server.counts import as_facts
 from server.export import export
 from simulations import report
 from simulations.audits import exhibits
-from simulations.comparison import POOLED, train_apart
+from simulations.comparison import POOLED, train_apart, without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
@@ -103,7 +103,7 @@ def _without_privacy(stage: Stage, options: Options, show: Show, nursery: Nurser
     """
     scenario = stage.scenario
     folder = stage.folder / NOT_PRIVATE
-    plan = replace(scenario.plan, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
+    plan = without_privacy(scenario.plan)
     aggregation: AggregationName = "plain" if aggregation_of(stage) == "plain" else "ideal"
     for site in stage.sites:
         clone_home(stage, site, folder / SITES / site, aggregation=aggregation)

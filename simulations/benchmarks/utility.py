@@ -12,9 +12,9 @@ a table, and the cells that the aims are about come first.
     out/results.jsonl     one line for each training
         utility.md        the table        utility.json  the same for machines        utility.svg  AUC against epsilon
 
-The three data sets: `xray`, real and large enough, but without patient ids, so that a unit of privacy is one image; `phantoms`, made,
+The data sets: `xray`, real and large enough, but without patient ids, so that a unit of privacy is one image; `phantoms`, made,
 thousands of patients with three to six slices each; `malaria`, a real one of 157 patients, the negative control: no method is useful
-there, and a benchmark that found one would be wrong.
+there, and a benchmark that found one would be wrong. `xray-cnn` is the first one again with a network that learns its own features.
 
 What it does not show: other networks, harder tasks, sites whose patients differ more than made hospitals do. Noise comes from seeds, so
 that a table can be made again; a deployed site never draws it so.
@@ -43,7 +43,7 @@ from common import canonical
 from common.errors import DataUnreadable, FedwardError, PlanValue, RunFolderTaken
 from simulations.apps import CLIENT_APP
 from simulations.benchmarks import utility_plot
-from simulations.benchmarks.utility_cells import MODES, SOURCES, Cell, Wanted, scenario_of, schedule
+from simulations.benchmarks.utility_cells import MODES, SOURCES, USUAL, Cell, Wanted, scenario_of, schedule
 from simulations.benchmarks.utility_figures import KINDS, markdown, rows, title_of
 from simulations.benchmarks.utility_play import House, Outcome
 from simulations.cli import default_cache
@@ -155,7 +155,7 @@ def numbers_in(option: str, text: str, kind: type[Number]) -> list[Number]:
 
 
 def main(
-    dataset: Annotated[str, typer.Option(help="Data sets, with commas.")] = ",".join(SOURCES),
+    dataset: Annotated[str, typer.Option(help=f"Data sets, with commas: {', '.join(SOURCES)}.")] = ",".join(USUAL),
     epsilons: Annotated[str, typer.Option(help="Epsilons, with commas; inf: not private.")] = "1,2,4,8,inf",
     modes: Annotated[str, typer.Option(help="Ways to train, with commas.")] = ",".join(MODES),
     sites: Annotated[str, typer.Option(help="Numbers of sites, with commas.")] = "5,10",
@@ -204,7 +204,11 @@ def _play_missing(cells: Sequence[Cell], data: Path | None, out: Path, pace: Pac
         record(out / RESULTS, outcome)
         console.print(_sentence(outcome, len(outcomes), len(cells)), highlight=False, markup=False, soft_wrap=True)
 
-    shop = Workshop(cache=default_cache(), workers=pace.workers, progress=lambda *_: None)
+    def staged(what: str, done: int, of: int) -> None:
+        if done == of > 1:
+            console.print(f"{what}: {of}", style="dim", highlight=False)
+
+    shop = Workshop(cache=default_cache(), workers=pace.workers, progress=staged)
     with tempfile.TemporaryDirectory(prefix="fedward-utility-") as stages, Nursery(CLIENT_APP) as nursery:
         house = House(Path(stages), data, shop, nursery)
         play_all([cell for cell in cells if cell not in outcomes], house.play, tell, pace)

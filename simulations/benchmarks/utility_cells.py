@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from common.plan import Plan, PrivacySpec
+from common.plan import Plan
 from common.privacy import public_count
 from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import of_seed
+from simulations.comparison import without_privacy
 from simulations.scenario import Scenario
 
 Kind = Literal["federated", "distributed", "tolerant", "local", "central", "alone"]
@@ -48,9 +49,12 @@ class Source:
 
 SOURCES: Final[Mapping[str, Source]] = {
     "xray": Source(plan_file=_BESIDE / "utility_xray.toml", judged_by="images", folder="xray-pneumonia"),
+    "xray-cnn": Source(plan_file=_BESIDE / "utility_xray_cnn.toml", judged_by="images", folder="xray-pneumonia"),
     "phantoms": Source(plan_file=_BESIDE / "utility_phantoms.toml", judged_by="patients", folder=None),
     "malaria": Source(plan_file=_BESIDE / "utility_malaria.toml", judged_by="images", folder="cell-malaria"),
 }
+USUAL: Final = ("xray", "phantoms", "malaria")
+"""Those that are run unless others are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -176,18 +180,13 @@ def scenario_of(setting: Setting, seed: int) -> Scenario:
     return Scenario(plan=plan, simulation=simulation)
 
 
-def open_plan(plan: Plan) -> Plan:
-    """The same plan with nothing clipped and no noise."""
-    return replace(plan, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
-
-
 def plan_of(plan: Plan, cell: Cell, *, fewest_units: int) -> Plan:
     """A cell's plan; `fewest_units` are those of the setting's smallest site.
 
     For central and lone training it is the federation's plan with local noise, from which `simulations.comparison` derives their own.
     """
     if cell.epsilon is None:
-        return open_plan(plan)
+        return without_privacy(plan)
     privacy = replace(plan.privacy, epsilon=cell.epsilon, noise="local", noise_quorum=None, minimum_patients=None)
     if cell.kind in ("distributed", "tolerant"):
         quorum = cell.setting.sites - (cell.kind == "tolerant")

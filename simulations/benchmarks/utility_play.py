@@ -21,8 +21,8 @@ from common.plan import Plan, to_toml
 from common.privacy import Event, epsilon, round_charge
 from common.update import Weights
 from simulations.benchmarks.pooled_gap import Watch
-from simulations.benchmarks.utility_cells import SOURCES, Cell, Setting, open_plan, plan_of, scenario_of
-from simulations.comparison import POOLED, pooled_plan, train_apart
+from simulations.benchmarks.utility_cells import SOURCES, Cell, Setting, plan_of, scenario_of
+from simulations.comparison import POOLED, pooled_plan, train_apart, without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
 from simulations.observer import score
@@ -105,7 +105,7 @@ class House:
         with self._building:  # reading uses every core already, and two at once would fill the same cache twice
             if not (folder / STAGE_FILE).is_file():
                 # Without privacy, since what the plan asks of a site depends on the cell.
-                open_scenario = replace(scenario, plan=open_plan(scenario.plan))
+                open_scenario = replace(scenario, plan=without_privacy(scenario.plan))
                 set_stage(open_scenario, self._images(setting), folder, replace(self._shop, unsafe_noise_seed=seed))
         return replace(find_stage(folder), scenario=scenario)
 

@@ -22,15 +22,26 @@ from common.plan import to_toml as plan_toml
 from common.privacy import public_count
 from simulations.benchmarks import utility, utility_cells, utility_plot
 from simulations.benchmarks.utility import Pace, finished, play_all, record
-from simulations.benchmarks.utility_cells import AIMS, MODES, SOURCES, Cell, Kind, Setting, Source, Wanted, plan_of, scenario_of, schedule
+from simulations.benchmarks.utility_cells import (
+    AIMS,
+    MODES,
+    SOURCES,
+    USUAL,
+    Cell,
+    Kind,
+    Setting,
+    Source,
+    Wanted,
+    plan_of,
+    scenario_of,
+    schedule,
+)
 from simulations.benchmarks.utility_figures import markdown, masked_twins, rows
 from simulations.benchmarks.utility_play import Outcome, Score
 from simulations.scenario import parse, to_toml
 
 XRAY = Setting(dataset="xray", sites=5)
-EVERYTHING = Wanted(
-    datasets=list(SOURCES), epsilons=[1.0, 2.0, 4.0, 8.0, None], modes=MODES, sites=[5, 10], patients=[1000, 2000], seeds=range(5)
-)
+EVERYTHING = Wanted(datasets=USUAL, epsilons=[1.0, 2.0, 4.0, 8.0, None], modes=MODES, sites=[5, 10], patients=[1000, 2000], seeds=range(5))
 
 
 def _cell(kind: Kind, epsilon: float | None, seed: int = 0, *, masked: bool = False) -> Cell:
@@ -81,6 +92,13 @@ def test_every_cell_has_a_plan_without_contradictions(cell: Cell) -> None:
     assert parse_plan(plan_toml(plan)) == plan
     assert plan.is_private == (cell.epsilon is not None)
     assert plan.shares_noise == (cell.kind in ("distributed", "tolerant"))
+
+
+def test_a_rival_without_privacy_sees_as_many_images_a_step() -> None:
+    for dataset, images in (("xray", 64), ("phantoms", 64 * 4)):
+        setting = Setting(dataset=dataset, sites=5, patients=100)
+        plan = plan_of(scenario_of(setting, 0).plan, Cell(setting=setting, kind="federated", epsilon=None, seed=0), fewest_units=500)
+        assert (plan.training.batch, plan.is_private) == (images, False)
 
 
 def _shared(kind: Kind) -> Plan:
@@ -242,7 +260,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = SOURCES["malaria"].plan_file.read_text()
     for old, new in (
         ("= 32", "= 16"),
-        ("rounds = 60", "rounds = 3"),
+        ("rounds = 150", "rounds = 3"),
         ("widths = [8, 16, 16]", "widths = [4, 4]"),
         ("batch = 12", "batch = 8"),
     ):
