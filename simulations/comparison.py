@@ -27,7 +27,7 @@ from common import canonical, wire
 from common.durable import write_atomically
 from common.errors import TrainFailed
 from common.models import initial_weights
-from common.plan import Plan, digest_of, to_toml
+from common.plan import Plan, PrivacySpec, digest_of, to_toml
 from common.update import Weights
 from server.mean import mean_of
 from server.strategies import StrategyState, strategy_of
@@ -56,6 +56,13 @@ def on_its_own(plan: Plan) -> Plan:
     plan = replace(plan, evaluation=None, statistics=None)
     privacy = replace(plan.privacy, noise="local", noise_quorum=None, minimum_patients=None)
     return replace(plan, privacy=privacy) if plan.shares_noise else plan
+
+
+def without_privacy(plan: Plan) -> Plan:
+    """The same plan with nothing clipped and no noise, and as many images a step: without privacy a batch counts images, not patients."""
+    images = plan.privacy.images_per_patient if plan.privacy.unit == "patient" else 1
+    training = replace(plan.training, batch=plan.training.batch * images)
+    return replace(plan, training=training, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
 
 
 def train_apart(
