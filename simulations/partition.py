@@ -5,6 +5,7 @@ Everything here moves whole patients: the images of one are never on two sites, 
 patient ids each image counts as its own patient, and the report says so. All functions are pure; the generator is an argument.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +45,11 @@ def spread(data: Dataset, spec: SimulationSpec, rng: np.random.Generator) -> Spr
             assert spec.alpha is not None
             sites = _named(_dirichlet(data, training, spec.sites, spec.alpha, rng))
     return Spread(sites=sites, holdout=holdout)
+
+
+def number_kept(patients: int, fraction: float) -> int:
+    """How many of so many patients `kept_for_validation` keeps."""
+    return math.floor(patients * fraction + 0.5)
 
 
 def kept_for_validation(data: Dataset, fraction: float, rng: np.random.Generator) -> NDArray[np.int8]:

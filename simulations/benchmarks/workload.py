@@ -48,10 +48,12 @@ def prepare(folder: Path, num_sites: int, rounds: int) -> Workload:
     """Write the plan and one home per site. Images are noise, brighter in one class: this measures time, not learning."""
     plan = load(_PLAN)
     names = [f"site_{number:04}" for number in range(num_sites)]
-    for number, name in enumerate(names):
-        save_prepared(_images(plan, number), folder / SITES / name / PREPARED_FOLDER)
-        _write_site_file(folder / SITES / name, "plain")
+    plain = {name: folder / SITES / name for name in names}
+    for number, home in enumerate(plain.values()):
+        save_prepared(_images(plan, number), home / PREPARED_FOLDER)
+        _write_site_file(home, "plain")
     members = found(names, entropy=secrets.token_bytes, now=int(time.time()))
+    enrol(members, homes=plain, coordinator=folder / f"{COORDINATOR}-plain")
     for aggregation in AGGREGATIONS:
         homes = {name: folder / f"{SITES}-{aggregation}" / name for name in names}
         for name, home in homes.items():

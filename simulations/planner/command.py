@@ -24,7 +24,10 @@ _STYLES = {"": None, "plan": "bold", "alarm": "red"}
 def privacy(
     name: Annotated[str, typer.Argument(metavar="PLAN", help="A plan file, or the name of one that ships with fedward.")],
     patients: Annotated[
-        str | None, typer.Option(help="Patients that each hospital trains on: 800,1200,400. Default: those that the plan's own data make.")
+        str | None,
+        typer.Option(
+            help="Patients that each hospital trains on, those kept for validation left out: 800,1200,400. Default: the made data's."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of each patient, for plans whose promise counts images.")] = 1,
     measure: Annotated[
@@ -84,8 +87,11 @@ def patients_of(asked: str | None, found: "Scenario") -> tuple[int, ...]:
         made = found.simulation.phantoms
         if made is None:
             raise typer.BadParameter("say how many patients each hospital trains on, such as 800,1200,400.", param_hint="--patients")
-        held_out = -(-made.patients_per_hospital // found.simulation.folds)
-        return (made.patients_per_hospital - held_out,) * made.hospitals
+        from simulations.partition import number_kept
+
+        given = made.patients_per_hospital - -(-made.patients_per_hospital // found.simulation.folds)
+        judged = number_kept(given, found.simulation.validation) if found.plan.evaluation else 0
+        return (given - judged,) * made.hospitals
     try:
         counts = tuple(int(part) for part in asked.split(","))
     except ValueError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.plan import ScatteringSpec
+from common.plan import EvaluationSpec, ScatteringSpec
 from common.privacy import group_privacy
 from fedward import app
 from simulations import scenario
@@ -180,7 +180,10 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, patients: str) -> None:
 
 
 def test_a_plan_that_makes_its_own_data_knows_its_patients() -> None:
-    assert patients_of(None, scenario.load(scenario.find("default"))) == (200,) * 10
+    default = scenario.load(scenario.find("default"))
+    assert patients_of(None, default) == (200,) * 10
+    judged = replace(default, plan=replace(default.plan, evaluation=EvaluationSpec(every=10, epsilon=1.0)))
+    assert patients_of(None, judged) == (160,) * 10
     assert CliRunner().invoke(app, ["plan", "privacy", "ct-lung"]).exit_code == 2
 
 
