@@ -17,7 +17,7 @@ from rich.console import Console
 from client.cli import app as site
 from common.backtrace import DEBUG_VARIABLE, keep_whole, outline
 from common.errors import FedwardError, Unforeseen
-from server.cli import app as roster
+from server.roster_cli import app as roster
 from simulations import cli
 from simulations.audit_cli import audit
 from simulations.plan_cli import plan
