@@ -10,7 +10,10 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- PlanSyntax            E_PLAN_SYNTAX          not TOML
     |   |-- PlanUnknownKey        E_PLAN_UNKNOWN_KEY     a key that means nothing here
     |   |-- PlanValue             E_PLAN_VALUE           a value of the wrong type or outside its range
-    |   `-- PlanConflict          E_PLAN_CONFLICT        values that exclude each other
+    |   |-- PlanConflict          E_PLAN_CONFLICT        values that exclude each other
+    |   |-- PlanSignature         E_PLAN_SIGNATURE       a plan that too few of the consortium's root keys signed
+    |   |-- PlanNotApproved       E_PLAN_NOT_APPROVED    no plan that this site's operator approved
+    |   `-- ApprovalBroken        E_APPROVAL             an approval that this site did not sign, or of another plan
     |-- DataError                 E_DATA                 the data cannot be used as asked
     |   |-- DataNotFound          E_DATA_NOT_FOUND       no such folder or file
     |   |-- DataUnreadable        E_DATA_UNREADABLE      a file that does not decode
@@ -42,7 +45,9 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- RosterExpired         E_ROSTER_EXPIRED       a roster, or a member, out of its validity
     |   |-- RosterNotFound        E_ROSTER_NOT_FOUND     no roster, draft or public key where one was named
     |   |-- RosterTaken           E_ROSTER_TAKEN         a folder or a name that has its owner already
-    |   `-- RosterKey             E_ROSTER_KEY           something given for a public key that is none, or another party's
+    |   |-- RosterKey             E_ROSTER_KEY           something given for a public key that is none, or another party's
+    |   |-- RosterPending         E_ROSTER_PENDING       a newer roster takes trust from somebody, and waits for this site's operator
+    |   `-- EnrolmentRefused      E_ENROLMENT            a site's request or statement that does not hold, or is too old
     |-- ProtocolError             E_PROTOCOL             a message that may not be answered
     |   |-- MessageFormat         E_MSG_FORMAT           not one of ours
     |   |-- MessageTooLarge       E_MSG_TOO_LARGE        beyond the size the plan implies
@@ -66,7 +71,9 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- SplitView             E_SPLIT_VIEW           a peer confirmed other survivors
     |   |-- AlreadyMasked         E_ALREADY_MASKED       this update has left masked; it may not leave twice
     |   |-- AlreadyReleased       E_ALREADY_RELEASED     the shares of this attempt are out
-    |   `-- AbandonQuorum         E_ABANDON_QUORUM       too few sites gave the earlier attempt up
+    |   |-- AbandonQuorum         E_ABANDON_QUORUM       too few sites gave the earlier attempt up
+    |   |-- SitePaused            E_SITE_PAUSED          the site's operator has paused it
+    |   `-- SiteLeft              E_SITE_LEFT            the site has left the federation
     |-- RoundError                E_ROUND                a round that did not complete
     |   |-- CohortTooSmall        E_COHORT_TOO_SMALL     fewer answers than the plan's minimum
     |   |-- ShareReconstruct      E_SHARE_RECONSTRUCT    shares that give no committed secret
@@ -78,6 +85,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
     |-- EngineError               E_ENGINE               a simulation worker that died
+    |-- FailpointUnknown          E_FAILPOINT            a failpoint in the environment that is none
     `-- Unforeseen                E_UNFORESEEN           an exception that nobody named: a fault in fedward
 """
 
@@ -120,6 +128,18 @@ class PlanValue(PlanError):
 
 class PlanConflict(PlanError):
     code = "E_PLAN_CONFLICT"
+
+
+class PlanSignature(PlanError):
+    code = "E_PLAN_SIGNATURE"
+
+
+class PlanNotApproved(PlanError):
+    code = "E_PLAN_NOT_APPROVED"
+
+
+class ApprovalBroken(PlanError):
+    code = "E_APPROVAL"
 
 
 class DataError(FedwardError):
@@ -250,6 +270,14 @@ class RosterKey(RosterError):
     code = "E_ROSTER_KEY"
 
 
+class RosterPending(RosterError):
+    code = "E_ROSTER_PENDING"
+
+
+class EnrolmentRefused(RosterError):
+    code = "E_ENROLMENT"
+
+
 class ProtocolError(FedwardError):
     code = "E_PROTOCOL"
 
@@ -346,6 +374,14 @@ class AbandonQuorum(ProtocolError):
     code = "E_ABANDON_QUORUM"
 
 
+class SitePaused(ProtocolError):
+    code = "E_SITE_PAUSED"
+
+
+class SiteLeft(ProtocolError):
+    code = "E_SITE_LEFT"
+
+
 class RoundError(FedwardError):
     code = "E_ROUND"
 
@@ -388,6 +424,10 @@ class DiskFull(StorageError):
 
 class EngineError(FedwardError):
     code = "E_ENGINE"
+
+
+class FailpointUnknown(FedwardError):
+    code = "E_FAILPOINT"
 
 
 class Unforeseen(FedwardError):
