@@ -84,6 +84,13 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
     |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
+    |-- TransportError            E_TRANSPORT            Flower, which carries the messages, cannot be kept up
+    |   |-- Exposed               E_EXPOSED              its port would be open to others than this machine
+    |   |-- AddressTaken          E_ADDRESS_TAKEN        its port belongs to another process
+    |   |-- CertificateMissing    E_CERTIFICATE          a certificate or its key that is not there, or not for this address
+    |   |-- NodeKey               E_NODE_KEY             a transport key that is none, or another site's
+    |   |-- CoordinatorRunning    E_COORDINATOR_RUNNING  a second coordinator on one folder
+    |   `-- RunStopped            E_STOPPED              a run that was told to stop before its last round
     |-- EngineError               E_ENGINE               a simulation worker that died
     |-- FailpointUnknown          E_FAILPOINT            a failpoint in the environment that is none
     `-- Unforeseen                E_UNFORESEEN           an exception that nobody named: a fault in fedward
@@ -420,6 +427,34 @@ class SecretFile(StorageError):
 
 class DiskFull(StorageError):
     code = "E_DISK_FULL"
+
+
+class TransportError(FedwardError):
+    code = "E_TRANSPORT"
+
+
+class Exposed(TransportError):
+    code = "E_EXPOSED"
+
+
+class AddressTaken(TransportError):
+    code = "E_ADDRESS_TAKEN"
+
+
+class CertificateMissing(TransportError):
+    code = "E_CERTIFICATE"
+
+
+class NodeKey(TransportError):
+    code = "E_NODE_KEY"
+
+
+class CoordinatorRunning(TransportError):
+    code = "E_COORDINATOR_RUNNING"
+
+
+class RunStopped(TransportError):
+    code = "E_STOPPED"
 
 
 class EngineError(FedwardError):
