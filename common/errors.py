@@ -83,6 +83,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
     |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
+    |   |-- StatusUnreadable      E_STATUS               a run's status that another version wrote, or that cannot be read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
     |-- TransportError            E_TRANSPORT            Flower, which carries the messages, cannot be kept up
     |   |-- Exposed               E_EXPOSED              its port would be open to others than this machine
@@ -423,6 +424,10 @@ class RunFolderTaken(StorageError):
 
 class SecretFile(StorageError):
     code = "E_SECRET_FILE"
+
+
+class StatusUnreadable(StorageError):
+    code = "E_STATUS"
 
 
 class DiskFull(StorageError):
