@@ -28,7 +28,8 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- LedgerTampered        E_LEDGER_TAMPERED      the record of what was spent does not add up
     |   |-- LedgerRollback        E_LEDGER_ROLLBACK      the record of what was spent is gone, or older than others have seen it
     |   |-- LedgerFormat          E_LEDGER_FORMAT        a record of what was spent that another version wrote
-    |   `-- PolicyRefused         E_POLICY               a plan, or caps, that this site's own policy does not allow
+    |   |-- PolicyRefused         E_POLICY               a plan, or caps, that this site's own policy does not allow
+    |   `-- SimulatedSite         E_SIMULATED_SITE       a site of a simulation, which may skip what protects patients, was to serve
     |-- UpdateError               E_UPDATE               a delta that must not be used
     |   |-- ModelLayout           E_MODEL_LAYOUT         another model's shapes, or a layer that leaks
     |   |-- ModelHash             E_MODEL_HASH           weights that are not the announced ones
@@ -91,6 +92,9 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- CertificateMissing    E_CERTIFICATE          a certificate or its key that is not there, or not for this address
     |   |-- NodeKey               E_NODE_KEY             a transport key that is none, or another site's
     |   |-- CoordinatorRunning    E_COORDINATOR_RUNNING  a second coordinator on one folder
+    |   |-- SiteRunning           E_SITE_RUNNING         a second process on one site's home, socket or mailbox
+    |   |-- InsecureLink          E_INSECURE             a link without TLS to another machine
+    |   |-- SiteAway              E_SITE_AWAY            the site process does not answer on its socket
     |   `-- RunStopped            E_STOPPED              a run that was told to stop before its last round
     |-- EngineError               E_ENGINE               a simulation worker that died
     |-- FailpointUnknown          E_FAILPOINT            a failpoint in the environment that is none
@@ -208,6 +212,10 @@ class LedgerFormat(PrivacyError):
 
 class PolicyRefused(PrivacyError):
     code = "E_POLICY"
+
+
+class SimulatedSite(PrivacyError):
+    code = "E_SIMULATED_SITE"
 
 
 class UpdateError(FedwardError):
@@ -456,6 +464,18 @@ class NodeKey(TransportError):
 
 class CoordinatorRunning(TransportError):
     code = "E_COORDINATOR_RUNNING"
+
+
+class SiteRunning(TransportError):
+    code = "E_SITE_RUNNING"
+
+
+class InsecureLink(TransportError):
+    code = "E_INSECURE"
+
+
+class SiteAway(TransportError):
+    code = "E_SITE_AWAY"
 
 
 class RunStopped(TransportError):
