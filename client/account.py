@@ -27,7 +27,7 @@ from client.imaging.prepared import load_prepared
 from client.ledger import Chain, Ledger, Occasion, Pen, limits_of, witness
 from client.ledger.witness import Witness
 from client.policy import POLICY_FILE, Policy
-from common import keyfile
+from common import failpoints, keyfile
 from common.credentials import KEY_FILE
 from common.errors import DataNotFound, LedgerRollback, LedgerTampered, NoPatientId, SnapshotMismatch
 from common.plan import Plan, digest_of
@@ -117,6 +117,7 @@ class Account:
             limits_of(plan, digest, allowed.budget),
             words=_words(plan),
         )
+        failpoints.reach("after_reserve")
         return Paid(charge=charge, manifest=found)
 
     def open_snapshot(self, approved: Manifest) -> Dataset:

@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from common import failpoints
 from common.durable import OWNER_ONLY, Newest
 from common.errors import CheckpointCorrupt
 from common.secagg import durable
@@ -68,6 +69,7 @@ class AttemptStore:
         was, living = durable.living_update(before), durable.living_update(after)
         if living is not None and living is not was:
             self._update.write(durable.save_update(living))
+            failpoints.reach("after_update_stored")
         self._record.write(durable.save_record(after))
         if living is None:
             self._update.remove()

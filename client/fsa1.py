@@ -14,7 +14,7 @@ update again and costs nothing, where the protocol allows that; where it does no
 new release and on the ledger before it begins. A coordinator that breaks attempts off on purpose thus spends the budget, never more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,13 +23,14 @@ import numpy as np
 from client.attempts import AttemptStore
 from client.echoes import Echoes
 from client.release import masked
+from common import failpoints
 from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased
 from common.secagg import site as protocol
 from common.secagg.messages import Step
 from common.secagg.model import Offer, Reference
 from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Outcome, Record
-from common.secagg.stages import Invited, Keyed, Shared
+from common.secagg.stages import Confirmed, GivenUp, Invited, Keyed, MaskedOut, Released, Shared
 from common.secagg.terms import Seat
 from common.update import QuantisedDelta, Vector, Weights
 from common.wire import SecureReply, SecureRequest
@@ -37,6 +38,14 @@ from common.wire import SecureReply, SecureRequest
 _STEP: Final = slice(20, 28)
 _USING_THE_UPDATE: Final = tuple(step.to_bytes(8, "big") for step in (Step.KEYS, Step.MASK))
 """Where a message says which step it is (common.secagg.messages.Down)."""
+_STORED: Final[Mapping[type, str]] = {
+    Shared: "after_share_stored",
+    MaskedOut: "after_mask_stored",
+    Confirmed: "after_confirm_stored",
+    Released: "after_unmask_stored",
+    GivenUp: "after_abandon_stored",
+}
+"""Where a test may kill a site whose new stage is on the disk (common.failpoints)."""
 Work = Callable[[Invited, Vector | None], QuantisedDelta]
 Clock = Callable[[], int]
 
@@ -67,6 +76,8 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
         if isinstance(record.stage, Keyed) and isinstance(outcome.record.stage, Shared):
             desk.echoes.meet(request.control)
         desk.store.keep(record, outcome.record)
+        if outcome.record is not record and type(outcome.record.stage) in _STORED:
+            failpoints.reach(_STORED[type(outcome.record.stage)])
         if outcome.reply is None:
             outcome = _work(desk, outcome.record, request)
     assert outcome.reply is not None
@@ -96,8 +107,10 @@ def _work(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     if model is not None:
         desk.store.keep_reference(Reference(values=model, round=stage.tag.round))
     made = desk.work(stage, model)
+    failpoints.reach("after_training")
     outcome = protocol.join(desk.seat, record, QuantisedUpdate(body=made.words, weight=made.weight), heads=desk.echoes.announce())
     desk.store.keep(record, outcome.record)
+    failpoints.reach("after_keys_stored_before_reply")
     return outcome
 
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from common import failpoints
 from common.errors import DiskFull
 
 OWNER_ONLY: Final = 0o600
@@ -31,6 +32,7 @@ def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
+        failpoints.reach("before_rename")
         beside.replace(path)
         if fsync:
             _fsync_folder(path.parent)

@@ -27,7 +27,7 @@ import numpy as np
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from common import wire
+from common import failpoints, wire
 from common.counting import Form, forms_of
 from common.errors import CheckpointCorrupt, CohortTooSmall, ProtocolError
 from common.plan import Plan, digest_of
@@ -151,7 +151,9 @@ class Coordinator:
             self.observer.counted(done)
 
     def _commit(self, number: int, state: StrategyState, collected: Collected, seconds: float) -> None:
+        failpoints.reach("coordinator_before_commit")
         checkpoint, sha256 = self.checkpoints.save(number, state)
+        failpoints.reach("coordinator_between_checkpoint_and_journal")
         done = CommittedRound(
             round=number,
             attempt=collected.attempt,
@@ -164,6 +166,7 @@ class Coordinator:
             update_norm=float(np.linalg.norm(collected.aggregate.values)),
         )
         self.journal.commit(done)
+        failpoints.reach("coordinator_after_commit")
         self.aggregation.settle(number)
         self.checkpoints.prune(self.journal.committed(last=KEPT))
         self.observer.round_committed(done, self._weights(state))

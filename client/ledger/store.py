@@ -22,6 +22,7 @@ from client.ledger import witness
 from client.ledger.chain import RESTORE_BACKUP, Chain
 from client.ledger.code import code_version
 from client.ledger.gate import Limits, decide
+from common import failpoints
 from common.durable import OWNER_ONLY, write_atomically
 from common.errors import DiskFull, LedgerRollback, LedgerTampered
 from common.privacy import entries
@@ -220,6 +221,7 @@ class Ledger:
         _append(descriptor, line + b"\n", fsync=self._pen.power_cut_safe, back_to=self._read_to)
         chain.take(line, entry)
         self._read_to += len(line) + 1
+        failpoints.reach("after_ledger_line")
         self._seal()
         return entry
 
