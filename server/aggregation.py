@@ -5,7 +5,7 @@ Three ways exist: `server.fsa1`, the only one that a deployed site answers; and 
 sum without masks and a sum of floats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,9 +22,21 @@ ATTEMPTS: Final = 2
 
 
 class Observer(Protocol):
-    """Whoever wants to see the run: progress on a terminal, a hold-out evaluation in a simulation. Never asked for an opinion."""
+    """Whoever wants to see the run: progress on a terminal, a live page, a hold-out evaluation in a simulation. Never asked for an opinion.
+
+    Inherit from `Silent` and say what you want to hear. A `phase` is a step of secure aggregation ("KEYS", "SHARE", ...; "STAT KEYS" where
+    something is counted). Several groups take a step side by side, so a phase may be opened and closed several times in a round.
+    """
 
     def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def phase_opened(self, number: int, phase: str, *, asked: Sequence[str]) -> None:
+        """These sites are being asked. A step that the journal knows already is not opened again."""
+        ...
+
+    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None:
+        """A site answered a step, in so many bytes of records; or refused or failed, and the code of why."""
+        ...
 
     def site_answered(self, number: int, site: str, *, refused: bool) -> None:
         """A site has trained, or counted; or refused to."""
@@ -34,6 +46,10 @@ class Observer(Protocol):
         """A step of secure aggregation is over and in the journal."""
         ...
 
+    def waiting(self, number: int, why: str) -> None:
+        """Round `number` does not go on for now, and why, for people. Called again while that lasts; any other event ends it."""
+        ...
+
     def counted(self, done: CountedRound) -> None:
         """A statistic or an evaluation is in the journal, or the reason why there is none. Called again for all of them on resuming."""
         ...
@@ -41,6 +57,26 @@ class Observer(Protocol):
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         """Called again for the last committed round when a run is resumed: the crash may have come before the first call."""
         ...
+
+
+class Silent:
+    """An observer that says nothing; what others are made of, so that a new event breaks nobody."""
+
+    def round_opened(self, number: int, cohort: list[str]) -> None: ...
+
+    def phase_opened(self, number: int, phase: str, *, asked: Sequence[str]) -> None: ...
+
+    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None: ...
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
+
+    def waiting(self, number: int, why: str) -> None: ...
+
+    def counted(self, done: CountedRound) -> None: ...
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from common.errors import PlanError
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
 from common.update import Weights
+from server.aggregation import Silent
 from server.checkpoint import CheckpointFolder
 from server.counts import CountedRound, as_facts
 from server.exchange import Line
@@ -76,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
     log.info("model written to %s", folder)
 
 
-class Log:
+class Log(Silent):
     """Progress as log lines: names of sites, numbers of rounds, codes."""
 
     def __init__(self, plan: Plan) -> None:
@@ -85,11 +86,15 @@ class Log:
     def round_opened(self, number: int, cohort: list[str]) -> None:
         log.info("round %d of %d: %d sites asked", number, self._rounds, len(cohort))
 
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
-        log.info("round %d: %s %s", number, site, "refused" if refused else "answered")
+    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None:
+        del bytes_up
+        log.info("round %d: %s: %s %s", number, phase, site, "answered" if code is None else f"did not answer: {code}")
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         log.info("round %d: %s, %d of %d", number, phase, answered, asked)
+
+    def waiting(self, number: int, why: str) -> None:
+        log.info("round %d waits: %s", number, why)
 
     def counted(self, done: CountedRound) -> None:
         log.info("round %d: %s: %s", done.round, done.kind.name, done.failure or f"{len(done.sites)} sites in the noised sum")

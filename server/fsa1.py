@@ -21,8 +21,9 @@ Counts of patients (common.counting) are summed by the same steps, "train" being
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from common import wire
+from common import failpoints, wire
 from common.agreement import grid_of, groups_of, terms_beside, terms_of
 from common.counting import Form
 from common.credentials import Credentials
@@ -31,7 +32,7 @@ from common.plan import Plan
 from common.secagg import coordinator as protocol
 from common.secagg.coordinator import Inviting, Rejected
 from common.secagg.messages import RoundTag, Signed, Step
-from common.secagg.terms import VERSION, Chair, Kind, Terms
+from common.secagg.terms import Chair, Kind, Terms
 from common.secagg.unmask import open_sum
 from common.update import Vector, Weights
 from server.absences import Absence
@@ -42,8 +43,18 @@ from server.counts import CountedRound
 from server.exchange import Line
 from server.journal import Journal
 from server.phases import Heard, OpenedSum, Phase
-from server.talks import Keep, Question, Speaker, Talk
+from server.talks import Keep, Question, Speaker, Talk, phase_name
 from server.vectors import Attempt, VectorFolder
+
+_HEARD: Final[Mapping[Step, str]] = {
+    Step.KEYS: "coordinator_after_train",
+    Step.SHARE: "coordinator_after_share",
+    Step.MASK: "coordinator_after_mask",
+    Step.CONFIRM: "coordinator_after_confirm",
+    Step.UNMASK: "coordinator_after_unmask",
+    Step.ABANDON: "coordinator_after_abandon",
+}
+"""Where a test may kill a coordinator that has just written a step down (common.failpoints)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,9 @@ class Room:
 
     def phase(self, step: Step) -> Phase:
         return Phase(round=self.tag.round, kind=self.kind, group=self.group, attempt=self.tag.attempt, step=step.name)
+
+    def question(self, step: Step, contents: Mapping[str, bytes]) -> Question:
+        return Question(round=self.tag.round, step=step, contents=contents, nodes=self.nodes, kind=self.inviting.kind)
 
     def note(self, rejected: Iterable[Rejected]) -> None:
         """Replies that were laid aside."""
@@ -200,6 +214,7 @@ class SecureAggregation:
                 raise MessageFormat(f"site '{site}' sent no vector.")
             masking.check_vector(site, reply.control, reply.update.words.data.cast("B"))
             self.vectors.keep_vector(room.attempt, site, reply.update.words)
+            failpoints.reach("coordinator_after_vector")
 
         confirming, survivors = masking.survive((yield from self._hear(room, Step.MASK, deliveries, needed, keep)))
         room.note(confirming.rejected)
@@ -224,7 +239,7 @@ class SecureAggregation:
         header = dict.fromkeys(room.nodes, room.inviting.header)
         heard = self.journal.phases.heard(room.phase(Step.KEYS))
         if heard is None:
-            heard = yield Question(round=room.tag.round, step=Step.KEYS, contents=header, nodes=room.nodes, needed=None, model=room.model)
+            heard = yield replace(room.question(Step.KEYS, header), model=room.model)
             self._close(room, Step.KEYS, heard)
         room.note_missing(heard.missing)
         return heard
@@ -235,7 +250,7 @@ class SecureAggregation:
         """A later step's replies: from the journal, or asked, twice if fewer than needed came."""
         heard = self.journal.phases.heard(room.phase(step))
         if heard is None:
-            question = Question(round=room.tag.round, step=step, contents=contents, nodes=room.nodes, needed=needed, keep=keep)
+            question = replace(room.question(step, contents), needed=needed, keep=keep)
             heard = yield question
             lost = [site for site, why in heard.missing.items() if why in (SILENT, FAILED)]
             if lost and len(heard.replies) < needed:
@@ -249,7 +264,8 @@ class SecureAggregation:
     def _close(self, room: Room, step: Step, heard: Heard) -> None:
         """Write down what a step brought."""
         self.journal.phases.hear(room.phase(step), heard)
-        phase = step.name if room.inviting.kind is Kind.UPDATE else f"{room.kind} {step.name}"
+        failpoints.reach(_HEARD[step])
+        phase = phase_name(room.inviting.kind, step)
         self.observer.phase_closed(room.tag.round, phase, answered=len(heard.replies), asked=len(heard.replies) + len(heard.missing))
 
     def _speaker(self, terms: Terms) -> Speaker:
@@ -271,7 +287,7 @@ class SecureAggregation:
         chair = Chair(signer=self.credentials.signer, terms=terms, roster=roster, workers=self.workers)
         attempt = self.journal.phases.times_closed(subject.round, subject.kind.name, group, Step.ABANDON.name)
         tag = RoundTag(
-            version=VERSION,
+            version=terms.version,
             ring_bits=terms.grid.ring_bits,
             plan=terms.plan,
             roster=roster.digest,
@@ -310,6 +326,7 @@ class SecureAggregation:
 
     def _store(self, room: Room, opened: GroupSum) -> GroupSum:
         sha256 = self.vectors.keep_sum(room.tag.round, room.kind, room.group, opened.words)
+        failpoints.reach("coordinator_after_sum")
         facts = OpenedSum(
             attempt=room.tag.attempt, weight=opened.total_weight, sites=opened.sites, sha256=sha256, missing=dict(room.missing)
         )

@@ -19,6 +19,7 @@ from common import wire
 from common.errors import FedwardError, ProtocolError, RoundError, UpdateError
 from common.secagg.messages import Step
 from common.secagg.quantise import Grid
+from common.secagg.terms import Kind
 from common.update import Vector
 from server.aggregation import FAILED, SILENT, Observer
 from server.exchange import Line
@@ -41,12 +42,22 @@ class Question:
     step: Step
     contents: Mapping[str, bytes]
     nodes: Mapping[str, int]
+    kind: Kind = Kind.UPDATE
     needed: int | None = None
     model: Vector | None = None
     keep: Keep | None = None
 
+    @property
+    def phase(self) -> str:
+        return phase_name(self.kind, self.step)
+
     def of(self, sites: Iterable[str]) -> "Question":
         return replace(self, contents={site: self.contents[site] for site in sites})
+
+
+def phase_name(kind: Kind, step: Step) -> str:
+    """What observers know a step by."""
+    return step.name if kind is Kind.UPDATE else f"{kind.name} {step.name}"
 
 
 Talk = Generator[Question, Heard, T]
@@ -95,6 +106,8 @@ class Speaker:
         }
         replies: dict[int, dict[str, bytes]] = {group: {} for group in questions}
         missing = {group: dict.fromkeys(question.contents, SILENT) for group, question in questions.items()}
+        for question in questions.values():
+            self.observer.phase_opened(question.round, question.phase, asked=sorted(question.contents))
         for answer in self.line.ask(
             wire.SECURE[any_question.step.name],
             _encoded(questions.values()),
@@ -111,10 +124,16 @@ class Speaker:
             else:
                 missing[group][site] = verdict
             patience[group].note(good=good)
-            if any_question.step is Step.KEYS:
-                self.observer.site_answered(any_question.round, site, refused=not good)
+            self._tell(questions[group], site, verdict, answer.content)
         now = int(time.time())
         return {group: Heard(replies=replies[group], missing=missing[group], at=now) for group in questions}
+
+    def _tell(self, question: Question, site: str, verdict: bytes | str, content: RecordDict | None) -> None:
+        code = verdict if isinstance(verdict, str) else None
+        bytes_up = sum(record.count_bytes() for record in content.values()) if content is not None else 0
+        self.observer.site_heard(question.round, question.phase, site, code=code, bytes_up=bytes_up)
+        if question.step is Step.KEYS:
+            self.observer.site_answered(question.round, site, refused=code is not None)
 
     def _judge(self, question: Question, site: str, content: RecordDict) -> bytes | str:
         """A site's control bytes, or the code of why there are none."""

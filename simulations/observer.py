@@ -20,6 +20,7 @@ from client.training import predict
 from common.plan import Plan
 from common.tasks import Scores, by_patient, evaluate
 from common.update import Weights
+from server.aggregation import Silent
 from server.counts import CountedRound, as_facts
 from server.journal import CommittedRound
 from simulations.stage import Stage
@@ -49,7 +50,7 @@ class RoundFigures:
     balanced_accuracy: float | None
 
 
-class HoldOut:
+class HoldOut(Silent):
     """An `Observer` that scores, records and tells. `tell` gets every line as it is written."""
 
     def __init__(self, stage: Stage, *, record: bool, tell: Callable[[RoundFigures], None]) -> None:
@@ -61,15 +62,6 @@ class HoldOut:
         self._last = max((int(line["round"]) for line in _lines(self._file)), default=0)
         counted = _lines(self._file.with_name(COUNTED_FILE) if self._file else None)
         self._counted = {(line["kind"], line["round"]) for line in counted}
-
-    def round_opened(self, number: int, cohort: list[str]) -> None:
-        del number, cohort
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
-        del number, site, refused
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
-        del number, phase, answered, asked
 
     def counted(self, done: CountedRound) -> None:
         if self._file is None or (done.kind.name, done.round) in self._counted:

@@ -15,7 +15,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,21 @@ class Metronome:
         if number == 1:
             self._turnstile.ready()
 
+    def phase_opened(self, number: int, phase: str, *, asked: Sequence[str]) -> None:
+        del number, phase, asked
+
+    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None:
+        del number, phase, site, code, bytes_up
+
     def site_answered(self, number: int, site: str, *, refused: bool) -> None:
         if refused:
             raise RuntimeError(f"{site} refused round {number}; its error.log says why")
 
     def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
         del number, phase, answered, asked
+
+    def waiting(self, number: int, why: str) -> None:
+        raise RuntimeError(f"round {number} waits: {why}")
 
     def counted(self, done: "CountedRound") -> None:
         del done

@@ -41,7 +41,7 @@ from scipy import stats
 from common.errors import FedwardError
 from common.plan import digest_of
 from common.update import Weights
-from server.counts import CountedRound
+from server.aggregation import Silent
 from server.journal import CommittedRound
 from simulations import scenario as scenarios
 from simulations.comparison import POOLED, train_apart
@@ -134,21 +134,11 @@ def play(scenario: Scenario, data: Path | None, folder: Path, *, pooled_rounds: 
     )
 
 
-class Watch:
+class Watch(Silent):
     """An `Observer` that passes on how far the federation is, and refuses to measure a round that a site missed."""
 
     def __init__(self, rounds: int, tell: Tell) -> None:
         self._rounds, self._tell = rounds, tell
-
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
-        del number, phase, answered, asked
-
-    def counted(self, done: CountedRound) -> None:
-        del done
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del weights

@@ -26,7 +26,7 @@ from client import site as site_module
 from client.site import Site
 from common import wire
 from common.plan import CnnSpec, Plan, digest_of, to_toml
-from server.counts import CountedRound
+from server.aggregation import Silent
 from server.journal import CommittedRound, Journal
 from simulations.benchmarks.workload import COORDINATOR, PLAN_FILE, SITES, Workload, prepare
 from simulations.federation import Federation
@@ -88,20 +88,12 @@ class Room:
         return reply
 
 
-class _Nobody:
+class _Nobody(Silent):
     """An observer that refuses to measure a round that a site missed."""
-
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Any) -> None:
         if done.missing or done.fallen:
             raise RuntimeError(f"round {done.round} went on without a site")
-
-    def counted(self, done: CountedRound) -> None: ...
 
 
 def measure(num_sites: int, hidden: int, rounds: int, folder: Path) -> tuple[int, dict[str, list[float]]]:

@@ -22,7 +22,7 @@ from common.durable import write_atomically
 from common.plan import AggregationSpec, Plan, PrivacySpec, ScatteringSpec, Window, to_toml
 from common.privacy import Event, epsilon, public_count
 from common.update import Weights
-from server.counts import CountedRound
+from server.aggregation import Silent
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
@@ -184,19 +184,11 @@ def _point(weights: Weights, played: Stage, stage: Stage, level: float) -> Point
     return Point(relative_noise=level, auc=scores.patients.auc, low=low, high=high)
 
 
-class _Counter:
+class _Counter(Silent):
     """An observer that counts rounds over all federations."""
 
     def __init__(self, progress: Callable[[str, int, int], None], *, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
-
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
-
-    def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         del done, weights

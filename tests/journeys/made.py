@@ -10,7 +10,7 @@ from client import ledger
 from client.home import LEDGER_FILE, AggregationName
 from common.privacy.entries import Spent
 from common.update import Weights
-from server.counts import CountedRound
+from server.aggregation import Silent
 from server.journal import CommittedRound
 from simulations import scenario
 from simulations.engine.nursery import Nursery
@@ -55,18 +55,8 @@ OPEN = 'unit = "none"'
 NOISE_SEED = 7
 
 
-class Quiet:
+class Quiet(Silent):
     """An observer that says nothing."""
-
-    def round_opened(self, number: int, cohort: list[str]) -> None: ...
-
-    def site_answered(self, number: int, site: str, *, refused: bool) -> None: ...
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
-
-    def counted(self, done: CountedRound) -> None: ...
-
-    def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 
 
 def pictures(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.update import Weights
-from server.counts import CountedRound
+from server.aggregation import Silent
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.stage import Stage, find_stage
@@ -21,7 +21,7 @@ from tests.journeys.made import made_federation, made_scenario, made_stage, rese
 ROUNDS = 4
 
 
-class Watch:
+class Watch(Silent):
     """An observer that can pull the plug: it raises when `cut_at` sites have answered in round `in_round`."""
 
     def __init__(self, *, in_round: int = 0, cut_at: int = 0) -> None:
@@ -37,10 +37,6 @@ class Watch:
         self._answers += 1
         if (number, self._answers) == self._cut:
             raise KeyboardInterrupt
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None: ...
-
-    def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         self.committed.append(done.round)
