@@ -5,6 +5,7 @@
                own_share_plan, ..     the same against more colluding sites than a plan assumes; the word "inf" lifts the cap
                delta                  of the sums over all plans, and the largest that a plan may have
     [plans]    units, noise, families, releases, minimum_cohort: what a plan may be
+    [roster]   revocations, renewals, additions, changes: which changes of who takes part need nobody's word here; known_peers
 
 Defaults are the strict end. With shared noise a site's own share is small, so own_share caps of 8 refuse nearly every such plan: a hospital
 that wants one raises them, knowing that it relies on the other sites. Caps come from here, and from the ledger, which remembers the highest
@@ -30,6 +31,7 @@ from common.secagg.terms import FLOOR
 POLICY_FILE: Final = "policy.toml"
 DELTA_PER_UNIT: Final = 0.1
 Release = Literal["training", "evaluation", "statistics"]
+Consent = Literal["automatic", "ask"]
 RELEASE_OF: Final[dict[Use, Release]] = {"RESERVE": "training", "EVAL": "evaluation", "STAT": "statistics"}
 
 
@@ -46,16 +48,34 @@ class PlansAllowed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RosterRules:
+    """[roster]: what becomes of a roster that the consortium's root keys signed, without a person here.
+
+    Each kind of change is "automatic" or "ask"; a roster with one that asks waits as a whole. `changes`: a known site's new key or weight.
+    `known_peers`: in a roster that is taken automatically, so many of the other sites must have been trusted here before, under the same
+    keys; else a person is asked, whatever the kinds say. So a stolen root key cannot fill a cohort with inventions overnight.
+    """
+
+    __pydantic_config__ = STRICT
+    revocations: Consent = "automatic"
+    renewals: Consent = "automatic"
+    additions: Consent = "ask"
+    changes: Consent = "ask"
+    known_peers: Annotated[int, Field(ge=2, le=65_536)] = FLOOR - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A whole policy; without a file of its own a site has none and trains nothing."""
 
     __pydantic_config__ = STRICT
     budget: Caps = field(default_factory=Caps)
     plans: PlansAllowed = field(default_factory=PlansAllowed)
+    roster: RosterRules = field(default_factory=RosterRules)
 
 
 _POLICY: Final[TypeAdapter[Policy]] = TypeAdapter(Policy)
-_SECTIONS: Final[Sections] = {"budget": (Caps,), "plans": (PlansAllowed,)}
+_SECTIONS: Final[Sections] = {"budget": (Caps,), "plans": (PlansAllowed,), "roster": (RosterRules,)}
 
 TEMPLATE: Final = """\
 # What this site allows, whatever a plan asks. It can only make plans stricter. Raising a cap later takes, beside the edit here,
@@ -74,6 +94,13 @@ noise = ["local", "distributed"]    # "distributed" relies on the other sites' n
 releases = ["training"]             # also "evaluation", "statistics": noised, charged to the same budget
 minimum_cohort = 3                  # a plan that is content with fewer sites is refused
 # families = ["cnn", "resnet"]      # model families; all, if left out
+
+[roster]                    # who takes part, once the consortium's root keys have signed it
+revocations = "automatic"   # a site that lost the consortium's trust is out at once; "ask": this site rests until somebody here decides
+renewals = "automatic"      # the same sites, keys and weights for longer
+additions = "ask"           # a new hospital is in this site's cohorts once somebody here has approved it: fedward site approve --roster
+changes = "ask"             # a known site's new key or weight
+known_peers = 2             # automatic only while so many of the other sites were trusted here before
 """
 
 

@@ -38,9 +38,9 @@ def create(path: Path, role: Role, *, entropy: Entropy = os.urandom) -> SigningK
     Raises: SecretFile where either is there already or cannot be made, DiskFull. Then there is neither.
     """
     key, beside = SigningKey(entropy(32)), public_path(path)
-    _write_new(path, f"{_TITLE}\nrole {role}\npublic {key.public.hex()}\nseed {key.seed.hex()}\n", mode=0o600)
+    write_new(path, f"{_TITLE}\nrole {role}\npublic {key.public.hex()}\nseed {key.seed.hex()}\n", mode=0o600)
     try:
-        _write_new(beside, f"{_PUBLIC_TITLE} {role} {key.public.hex()}\n", mode=0o644)
+        write_new(beside, f"{_PUBLIC_TITLE} {role} {key.public.hex()}\n", mode=0o644)
     except (SecretFile, DiskFull):
         path.unlink()
         raise
@@ -108,7 +108,8 @@ def _parse(path: Path, data: bytes, role: Role) -> SigningKey:
     return SigningKey(bytes.fromhex(found[3].decode()))
 
 
-def _write_new(path: Path, text: str, *, mode: int) -> None:
+def write_new(path: Path, text: str, *, mode: int) -> None:
+    """A key's file, whole and on the disk, where there is none. Raises: SecretFile where there is one, DiskFull."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:

@@ -20,7 +20,7 @@ the same epoch. The clock decides only validity, with a day of grace for clocks 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -97,13 +97,21 @@ class Roots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What an operator approves when a roster replaces another: site names."""
+    """What an operator approves when a roster replaces another: site names, each kind of change for itself."""
 
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    revoked: tuple[str, ...]
-    altered: tuple[str, ...]
-    coordinator_changed: bool
+    added: tuple[str, ...] = ()
+    reinstated: tuple[str, ...] = ()
+    rekeyed: tuple[str, ...] = ()
+    reweighted: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    coordinator_changed: bool = False
+
+    @property
+    def takes_trust(self) -> bool:
+        """Whether somebody whom the old roster trusts is not to be trusted any more, or not under that key."""
+        return bool(self.revoked or self.removed or self.rekeyed or self.coordinator_changed)
 
 
 def render(roster: Roster) -> bytes:
@@ -240,12 +248,19 @@ def changes(old: Roster, new: Roster) -> Changes:
     """What differs, by site name, for the person who approves it."""
     before = {member.site_id: member for member in old.members}
     after = {member.site_id: member for member in new.members}
-    both = sorted(before.keys() & after.keys())
+    both = [(before[name], after[name]) for name in sorted(before.keys() & after.keys())]
+
+    def where(differs: Callable[[Member, Member], bool]) -> tuple[str, ...]:
+        return tuple(was.site_id for was, now in both if differs(was, now))
+
     return Changes(
         added=tuple(sorted(after.keys() - before.keys())),
+        reinstated=where(lambda was, now: was.revoked and not now.revoked),
+        rekeyed=where(lambda was, now: was.public_key != now.public_key),
+        reweighted=where(lambda was, now: was.weight != now.weight),
+        renewed=where(lambda was, now: (was.not_before, was.not_after) != (now.not_before, now.not_after)),
+        revoked=where(lambda was, now: now.revoked and not was.revoked),
         removed=tuple(sorted(before.keys() - after.keys())),
-        revoked=tuple(name for name in both if after[name].revoked and not before[name].revoked),
-        altered=tuple(name for name in both if before[name] != replace(after[name], revoked=before[name].revoked)),
         coordinator_changed=old.coordinator != new.coordinator,
     )
 

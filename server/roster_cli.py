@@ -283,10 +283,10 @@ def _show_changes(held: Roster | None, new: Roster) -> None:
     """What a person signs or approves, in words."""
     _say(f"epoch {held.epoch if held else 'none'} -> {new.epoch}, valid until {_day(new.not_after)}")
     if held is None:
-        found = Changes(added=tuple(member.site_id for member in new.members), removed=(), revoked=(), altered=(), coordinator_changed=True)
+        found = Changes(added=tuple(member.site_id for member in new.members), coordinator_changed=True)
     else:
         found = roster.changes(held, new)
-    for kind in ("added", "removed", "revoked", "altered"):
+    for kind in ("added", "reinstated", "rekeyed", "reweighted", "renewed", "revoked", "removed"):
         for name in getattr(found, kind):
             member = new.find(name)
             _say(f"  {kind} {name}" + (f" {_words(member.public_key)}" if member else ""))

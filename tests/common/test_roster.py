@@ -136,12 +136,23 @@ def test_changes_name_what_an_operator_approves() -> None:
     new = roster.with_member(roster.with_revoked(ROSTER, "north"), newcomer())
     new = roster.with_member(new, replace(newcomer("south"), weight=2))
     new = replace(new, members=tuple(member for member in new.members if member.site_id != "east"), coordinator=bytes(32))
-    found_changes = roster.changes(ROSTER, new)
-    assert found_changes.added == ("west",)
-    assert found_changes.removed == ("east",)
-    assert found_changes.revoked == ("north",)
-    assert found_changes.altered == ("south",)
-    assert found_changes.coordinator_changed
+    found = roster.changes(ROSTER, new)
+    assert found.added == ("west",)
+    assert found.removed == ("east",)
+    assert found.revoked == ("north",)
+    assert found.rekeyed == found.reweighted == ("south",)
+    assert found.coordinator_changed
+    assert found.takes_trust
+    assert roster.changes(new, roster.with_member(new, replace(newcomer("north"), revoked=False))).reinstated == ("north",)
+
+
+def test_a_renewal_or_a_newcomer_takes_trust_from_nobody() -> None:
+    south = ROSTER.find("south")
+    assert south is not None
+    renewed = roster.with_member(ROSTER, replace(south, not_after=south.not_after + DAY_S))
+    found = roster.changes(ROSTER, roster.with_member(renewed, newcomer()))
+    assert (found.renewed, found.added, found.takes_trust) == (("south",), ("west",), False)
+    assert roster.changes(ROSTER, ROSTER) == roster.Changes()
 
 
 def test_two_sites_cannot_share_a_key() -> None:
