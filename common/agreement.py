@@ -27,12 +27,12 @@ from typing import Final
 import numpy as np
 
 from common.counting import forms_of
-from common.errors import RosterFormat
+from common.errors import RosterFormat, UnknownVersion
 from common.plan import Plan, digest_of
 from common.plan.spec import ADAM_FIRST, ADAM_SECOND
 from common.privacy.lattice import lattice_of, longest_share
 from common.roster import Roster
-from common.secagg import groups
+from common.secagg import groups, terms
 from common.secagg.quantise import Grid
 from common.secagg.terms import Terms
 from common.update import Weights
@@ -60,7 +60,8 @@ def groups_of(plan: Plan, roster: Roster) -> tuple[frozenset[str], ...]:
 
 
 def terms_of(plan: Plan, initial: Weights, roster: Roster, group: frozenset[str]) -> Terms:
-    """What the sites of one group have agreed to."""
+    """What the sites of one group have agreed to. Raises: UnknownVersion, where the plan's version is not spoken here."""
+    _check_spoken(plan)
     spec, grid = plan.aggregation, grid_of(plan, roster)
     longest = longest_share(plan, initial.layout.size) if plan.shares_noise else spec.update_norm
     return Terms(
@@ -78,6 +79,7 @@ def terms_of(plan: Plan, initial: Weights, roster: Roster, group: frozenset[str]
         rounds=range(1, plan.training.rounds + 1),
         min_cohort=spec.minimum_cohort,
         noise_quorum=plan.noise_quorum,
+        versions=frozenset({spec.protocol}),
     )
 
 
@@ -120,6 +122,15 @@ def step_limit(plan: Plan, longest: float, initial: Weights) -> float:
             step = training.learning_rate * direction
             furthest = float(np.linalg.norm(initial.values)) + training.rounds * step
             return step + training.learning_rate * training.weight_decay * furthest
+
+
+def _check_spoken(plan: Plan) -> None:
+    asked = plan.aggregation.protocol
+    if asked not in terms.SPOKEN:
+        raise UnknownVersion(
+            f"plan '{plan.name}' holds its rounds in version {asked} of secure aggregation, spoken here: {sorted(terms.SPOKEN)}.",
+            fix="Bring this machine to a version of fedward that speaks it; the plan and everything approved stay as they are.",
+        )
 
 
 def _noise_grid(plan: Plan, roster: Roster) -> Grid:

@@ -165,7 +165,8 @@ class AggregationSpec:
     `combine`: their mean; or their coordinate-wise median, or mean without a quarter of them on either side, which bad groups cannot
     drag away and for which the coordinator sees each group's sum. `bits` is how fine an update is quantised; as fine as fits, if unset.
     `word_bits = 16` halves what travels, for thin links: fewer bits, rounded at random; coordinates beyond `coordinate_range`
-    (update_norm, if unset) are cut off at it.
+    (update_norm, if unset) are cut off at it. `protocol` is the version of secure aggregation in which the plan's rounds are held: a plan
+    stays in one, whoever upgrades meanwhile.
     """
 
     __pydantic_config__ = STRICT
@@ -178,6 +179,7 @@ class AggregationSpec:
     word_bits: Literal[16, 32] = 32
     coordinate_range: Positive | None = None
     combine: Literal["mean", "median", "trimmed"] = "mean"
+    protocol: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,8 @@ from common.secagg.shamir import Entropy
 FLOOR: Final = 3
 """No policy goes below: with two sites, each reads the other's update off the sum."""
 VERSION: Final = 1
+SPOKEN: Final = frozenset({VERSION})
+"""Versions in which a plan's rounds can be held here: the newest and, once there is one, the one before."""
 
 
 class Kind(IntEnum):
@@ -72,6 +74,11 @@ class Terms:
     min_cohort: int = 5
     noise_quorum: int = 0
     versions: frozenset[int] = frozenset({VERSION})
+
+    @property
+    def version(self) -> int:
+        """In which a coordinator holds rounds: the newest of those that are accepted."""
+        return max(self.versions)
 
     @property
     def smallest_cohort(self) -> int:
