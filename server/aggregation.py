@@ -79,6 +79,45 @@ class Silent:
     def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
 
 
+class Several:
+    """Several observers as one; each hears everything, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def round_opened(self, number: int, cohort: list[str]) -> None:
+        for each in self._observers:
+            each.round_opened(number, cohort)
+
+    def phase_opened(self, number: int, phase: str, *, asked: Sequence[str]) -> None:
+        for each in self._observers:
+            each.phase_opened(number, phase, asked=asked)
+
+    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None:
+        for each in self._observers:
+            each.site_heard(number, phase, site, code=code, bytes_up=bytes_up)
+
+    def site_answered(self, number: int, site: str, *, refused: bool) -> None:
+        for each in self._observers:
+            each.site_answered(number, site, refused=refused)
+
+    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
+        for each in self._observers:
+            each.phase_closed(number, phase, answered=answered, asked=asked)
+
+    def waiting(self, number: int, why: str) -> None:
+        for each in self._observers:
+            each.waiting(number, why)
+
+    def counted(self, done: CountedRound) -> None:
+        for each in self._observers:
+            each.counted(done)
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
+        for each in self._observers:
+            each.round_committed(done, weights)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
     """A round's mean delta, and what became of every site that was asked.
