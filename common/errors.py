@@ -83,6 +83,8 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |-- StorageError              E_STORAGE              the run folder
     |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
+    |   |-- AuditTampered         E_AUDIT_TAMPERED       an audit log that does not follow from its own lines
+    |   |-- BundleFormat          E_BUNDLE               a file given for an audit bundle that is none
     |   |-- SecretFile            E_SECRET_FILE          a key's file that is damaged, or that others can read
     |   |-- StatusUnreadable      E_STATUS               a run's status that another version wrote, or that cannot be read
     |   `-- DiskFull              E_DISK_FULL            not enough room to finish safely
@@ -428,6 +430,14 @@ class CheckpointCorrupt(StorageError):
 
 class RunFolderTaken(StorageError):
     code = "E_RUN_FOLDER"
+
+
+class AuditTampered(StorageError):
+    code = "E_AUDIT_TAMPERED"
+
+
+class BundleFormat(StorageError):
+    code = "E_BUNDLE"
 
 
 class SecretFile(StorageError):

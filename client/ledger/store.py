@@ -12,7 +12,7 @@ not begun. Nothing is ever taken back: a crash after a reservation may have trai
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,11 @@ from client.ledger.chain import RESTORE_BACKUP, Chain
 from client.ledger.code import code_version
 from client.ledger.gate import Limits, decide
 from common import failpoints
+from common.appended import LineFile
 from common.durable import OWNER_ONLY, write_atomically
-from common.errors import DiskFull, LedgerRollback, LedgerTampered
+from common.errors import LedgerRollback, LedgerTampered
 from common.privacy import entries
-from common.privacy.entries import Caps, Entry, Fact, Opened, PlanSeen, Spent, Use
+from common.privacy.entries import SPELLING, Caps, Entry, Fact, Opened, PlanSeen, Spent, Use
 from common.privacy.events import Charge
 from common.secagg.keys import SigningKey
 
@@ -75,7 +76,7 @@ class Ledger:
         """
         self._place, self._pen, self._compare_head = place, pen, compare_head
         self._chain = Chain(name=f"ledger '{place.file}'")
-        self._read_to = 0
+        self._file = LineFile(place.file, power_cut_safe=pen.power_cut_safe)
         self._head: bytes | None = None
         with self._locked():
             pass
@@ -89,7 +90,7 @@ class Ledger:
         chain = Chain(name=f"ledger '{place.file}'")
         opened = Opened(site=site, key=pen.signer.public.hex(), caps=caps)
         first = Entry(seq=0, prev=chain.prev, t_utc=_stamp(pen.clock()), namespace=namespace, code=code_version(), fact=opened)
-        line = _signed(first, pen.signer)
+        line = SPELLING.signed(first, pen.signer.sign)
         chain.extend(line)
         with _folder_locked(place.file.parent):
             _check_free(place, pen, after_loss=after_loss)
@@ -115,13 +116,12 @@ class Ledger:
         Guarantees: when it returns, the charge is on the disk; when it raises BudgetExceeded, nothing was written.
         Raises: BudgetExceeded, with the numbers; LedgerRollback, LedgerTampered; DiskFull.
         """
-        with self._locked() as descriptor:
+        with self._locked():
             witness.check(self._place.witness, self._chain)
             after = decide(self._chain.tally, charge, limits, what=f"round {occasion.round}")
             if words is not None and words.plan not in self._chain.plans:
-                self._write(descriptor, words)
+                self._write(words)
             return self._write(
-                descriptor,
                 Spent(
                     kind=occasion.kind,
                     plan=occasion.plan,
@@ -140,55 +140,51 @@ class Ledger:
 
         Raises: LedgerRollback, LedgerTampered, DiskFull, and what `decide` raises.
         """
-        with self._locked() as descriptor:
+        with self._locked():
             fact = decide(self._chain)
-            return None if fact is None else self._write(descriptor, fact)
+            return None if fact is None else self._write(fact)
 
     def take_key(self, signer: SigningKey) -> Entry:
         """Go on under another identity key, which the present one names. Raises: as `note`."""
         consent = signer.sign(entries.consent_text(self._chain.key, signer.public.hex())).hex()
-        with self._locked() as descriptor:
-            entry = self._write(descriptor, entries.Rekeyed(key=signer.public.hex(), consent=consent))
+        with self._locked():
+            entry = self._write(entries.Rekeyed(key=signer.public.hex(), consent=consent))
             self._pen = replace(self._pen, signer=signer)
             self._seal()
         return entry
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The file's descriptor, after everything in it was read and agrees with its sealed head."""
-        try:
-            descriptor = os.open(self._place.file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise LedgerRollback(
-                f"ledger '{self._place.file}' cannot be opened: {error.strerror}.",
-                fix="A new site opens one: fedward site ledger open. If it was lost: fedward site ledger restore --help.",
-            ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._catch_up(descriptor)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _locked(self) -> Iterator[None]:
+        """While everything in the file is read and agrees with its sealed head."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._file.locked())
+            except OSError as error:
+                raise LedgerRollback(
+                    f"ledger '{self._place.file}' cannot be opened: {error.strerror}.",
+                    fix="A new site opens one: fedward site ledger open. If it was lost: fedward site ledger restore --help.",
+                ) from None
+            self._catch_up()
+            yield
 
-    def _catch_up(self, descriptor: int) -> None:
+    def _catch_up(self) -> None:
         """Take in what other processes have added; compare with the sealed head; cut off a last line that a power cut tore."""
-        size = os.fstat(descriptor).st_size
-        if size < self._read_to:
+        if self._file.has_shrunk:
             raise LedgerRollback(f"{self._chain.name} has become shorter while it was in use.", fix=sealed.PUT_BACK)
-        whole, newline, fragment = os.pread(descriptor, size - self._read_to, self._read_to).rpartition(b"\n")
-        if newline:
-            self._take_in(whole)
+        lines, torn = self._file.added()
+        if lines:
+            self._take_in(lines)
         if not len(self._chain):
             raise LedgerTampered(f"{self._chain.name} is empty.", fix=RESTORE_BACKUP)
         if self._compare_head:
-            self._check_head(grown=bool(newline))
-        if fragment:
-            os.ftruncate(descriptor, self._read_to)
+            self._check_head(grown=bool(lines))
+        if torn:
+            self._file.cut_torn_line()
 
-    def _take_in(self, whole: bytes) -> None:
-        for line in whole.split(b"\n"):
+    def _take_in(self, lines: list[bytes]) -> None:
+        for line in lines:
             self._chain.extend(line)
-            self._read_to += len(line) + 1
+            self._file.took(line)
         self._chain.check_last_signature()
         if self._chain.key != self._pen.signer.public.hex():
             raise LedgerTampered(
@@ -206,7 +202,7 @@ class Ledger:
         if found is not None and found.position != self._chain.position:
             self._seal()
 
-    def _write(self, descriptor: int, fact: Fact) -> Entry:
+    def _write(self, fact: Fact) -> Entry:
         chain = self._chain
         unsigned = Entry(
             seq=len(chain),
@@ -216,11 +212,10 @@ class Ledger:
             code=code_version(),
             fact=fact,
         )
-        line = _signed(unsigned, self._pen.signer)
+        line = SPELLING.signed(unsigned, self._pen.signer.sign)
         entry = chain.examine(line)
-        _append(descriptor, line + b"\n", fsync=self._pen.power_cut_safe, back_to=self._read_to)
+        self._file.append(line, what="the ledger")
         chain.take(line, entry)
-        self._read_to += len(line) + 1
         failpoints.reach("after_ledger_line")
         self._seal()
         return entry
@@ -229,11 +224,6 @@ class Ledger:
         content = sealed.head_of(self._chain, self._pen.signer)
         sealed.write(self._place.head, content, power_cut_safe=self._pen.power_cut_safe)
         self._head = content
-
-
-def _signed(entry: Entry, signer: SigningKey) -> bytes:
-    unsigned = entries.normal(entry)
-    return entries.render(replace(unsigned, sig=signer.sign(entries.signed_text(unsigned)).hex()))
 
 
 @contextmanager
@@ -254,20 +244,6 @@ def _check_free(place: Place, pen: Pen, *, after_loss: bool) -> None:
             f"there is a ledger at '{place.file}', or the sealed head of one at '{place.head}'.",
             fix="A ledger is opened once. If it was lost: fedward site ledger restore --help.",
         )
-
-
-def _append(descriptor: int, line: bytes, *, fsync: bool, back_to: int) -> None:
-    try:
-        written = os.write(descriptor, line)
-        if written < len(line):
-            raise OSError(0, "no space left on the device")
-        if fsync:
-            os.fsync(descriptor)
-    except OSError as error:
-        os.ftruncate(descriptor, back_to)
-        raise DiskFull(
-            f"the ledger could not be written: {error.strerror}; nothing was trained.", fix="Free some space and retry."
-        ) from error
 
 
 def _stamp(seconds: int) -> str:

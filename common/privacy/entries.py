@@ -10,36 +10,27 @@
     VOID      a remark on an earlier line; what that line charged stays charged               REKEY    the key that signs from here on
     RESTORE   an older copy was put back: what was lost with the newer one, charged again
 
-A value has one spelling: JSON with sorted keys, no spaces, ASCII. What is signed is the line with an empty signature; what the next line
-names is the SHA-256 of the whole line without its newline. So a program of thirty lines, in any language, can check a ledger by its text.
-
-Here are the facts and their spelling. Linking, signing and deciding are a site's business (`client.ledger`).
+Here are the facts. How a line is spelled, signed and named by the next stands in `common.spelling`; linking and deciding are a site's
+business (`client.ledger`).
 """
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from common.privacy.events import Charge
+from common.spelling import FIRST, NO_SIGNATURE, STRICT, Count, Digest, Signature, Spelling, Stamp, digest, render
 
-STRICT: Final = ConfigDict(extra="forbid", strict=True)
+__all__ = ["FIRST", "NO_SIGNATURE", "STRICT", "Count", "Digest", "digest", "render"]  # what else speaks of lines has them from here
+
 FORMAT: Final = 1
-FIRST: Final = "0" * 64
-"""What the first line names as the one before."""
-NO_SIGNATURE: Final = ""
 _TITLE: Final = b"fedward ledger 1\n"
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Mark = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
-Count = Annotated[int, Field(ge=0, lt=2**53)]
 Cost = Annotated[float, BeforeValidator(lambda value: math.inf if value == "inf" else value), Field(ge=0)]
 """An epsilon; without limit it is the word "inf", since JSON has no such number."""
 Finite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -210,57 +201,26 @@ class Entry:
     v: Literal[1] = FORMAT
     seq: Count
     prev: Digest
-    t_utc: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    t_utc: Stamp
     namespace: str
     code: str
     fact: Annotated[Fact, Field(discriminator="kind")]
-    sig: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = NO_SIGNATURE
+    sig: Signature = NO_SIGNATURE
 
 
-_ENTRY: Final[TypeAdapter[Entry]] = TypeAdapter(Entry)
-
-
-def render(value: object) -> bytes:
-    """The one spelling of a value made of dataclasses, tuples, text, numbers."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+SPELLING: Final = Spelling(_TITLE, TypeAdapter(Entry))
 
 
 def parse(line: bytes) -> Entry:
     """The entry that is spelled so. Raises: ValueError for any other bytes."""
-    entry = _ENTRY.validate_json(line)
-    if render(entry) != line:
-        raise ValueError("not the one spelling of its entry")
-    return entry
-
-
-def normal(entry: Entry) -> Entry:
-    """The entry as it will be read back: 8 where a cost belongs becomes 8.0. Raises: ValueError for values that no entry can have."""
-    return _ENTRY.validate_json(render(entry))
-
-
-def digest(line: bytes) -> bytes:
-    """SHA-256: how the next line names this one."""
-    return hashlib.sha256(line).digest()
+    return SPELLING.parse(line)
 
 
 def signed_text(value: "Entry | Any") -> bytes:
     """What a signature is over: the value as spelled with an empty one."""
-    return _TITLE + render(dataclasses.replace(value, sig=NO_SIGNATURE))
+    return SPELLING.signed_text(value)
 
 
 def consent_text(old_key: str, new_key: str) -> bytes:
     """What a new key signs to take a ledger over."""
     return _TITLE + b"rekey\n" + old_key.encode() + b"\n" + new_key.encode()
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {name: _plain(getattr(value, name)) for name in _names(cast(Hashable, type(value)))}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return "inf" if value == math.inf else value
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
