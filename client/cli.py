@@ -5,6 +5,7 @@ snapshot    approve the data set as it stands now
 exclude     take out a patient who withdrew
 policy      what this site allows
 ledger      what was spent (client/ledger/cli.py)
+doctor      whether this machine is ready (client/doctor/cli.py)
 """
 
 from dataclasses import asdict
@@ -16,6 +17,7 @@ import typer
 from client import exclusion, policy
 from client import snapshot as snapshots
 from client.account import Account
+from client.doctor.cli import doctor
 from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
 from client.imaging import identity, manifest
 from client.ledger.cli import HERE, AsJson, HomeOption
@@ -38,6 +40,7 @@ app = typer.Typer(
 rules = typer.Typer(no_args_is_help=True, help="What this site allows, whatever a plan asks: policy.toml.")
 app.add_typer(ledger, name="ledger")
 app.add_typer(rules, name="policy")
+app.command()(doctor)
 
 
 @app.command()

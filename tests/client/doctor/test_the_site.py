@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each thing that can be wrong in a site's home is made wrong, one at a time, and the doctor names it and says what to do."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from client import pause
+from client.doctor import machine, permissions
+from client.doctor.findings import State
+from common import keyfile, roster
+from fedward import app
+from tests.client.doctor.ready import Ready, ground, of, ready
+from tests.client.homes import PATIENTS, account, edit, release
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Ready:
+    return ready(tmp_path_factory.mktemp("pristine"))
+
+
+@pytest.fixture
+def site(pristine: Ready, tmp_path: Path) -> Ready:
+    """The same home again, to be broken. Its images and its sealed head are the test's own too."""
+    shutil.copytree(pristine.home.parent, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path / "home" / "site.toml", str(pristine.home.parent), str(tmp_path))
+    home = tmp_path / "home"
+    (home / "site.toml").write_text((home / "site.toml").read_text().replace(str(pristine.home.parent), str(tmp_path)))
+    return Ready(home=home, consortium=pristine.consortium)
+
+
+def told(home: Path, *more: str) -> dict[str, list[dict[str, str]]]:
+    """Every finding, by check."""
+    result = CliRunner().invoke(app, ["site", "doctor", "--home", str(home), "--json", *more])
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert result.exit_code == (0 if found["ok"] else 1)
+    assert found["ok"] is not any(each["state"] == "wrong" for each in found["findings"])
+    by_check: dict[str, list[dict[str, str]]] = {}
+    for each in found["findings"]:
+        by_check.setdefault(each["check"], []).append(each)
+    return by_check
+
+
+def worst(home: Path, check: str) -> dict[str, str]:
+    order = [state.value for state in State]
+    return max(told(home)[check], key=lambda each: order.index(each["state"]))
+
+
+def sign_anew(site: Ready, changed: roster.Roster) -> None:
+    (site.home / "roster").write_bytes(roster.sign(roster.render(changed), root_seed=site.consortium.root.seed))
+
+
+def test_a_home_that_is_ready_has_nothing_wrong_but_what_this_machine_is(site: Ready) -> None:
+    found = told(site.home)
+    for check in ("home", "identity", "roster", "policy", "plan", "snapshot", "disk", "gpu"):
+        assert [each["state"] for each in found[check]] == ["ok"], found[check]
+
+
+def test_looking_changes_nothing(site: Ready) -> None:
+    def everything() -> dict[str, tuple[int, bytes]]:
+        files = [path for path in site.home.parent.rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    before = everything()
+    told(site.home)
+    assert everything() == before
+
+
+def lose_the_key(site: Ready) -> None:
+    (site.home / "identity.key").unlink()
+
+
+def another_key(site: Ready) -> None:
+    for name in ("identity.key", "identity.pub"):
+        (site.home / name).unlink()
+    keyfile.create(site.home / "identity.key", "site")
+
+
+def open_key(site: Ready) -> None:
+    (site.home / "identity.key").chmod(0o644)
+
+
+def revoked(site: Ready) -> None:
+    sign_anew(site, roster.with_revoked(site.consortium.roster, "north"))
+
+
+def not_enrolled(site: Ready) -> None:
+    members = tuple(each for each in site.consortium.roster.members if each.site_id != "north")
+    sign_anew(site, replace(site.consortium.roster, members=members))
+
+
+def forged_roster(site: Ready) -> None:
+    content = (site.home / "roster").read_bytes()
+    (site.home / "roster").write_bytes(content.replace(b" active 1\n", b" active 2\n", 1))
+
+
+def stale_roster(site: Ready) -> None:
+    old = int(time.time()) - 40 * 86_400
+    sign_anew(site, replace(site.consortium.roster, not_before=old, not_after=old + 30 * 86_400))
+
+
+def early_roster(site: Ready) -> None:
+    soon = int(time.time()) + 10 * 86_400
+    sign_anew(site, replace(site.consortium.roster, not_before=soon, not_after=soon + 20 * 86_400))
+
+
+def no_policy(site: Ready) -> None:
+    (site.home / "policy.toml").unlink()
+
+
+def strict_policy(site: Ready) -> None:
+    edit(site.home / "policy.toml", 'units = ["patient"]', 'units = ["patient"]\nminimum_cohort = 9')
+
+
+def raised_caps(site: Ready) -> None:
+    edit(site.home / "policy.toml", "eps_total = 12.0", "eps_total = 99.0")
+
+
+def no_plan(site: Ready) -> None:
+    shutil.rmtree(site.home / "approved")
+
+
+def edited_plan(site: Ready) -> None:
+    edit(site.home / "approved" / "plan.toml", "rounds = ", "rounds = 1")
+
+
+def left(site: Ready) -> None:
+    (site.home / pause.LEFT_FILE).write_bytes(b"goodbye\n")
+
+
+def no_ledger(site: Ready) -> None:
+    (site.home / "ledger.jsonl").unlink()
+
+
+def tampered_ledger(site: Ready) -> None:
+    content = bytearray((site.home / "ledger.jsonl").read_bytes())
+    content[len(content) // 2] ^= 1
+    (site.home / "ledger.jsonl").write_bytes(bytes(content))
+
+
+def older_ledger(site: Ready) -> None:
+    before = (site.home / "ledger.jsonl").read_bytes()
+    account(site.home).pay(release(1))
+    (site.home / "ledger.jsonl").write_bytes(before)
+
+
+def lost_head(site: Ready) -> None:
+    for path in (site.home.parent / "other-mount").iterdir():
+        path.unlink()
+
+
+def other_namespace(site: Ready) -> None:
+    edit(site.home / "site.toml", "north-thorax", "north-abdomen")
+
+
+def other_data(site: Ready) -> None:
+    (site.home / "data" / "manifest.json").unlink()
+
+
+def no_images(site: Ready) -> None:
+    shutil.rmtree(site.home.parent / "pictures")
+
+
+def no_data_section(site: Ready) -> None:
+    text = (site.home / "site.toml").read_text()
+    start = text.index("[data]")
+    (site.home / "site.toml").write_text(text[:start] + text[text.index("[", start + 1) :])
+
+
+BROKEN: dict[str, tuple[Callable[[Ready], None], str, str]] = {
+    "the key is lost": (lose_the_key, "identity", "cannot be opened"),
+    "another key": (another_key, "identity", "another key"),
+    "a key that others can read": (open_key, "identity", "0600 expected"),
+    "revoked": (revoked, "identity", "revoked"),
+    "not enrolled": (not_enrolled, "identity", "not in roster epoch"),
+    "a forged roster": (forged_roster, "roster", "E_ROSTER_SIGNATURE"),
+    "a stale roster": (stale_roster, "roster", "E_ROSTER_EXPIRED"),
+    "a roster of the future": (early_roster, "roster", "after this clock"),
+    "no policy": (no_policy, "policy", "E_DATA_NOT_FOUND"),
+    "a policy against the plan": (strict_policy, "policy", "at least 9 sites"),
+    "caps raised in the file alone": (raised_caps, "ledger", "E_POLICY"),
+    "no plan": (no_plan, "plan", "E_PLAN_NOT_APPROVED"),
+    "a plan edited after its approval": (edited_plan, "plan", "E_APPROVAL"),
+    "the site has left": (left, "plan", "E_SITE_LEFT"),
+    "no ledger": (no_ledger, "ledger", "is not there"),
+    "a tampered ledger": (tampered_ledger, "ledger", "E_LEDGER"),
+    "an older ledger": (older_ledger, "ledger", "E_LEDGER_ROLLBACK"),
+    "the sealed head is lost": (lost_head, "ledger", "E_LEDGER_ROLLBACK"),
+    "another namespace": (other_namespace, "ledger", "namespace"),
+    "other data than approved": (other_data, "snapshot", "not what was approved"),
+    "no folder of images": (no_images, "data", "is not there"),
+    "no data section": (no_data_section, "data", "whose patients"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_broken_is_named_with_what_to_do(site: Ready, broken: str) -> None:
+    breaking, check, words = BROKEN[broken]
+    breaking(site)
+    found = worst(site.home, check)
+    assert found["state"] == "wrong"
+    assert words in found["found"]
+    assert found["fix"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "has no site.toml"), ("[site]\nname = 'UPPER'\n", "E_PLAN_VALUE"), ("[site\n", "E_PLAN_SYNTAX"), ("[colour]\n", "E_PLAN")],
+)
+def test_a_site_file_that_is_missing_or_wrong_is_said_first_and_alone(site: Ready, content: str | None, words: str) -> None:
+    (site.home / "site.toml").unlink()
+    if content is not None:
+        (site.home / "site.toml").write_text(content)
+    found = told(site.home)
+    assert words in found["home"][0]["found"]
+    assert set(found) == {"home", "permissions", "versions"}
+
+
+def test_a_pause_and_news_are_pointed_at(site: Ready) -> None:
+    pause.pause(site.home)
+    (site.home / "incoming").mkdir()
+    (site.home / "incoming" / "plan.toml").write_text("")
+    found = told(site.home)
+    assert [each["state"] for each in found["plan"]] == ["ok", "look"]
+    assert "fedward site resume" in found["plan"][1]["fix"]
+    assert found["news"][0]["state"] == "look"
+
+
+def test_a_roster_and_an_entry_that_end_soon_are_pointed_at(site: Ready) -> None:
+    soon = int(time.time()) + 3 * 86_400
+    members = tuple(replace(each, not_after=soon) for each in site.consortium.roster.members)
+    sign_anew(site, replace(site.consortium.roster, not_after=soon, members=members))
+    assert worst(site.home, "roster")["state"] == worst(site.home, "identity")["state"] == "look"
+
+
+def test_too_small_a_disk_is_named_before_training_meets_it(site: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
+    found = of(machine.disk(ground(site.home)), "disk")
+    assert found.state is State.WRONG
+    assert "E_DISK_FULL" in found.found
+
+
+def test_a_home_that_others_can_look_into_is_named(site: Ready) -> None:
+    site.home.chmod(0o755)
+    assert any("0700 expected" in each["found"] for each in told(site.home)["permissions"])
+
+
+def test_a_link_and_a_loose_key_in_a_home_are_named(site: Ready) -> None:
+    (site.home / "elsewhere").symlink_to("/")
+    (site.home / "patient.key").chmod(0o640)
+    found = of(permissions.home(site.home), "permissions")
+    named = " ".join(each.found for each in permissions.home(site.home))
+    assert found.state is State.WRONG
+    assert "'elsewhere'" in named
+    assert "'patient.key'" in named
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look in somebody else's shoes")
+def test_as_root_it_looks_as_the_user_who_owns_the_home(site: Ready) -> None:
+    """Root could read a mode of 0; the site's user cannot, and that is what counts."""
+    os.chown(site.home.parent, 64001, 64001)
+    for path in site.home.rglob("*"):
+        os.chown(path, 64001, 64001)
+    os.chown(site.home, 64001, 64001)
+    for above in site.home.parents:
+        if above.stat().st_uid == 0 and above.name and not above.stat().st_mode & 0o001:
+            above.chmod(0o711)
+    pictures = site.home.parent / "pictures"
+    pictures.chmod(0o700)
+    found = told(site.home)
+    assert [each["state"] for each in found["permissions"]] == ["ok"]
+    assert found["identity"][0]["state"] == "ok"
+    assert "cannot be read by the site's user" in found["data"][0]["found"]
+    assert os.geteuid() == 0
+    pictures.chmod(0o755)
+    assert told(site.home)["data"][0]["state"] == "ok"
+
+
+def test_nothing_that_is_printed_names_a_patient(site: Ready) -> None:
+    """Picture folders name their patients by folder and by index.csv; no word of either is said, also not where they are damaged."""
+    rows = (site.home.parent / "pictures" / "index.csv").read_text().splitlines()[1:]
+    words = {word for row in rows for word in row.split(",") if len(word) > 3}
+    assert len(words) == PATIENTS
+    for breaking in (lambda: None, lambda: other_data(site), lambda: tampered_ledger(site), lambda: no_images(site)):
+        breaking()
+        result = CliRunner().invoke(app, ["site", "doctor", "--home", str(site.home)])
+        assert not [word for word in words if word in result.output]
+
+
+def test_people_get_lines_that_say_what_to_do(site: Ready) -> None:
+    no_plan(site)
+    result = CliRunner().invoke(app, ["site", "doctor", "--home", str(site.home)])
+    assert result.exit_code == 1
+    at = result.output.index("WRONG plan")
+    assert "-> Read one and approve it: fedward site approve PLAN." in result.output[at : at + 200]
+    assert " wrong, " in result.output.splitlines()[-1]
+
+
+def test_without_a_folder_it_says_what_it_needs() -> None:
+    assert CliRunner().invoke(app, ["site", "doctor"]).exit_code == 2
