@@ -137,11 +137,12 @@ def approve(home: Path, given: SignedPlan, *, now: int) -> Approval:
 
 
 def sign_anew(home: Path, old: SigningKey, new: SigningKey) -> None:
-    """Let a new identity key stand for the approval that the old one signed; nothing, where none holds."""
+    """Let a new identity key stand for the approval that the old one signed; nothing, where there is none. May be repeated."""
     file = home / APPROVED_FOLDER / APPROVAL_FILE
     if not file.exists():
         return
-    approval = _verified(_read(file), site=read_site_file(home).site.name, key=old.public)
+    known = _parse(_read(file)).key
+    approval = _verified(_read(file), site=read_site_file(home).site.name, key=new.public if known == new.public else old.public)
     renewed = Approval(site=approval.site, plan=approval.plan, roots=approval.roots, epoch=approval.epoch, at=approval.at, key=new.public)
     _write(file, _render(renewed, new))
 
