@@ -20,12 +20,15 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from common import roster
 from common.errors import MessageFormat, MessageTooLarge
+from common.news import News
 from common.update import Layout, MaskedUpdate, QuantisedDelta, ReleasedDelta, Vector, Weights, Words
 
 VERSION: Final = 1
 UPDATE: Final = "UPDATE"
 HELLO: Final = "query.hello"
+NEWS: Final = "query.news"
 TRAIN: Final = "train.delta"
 TRAIN_IDEAL: Final = "train.ideal"
 SECURE: Final[Mapping[str, str]] = {
@@ -37,6 +40,11 @@ SECURE: Final[Mapping[str, str]] = {
     "ABANDON": "query.fsa1_abandon",
 }
 """Flower's message type for each step of the protocol; one dot is all that Flower allows."""
+Content = RecordDict
+"""What a message holds, to those who neither make nor read Flower's records themselves."""
+
+LARGEST_NEWS: Final[Mapping[str, int]] = {"roster": roster.LARGEST_FILE, "plan": 2**20, "endorsement": 2**16, "signature": 64}
+"""Bytes of each part of a message of news."""
 
 _FIELDS = "fedward"
 _VECTOR = "vector"
@@ -46,6 +54,7 @@ _WORDS: Final[Mapping[str, re.Pattern[str]]] = {
     "code": re.compile(r"E_[A-Z0-9_]{1,40}", re.ASCII),
 }
 """What a site says in letters. Neither has room for an exception's text, a path or a person. Only a refusal may come from nobody."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _STYPES: Final[Mapping[str, str]] = {_MODEL: "fedward.f4", "uint32": "fedward.u4", "uint16": "fedward.u2"}
 
 
@@ -75,6 +84,15 @@ class HelloReply:
     """Site to coordinator: its name."""
 
     site: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewsReply:
+    """Site to coordinator: the epoch of the roster in force there, 0 before the first, and the digest of the plan approved, if one is."""
+
+    site: str
+    epoch: int
+    plan: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +161,15 @@ def encode_hello_reply(message: HelloReply) -> RecordDict:
     return _pack({"type": "hello.reply", "site": message.site})
 
 
+def encode_news(message: News) -> RecordDict:
+    parts = {"roster": message.roster, "plan": message.plan, "endorsement": message.endorsement, "signature": message.signature}
+    return _pack({"type": "news", **parts})
+
+
+def encode_news_reply(message: NewsReply) -> RecordDict:
+    return _pack({"type": "news.reply", "site": message.site, "epoch": message.epoch, "plan": message.plan})
+
+
 def encode_train_request(message: TrainRequest) -> RecordDict:
     return _pack({"type": "train", **_step_fields(message.step)}, message.weights.values)
 
@@ -178,6 +205,25 @@ def decode_hello_reply(content: RecordDict) -> HelloReply | Refusal:
     if _type_of(content) == "refusal":
         return _decode_refusal(content)
     return HelloReply(site=_unpack(content, "hello.reply", {"site": str})["site"])
+
+
+def decode_news(content: RecordDict) -> News:
+    """Raises: MessageFormat, MessageTooLarge."""
+    fields = _unpack(content, "news", dict.fromkeys(("roster", "plan", "endorsement", "signature"), bytes))
+    for name, most in LARGEST_NEWS.items():
+        if len(fields[name]) > most:
+            raise MessageTooLarge(f"the {name} in a message has {len(fields[name])} bytes, expected at most {most}.", fix=_SAME_VERSION)
+    return News(**{name: fields[name] for name in LARGEST_NEWS})
+
+
+def decode_news_reply(content: RecordDict) -> NewsReply | Refusal:
+    """Raises: MessageFormat."""
+    if _type_of(content) == "refusal":
+        return _decode_refusal(content)
+    fields = _unpack(content, "news.reply", {"site": str, "epoch": int, "plan": str})
+    if fields["plan"] and not _DIGEST.fullmatch(fields["plan"]):
+        raise MessageFormat("field 'plan' of a 'news.reply' message is no digest.", fix=_SAME_VERSION)
+    return NewsReply(site=fields["site"], epoch=fields["epoch"], plan=fields["plan"])
 
 
 def decode_train_request(content: RecordDict, layout: Layout) -> TrainRequest:
