@@ -17,6 +17,7 @@ from rich.console import Console
 from client.cli import app as site
 from common.backtrace import DEBUG_VARIABLE, keep_whole, outline
 from common.errors import FedwardError, Unforeseen
+from server.cli import app as server
 from server.roster_cli import app as roster
 from simulations import cli
 from simulations.audit_cli import audit
@@ -35,16 +36,17 @@ app.command()(cli.evaluate)
 app.add_typer(plan, name="plan")
 app.add_typer(roster, name="roster")
 app.add_typer(audit, name="audit")
+app.add_typer(server, name="server")
 app.add_typer(site, name="site")
 
 
 def main() -> None:
-    """Entry point of the `fedward` script. Exit codes: 0 done, 1 refused (a named error), 2 wrong usage, 130 interrupted."""
+    """Entry point of the `fedward` script. Exit codes: 0 done, 1 and 3 to 5 refused (a named error), 2 wrong usage, 130 interrupted."""
     try:
         app(prog_name="fedward")
     except FedwardError as error:
         _report(error)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except Exception as error:
         keep_whole(error)
         _report(Unforeseen(f"{outline(error)}.", fix=f"This is a fault in fedward: please report this line. {_FULL_TEXT}"))

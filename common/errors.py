@@ -110,6 +110,7 @@ class FedwardError(Exception):
     """The root. `str(error)` is for people; `error.code` is for machines."""
 
     code: ClassVar[str] = "E_FEDWARD"
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, fix: str = "") -> None:
         super().__init__(message)
@@ -454,6 +455,7 @@ class DiskFull(StorageError):
 
 class TransportError(FedwardError):
     code = "E_TRANSPORT"
+    exit_code = 4
 
 
 class Exposed(TransportError):
@@ -474,6 +476,7 @@ class NodeKey(TransportError):
 
 class CoordinatorRunning(TransportError):
     code = "E_COORDINATOR_RUNNING"
+    exit_code = 5
 
 
 class SiteRunning(TransportError):
@@ -490,6 +493,7 @@ class SiteAway(TransportError):
 
 class RunStopped(TransportError):
     code = "E_STOPPED"
+    exit_code = 3
 
 
 class EngineError(FedwardError):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The coordinator as a Flower ServerApp: wiring, nothing else.
 
-Nothing is read from Flower's run config. The plan comes from the environment of the machine that runs the coordinator (`FEDWARD_PLAN`),
-its key and roster from the folder `FEDWARD_COORDINATOR`, the run folder from `FEDWARD_RUN`; a run that finds its folder half done goes on
-where it stopped.
+Nothing is read from Flower's run config. Everything comes from the environment of the machine that runs the coordinator: the plan
+(`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), and the run
+folder (`FEDWARD_RUN`). A run that finds its folder half done goes on where it stopped.
+
+One process at a time has a run: it holds a lock on the folder for as long as it lives, by which its supervisor (`fedward server start`)
+sees it live and die. Before it ends of its own accord it leaves word how (`server.outcome`); who was killed leaves none.
 """
 
-import logging
 import os
 import secrets
 from pathlib import Path
@@ -14,27 +16,41 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common import credentials
+from common import credentials, keyfile
 from common.agreement import groups_of
-from common.errors import PlanError
+from common.backtrace import keep_whole, outline
+from common.credentials import Credentials
+from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, Unforeseen
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
-from common.update import Weights
-from server.aggregation import Silent
+from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
-from server.counts import CountedRound, as_facts
+from server.counts import as_facts
 from server.exchange import Line
 from server.export import export
 from server.fsa1 import SecureAggregation
-from server.journal import CommittedRound, Journal
+from server.home import (
+    APP_LOCK_FILE,
+    CHECKPOINTS_FOLDER,
+    COORDINATOR_VARIABLE,
+    JOURNAL_FILE,
+    LOG_FILE,
+    OUTCOME_FILE,
+    PLAN_VARIABLE,
+    ROSTER_VARIABLE,
+    RUN_VARIABLE,
+    VECTORS_FOLDER,
+)
+from server.journal import Journal
+from server.live.status import STATUS_FILE
+from server.live.watch import Watch
+from server.logbook import Logbook, RoundLines
+from server.outcome import Outcome
+from server.processes import Lock, die_with_parent
 from server.rounds import Coordinator
 from server.vectors import VectorFolder
 
-PLAN_VARIABLE = "FEDWARD_PLAN"
-RUN_VARIABLE = "FEDWARD_RUN"
-COORDINATOR_VARIABLE = "FEDWARD_COORDINATOR"
-
-log = logging.getLogger("fedward.server")
+_CARRIERS = ("httpx", "httpcore", "flwr")
 
 app = ServerApp()
 
@@ -43,19 +59,69 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the plan of this machine's environment to its last round, then export the model into the run folder."""
     del context  # Flower's run config and state are not trusted and not needed
-    plan = load(_from_environment(PLAN_VARIABLE))
+    die_with_parent()
     folder = _from_environment(RUN_VARIABLE)
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "journal.sqlite", plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
-    initial, observer = initial_weights(plan), Log(plan)
-    mine = credentials.load(_from_environment(COORDINATOR_VARIABLE), "coordinator")
+    lock = Lock(folder / APP_LOCK_FILE)
+    if not lock.take():
+        raise RunFolderTaken(f"run folder '{folder}' is in use by another coordinator.", fix="Stop that one first.")
+    try:
+        word = _last_word(grid, folder)
+        if word is not None:
+            word.write(folder / OUTCOME_FILE)
+    finally:
+        lock.release()
+
+
+def _last_word(grid: Grid, folder: Path) -> Outcome | None:
+    """How the run ended. None, if Flower gave up on it: then it is as good as killed, and goes on elsewhere."""
+    run = grid.run.run_id
+    try:
+        _run(grid, folder)
+        return Outcome(run=run, end="done")
+    except RunStopped as error:
+        return Outcome(run=run, end="stopped", **error.as_dict())
+    except FedwardError as error:
+        return Outcome(run=run, end="refused", **error.as_dict())
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in _CARRIERS:
+            return None
+        keep_whole(error)
+        return Outcome(
+            run=run, end="refused", **Unforeseen(f"{outline(error)}.", fix="This is a fault in fedward: please report it.").as_dict()
+        )
+
+
+def _run(grid: Grid, folder: Path) -> None:
+    plan = load(_from_environment(PLAN_VARIABLE))
+    mine = _credentials()
+    journal = Journal(folder / JOURNAL_FILE, plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
+    sites = [member.site_id for member in mine.roster.members if not member.revoked]
+    watch = Watch(
+        folder / STATUS_FILE,
+        plan,
+        session=journal.session,
+        sites=sites,
+        committed=journal.committed(),
+        journal=folder / JOURNAL_FILE,
+    )
+    try:
+        with watch:
+            _train(grid, folder, plan, mine, journal, Several(RoundLines(Logbook(folder / LOG_FILE), plan.training.rounds), watch))
+            watch.ended("finished")
+    finally:
+        journal.close()
+
+
+def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Journal, observer: Observer) -> None:
+    initial = initial_weights(plan)
     aggregation = SecureAggregation(
         line=Line(grid),
         plan=plan,
         initial=initial,
         credentials=mine,
         journal=journal,
-        vectors=VectorFolder(folder / "vectors", power_cut_safe=True),
+        vectors=VectorFolder(folder / VECTORS_FOLDER, power_cut_safe=True),
         observer=observer,
         workers=os.cpu_count() or 1,
     )
@@ -65,7 +131,7 @@ def main(grid: Grid, context: Context) -> None:
         initial=initial,
         groups=groups_of(plan, mine.roster),
         journal=journal,
-        checkpoints=CheckpointFolder(folder / "checkpoints", power_cut_safe=True),
+        checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER, power_cut_safe=True),
         observer=observer,
         aggregation=aggregation,
     )
@@ -73,39 +139,12 @@ def main(grid: Grid, context: Context) -> None:
     sites = sorted({site for done in journal.committed() for site in done.sites})
     counted = [as_facts(plan, done) for done in journal.counts.closed()]
     export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds, "counted": counted})
-    journal.close()
-    log.info("model written to %s", folder)
 
 
-class Log(Silent):
-    """Progress as log lines: names of sites, numbers of rounds, codes."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._rounds = plan.training.rounds
-
-    def round_opened(self, number: int, cohort: list[str]) -> None:
-        log.info("round %d of %d: %d sites asked", number, self._rounds, len(cohort))
-
-    def site_heard(self, number: int, phase: str, site: str, *, code: str | None, bytes_up: int) -> None:
-        del bytes_up
-        log.info("round %d: %s: %s %s", number, phase, site, "answered" if code is None else f"did not answer: {code}")
-
-    def phase_closed(self, number: int, phase: str, *, answered: int, asked: int) -> None:
-        log.info("round %d: %s, %d of %d", number, phase, answered, asked)
-
-    def waiting(self, number: int, why: str) -> None:
-        log.info("round %d waits: %s", number, why)
-
-    def counted(self, done: CountedRound) -> None:
-        log.info("round %d: %s: %s", done.round, done.kind.name, done.failure or f"{len(done.sites)} sites in the noised sum")
-
-    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
-        del weights
-        log.info(
-            "round %d committed: %d sites in the sum, %d missing, %.1f s", done.round, len(done.sites), len(done.missing), done.seconds
-        )
-        for absence in (*done.missing, *done.fallen):
-            log.info("round %d: %s did not answer to the end: %s", done.round, absence.site, absence.why)
+def _credentials() -> Credentials:
+    folder = _from_environment(COORDINATOR_VARIABLE)
+    signed = Path(os.environ.get(ROSTER_VARIABLE) or folder)
+    return Credentials(signer=keyfile.load(folder / credentials.KEY_FILE, "coordinator"), roster=credentials.load_roster(signed))
 
 
 def _from_environment(variable: str) -> Path:

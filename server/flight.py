@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run as Flower sees it: submitted, taken up by a ServerApp's process, gone. Flower's run is disposable, so each crash makes a new one.
+
+    no run          submit one, after a pause that grows with failures
+    submitted       wait until a process holds the run's lock; if none does, it never came up
+    taken up        until the lock is free. Then the process has ended, and its last word counts (server.outcome); without one it died
+
+A run that is over is stopped at the SuperLink too, so that no mailbox is handed a message that nobody waits for.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from common.errors import CohortTooSmall, TransportError
+from server import outcome
+from server.children import Backoff
+from server.control import Control
+from server.home import APP_LOCK_FILE, OUTCOME_FILE, CoordinatorHome
+from server.logbook import Line, Logbook
+from server.outcome import Outcome
+from server.processes import Identity, Lock, end
+
+_TAKEN_UP_WITHIN_S: Final = 120.0
+_ASKED_EVERY_S: Final = 3.0
+_GRACE_S: Final = 8.0
+_WAITED_OUT: Final = frozenset({CohortTooSmall.code})
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """One submission: Flower's number for it, and when. `taken_up`: a process has been seen to hold the lock."""
+
+    run: int
+    submitted: float
+    taken_up: bool = False
+
+
+class Flights:
+    """One after the other. `look` is called again and again while messages can be carried."""
+
+    def __init__(self, home: CoordinatorHome, book: Logbook) -> None:
+        self._lock, self._word, self._book = home.run / APP_LOCK_FILE, home.run / OUTCOME_FILE, book
+        self._flight: Flight | None = None
+        self._pause, self._asked = Backoff(), 0.0
+        self.count, self.since = 0, 0.0
+
+    @property
+    def app(self) -> Identity | None:
+        """The ServerApp's process, while there is one."""
+        return Lock.holder(self._lock)
+
+    def look(self, control: Control) -> Outcome | None:
+        """Do what is due. The run's last word, if that is the end of it."""
+        if self._flight is None:
+            if self._pause.due:
+                self._submit(control)
+            return None
+        running = self.app is not None
+        if running and not self._flight.taken_up:
+            self._flight = replace(self._flight, taken_up=True)
+        if running or (not self._flight.taken_up and self._may_still_come(control, self._flight)):
+            return None
+        return self._ended(control, self._flight)
+
+    def end_app(self) -> None:
+        """End the ServerApp's process: politely, then surely. The journal is made for either."""
+        if app := self.app:
+            end([app], patience_s=_GRACE_S)
+
+    def _submit(self, control: Control) -> None:
+        self.end_app()  # of a run that nobody follows any more
+        self._pause.begun()
+        try:
+            run = control.start_run()
+        except TransportError as error:
+            self._pause.died()
+            self._book.write(Line(event="run_died", code=error.code))
+            return
+        self._flight = Flight(run, time.monotonic())
+        self.count, self.since = self.count + 1, time.time()
+        self._book.write(Line(event="run_submitted", run=str(run), restarts=self.count - 1))
+
+    def _may_still_come(self, control: Control, flight: Flight) -> bool:
+        """Whether a process may still take it up: Flower has not ended it, and it was not submitted long ago."""
+        now = time.monotonic()
+        if outcome.read(self._word, run=flight.run) or now - flight.submitted > _TAKEN_UP_WITHIN_S:
+            return False
+        if now - self._asked < _ASKED_EVERY_S:
+            return True
+        self._asked = now
+        try:
+            return control.is_running(flight.run)
+        except TransportError:
+            return True  # who does not answer has said nothing
+
+    def _ended(self, control: Control, flight: Flight) -> Outcome | None:
+        self._flight = None
+        with suppress(TransportError):  # it may be over there already, or forgotten
+            control.stop_run(flight.run)
+        word = outcome.read(self._word, run=flight.run)
+        if word is not None and not (word.end == "refused" and word.code in _WAITED_OUT):
+            return word
+        self._pause.died()
+        self._book.write(Line(event="run_died", run=str(flight.run), code=word.code if word else None, restarts=self.count - 1))
+        return None

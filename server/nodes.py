@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mailboxes may connect: those whose keys lie in nodes/, of sites that the roster trusts.
+
+    nodes/north.pub    the public half of the key that site north's mailbox proves itself with
+
+The SuperLink's own list is made equal to that, whenever one of the two changed or the SuperLink lost its memory: what is missing is
+registered, what is not wanted any more is unregistered. The key opens the transport and nothing else: who a site is in a round, its
+identity key says.
+
+Flower never takes a key again that was unregistered once; a mailbox that comes back needs a new key, or the SuperLink a new database.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from common.errors import NodeKey
+from common.roster import Roster
+from server.control import Control
+
+KEY_SUFFIX: Final = ".pub"
+_LARGEST_FILE: Final = 4096
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a reconciliation did: names of sites."""
+
+    registered: tuple[str, ...]
+    unregistered: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def read_key(path: Path) -> bytes:
+    """A mailbox's public key, in the form that Flower compares (PEM). Takes what `ssh-keygen` and `openssl` write. Raises: NodeKey."""
+    try:
+        text = path.read_bytes()[:_LARGEST_FILE]
+        ssh = text.startswith(b"ecdsa-")
+        key = serialization.load_ssh_public_key(text) if ssh else serialization.load_pem_public_key(text)
+    except (OSError, ValueError, TypeError) as error:
+        raise NodeKey(
+            f"'{path}' holds no public key.", fix="Ask the site for its mailbox's node.pub; the private half goes nowhere."
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
+        raise NodeKey(
+            f"'{path}' holds a key of another kind; Flower takes EC keys on P-256, P-384 or P-521.", fix="Ask the site for node.pub."
+        )
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def wanted(folder: Path, roster: Roster, *, now: int, complain: Callable[[NodeKey], None]) -> dict[str, bytes]:
+    """Site by site the key of its mailbox. What cannot be read is complained of and left out; one key for two sites is nobody's."""
+    trusted = {member.site_id for member in roster.members if not member.revoked and member.not_after >= now}
+    keys: dict[str, bytes] = {}
+    for path in sorted(folder.glob(f"*{KEY_SUFFIX}")):
+        site = path.name.removesuffix(KEY_SUFFIX)
+        if site not in trusted:
+            continue
+        try:
+            key = read_key(path)
+            if owner := next((other for other, known in keys.items() if known == key), None):
+                raise NodeKey(
+                    f"'{path.name}' is the key of '{owner}' too.", fix="Each mailbox makes a key of its own: ask the site for it."
+                )
+            keys[site] = key
+        except NodeKey as error:
+            complain(error)
+    return keys
+
+
+def reconcile(control: Control, keys: dict[str, bytes]) -> Changes:
+    """Make the SuperLink's list equal to `keys`. Raises: TransportError, if it does not answer."""
+    known = {node.key: node for node in control.nodes()}
+    mine = {key: site for site, key in keys.items()}
+    registered, refused = [], []
+    for site, key in keys.items():
+        node = known.get(key)
+        if node is None:
+            control.register(site, key)
+            registered.append(site)
+        elif node.gone:
+            refused.append(site)
+    gone = [node for key, node in known.items() if key not in mine and not node.gone]
+    for node in gone:
+        control.unregister(node.node)
+    return Changes(tuple(registered), tuple(sorted(node.name for node in gone)), tuple(refused))
+
+
+class Gatekeeper:
+    """Reconciles when there is a reason to: a file changed, the SuperLink is new, or the last try failed."""
+
+    def __init__(self, folder: Path, roster_files: tuple[Path, ...]) -> None:
+        self._folder, self._roster_files = folder, roster_files
+        self._seen: tuple[object, ...] | None = None
+
+    def forget(self) -> None:
+        """The SuperLink may have lost what it knew."""
+        self._seen = None
+
+    def attend(self, control: Control, roster: Callable[[], Roster], complain: Callable[[NodeKey], None]) -> Changes | None:
+        """None, if there was no reason. Raises: RosterError, TransportError; then there is a reason again."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return None
+        self._seen = None
+        done = reconcile(control, wanted(self._folder, roster(), now=int(time.time()), complain=complain))
+        self._seen = stamp
+        return done
+
+    def _stamp(self) -> tuple[object, ...]:
+        files = [*sorted(self._folder.glob(f"*{KEY_SUFFIX}")), *self._roster_files]
+        return tuple((str(path), status.st_mtime_ns, status.st_ino) for path in files if path.exists() for status in [path.stat()])
