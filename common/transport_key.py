@@ -82,6 +82,12 @@ def check_public(text: str) -> str:
     return found[1]
 
 
+def as_pem(public: str) -> bytes:
+    """The same key in the form in which a SuperLink keeps and compares it. `public` is what `check_public` gave."""
+    key = serialization.load_ssh_public_key(public.encode())
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def _public_of(key: ec.EllipticCurvePrivateKey) -> str:
     return _line_of(key.public_key())
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final
 
 from common import credentials
-from common.errors import NodeKey, RosterError, TransportError
+from common.errors import FedwardError, NodeKey, RosterError, TransportError
 from server.children import Child
 from server.control import Control
 from server.home import CoordinatorHome
@@ -121,7 +121,7 @@ class Carrier:
         for site in done.refused:
             self._book.write(Line(event="node_refused", site=site, code=NodeKey.code))
 
-    def _refuse_key(self, error: NodeKey) -> None:
+    def _refuse_key(self, error: FedwardError) -> None:
         self._complain(error.code)
 
     def _complain(self, code: str) -> None:

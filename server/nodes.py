@@ -16,16 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from common.errors import NodeKey
+from common import transport_key
+from common.errors import FedwardError, NodeKey, RosterKey
 from common.roster import Roster
 from server.control import Control
 
 KEY_SUFFIX: Final = ".pub"
-_LARGEST_FILE: Final = 4096
-_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +33,7 @@ class Changes:
     refused: tuple[str, ...]
 
 
-def read_key(path: Path) -> bytes:
-    """A mailbox's public key, in the form that Flower compares (PEM). Takes what `ssh-keygen` and `openssl` write. Raises: NodeKey."""
-    try:
-        text = path.read_bytes()[:_LARGEST_FILE]
-        ssh = text.startswith(b"ecdsa-")
-        key = serialization.load_ssh_public_key(text) if ssh else serialization.load_pem_public_key(text)
-    except (OSError, ValueError, TypeError) as error:
-        raise NodeKey(
-            f"'{path}' holds no public key.", fix="Ask the site for its mailbox's node.pub; the private half goes nowhere."
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
-        raise NodeKey(
-            f"'{path}' holds a key of another kind; Flower takes EC keys on P-256, P-384 or P-521.", fix="Ask the site for node.pub."
-        )
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def wanted(folder: Path, roster: Roster, *, now: int, complain: Callable[[NodeKey], None]) -> dict[str, bytes]:
+def wanted(folder: Path, roster: Roster, *, now: int, complain: Callable[[FedwardError], None]) -> dict[str, bytes]:
     """Site by site the key of its mailbox. What cannot be read is complained of and left out; one key for two sites is nobody's."""
     trusted = {member.site_id for member in roster.members if not member.revoked and member.not_after >= now}
     keys: dict[str, bytes] = {}
@@ -63,13 +42,13 @@ def wanted(folder: Path, roster: Roster, *, now: int, complain: Callable[[NodeKe
         if site not in trusted:
             continue
         try:
-            key = read_key(path)
+            key = transport_key.as_pem(transport_key.read_public(path))
             if owner := next((other for other, known in keys.items() if known == key), None):
                 raise NodeKey(
                     f"'{path.name}' is the key of '{owner}' too.", fix="Each mailbox makes a key of its own: ask the site for it."
                 )
             keys[site] = key
-        except NodeKey as error:
+        except (NodeKey, RosterKey) as error:
             complain(error)
     return keys
 
@@ -103,7 +82,7 @@ class Gatekeeper:
         """The SuperLink may have lost what it knew."""
         self._seen = None
 
-    def attend(self, control: Control, roster: Callable[[], Roster], complain: Callable[[NodeKey], None]) -> Changes | None:
+    def attend(self, control: Control, roster: Callable[[], Roster], complain: Callable[[FedwardError], None]) -> Changes | None:
         """None, if there was no reason. Raises: RosterError, TransportError; then there is a reason again."""
         stamp = self._stamp()
         if stamp == self._seen:
