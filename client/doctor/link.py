@@ -29,7 +29,7 @@ _LARGEST_HEAD: Final = 16_384
 _BUNDLE: Final = 3
 _EXPIRED: Final = 10
 _NOT_YET: Final = 9
-_WRONG_HOST: Final = 62
+_WRONG_NAME: Final = (62, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def _refused(error: ssl.SSLCertVerificationError, link: Link) -> Finding:
             )
         case code if code == _NOT_YET:
             found, fix = "the coordinator's certificate is not valid yet, by this clock.", "Check this clock: timedatectl"
-        case code if code == _WRONG_HOST:
+        case code if code in _WRONG_NAME:
             found, fix = f"the certificate is not for '{link.host}'.", "Compare the address in mailbox.toml with the coordinator's."
         case _:
             found = "the certificate is not signed by the authority that is pinned here."
