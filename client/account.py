@@ -24,7 +24,7 @@ from client.imaging import manifest
 from client.imaging.dataset import Dataset
 from client.imaging.manifest import NAMED_BY_PATIENT, Manifest
 from client.imaging.prepared import load_prepared
-from client.ledger import Chain, Ledger, Occasion, Pen, limits_of, witness
+from client.ledger import Chain, Ledger, Occasion, Pen, Position, limits_of, witness
 from client.ledger.witness import Witness
 from client.policy import POLICY_FILE, Policy
 from common import failpoints, keyfile
@@ -52,9 +52,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paid:
-    """A charge that is on the ledger, and the snapshot that it may open."""
+    """A charge that is on the ledger, the line that it is, and the snapshot that it may open."""
 
     charge: Charge
+    line: Position
     manifest: Manifest
 
 
@@ -118,7 +119,7 @@ class Account:
             words=_words(plan),
         )
         failpoints.reach("after_reserve")
-        return Paid(charge=charge, manifest=found)
+        return Paid(charge=charge, line=ledger.chain.position, manifest=found)
 
     def open_snapshot(self, approved: Manifest) -> Dataset:
         """The images of an approved snapshot; those that were opened before, if it is the same. Raises: DataError."""

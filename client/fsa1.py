@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from client.attempts import AttemptStore
+from client.audit import SiteAudit
 from client.echoes import Echoes
 from client.release import masked
 from common import failpoints
@@ -54,7 +55,8 @@ Clock = Callable[[], int]
 class Desk:
     """All that a site answers from. `work` trains or counts, and charges the ledger before it opens an image; `now` gives Unix seconds.
 
-    `echoes` puts the ledger's token into fresh keys, and looks for it in what peers remember before anything is dealt to them.
+    `echoes` puts the ledger's token into fresh keys, and looks for it in what peers remember before anything is dealt to them. `audit` has
+    the line about a reply on the disk before the reply leaves.
     """
 
     seat: Seat
@@ -63,24 +65,26 @@ class Desk:
     work: Work
     now: Clock
     echoes: Echoes
+    audit: SiteAudit
 
 
 def answer(desk: Desk, request: SecureRequest) -> SecureReply:
     """Answer one step.
 
-    Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name; LedgerRollback; and what training raises.
+    Raises: ProtocolError, RosterError, UpdateError or CohortTooSmall by name; LedgerRollback, AuditTampered; and what training raises.
     """
     with desk.store.locked():
         record = desk.store.record(update_is_used=request.control[_STEP] in _USING_THE_UPDATE)
         outcome = _handle(desk, record, request)
         if isinstance(record.stage, Keyed) and isinstance(outcome.record.stage, Shared):
-            desk.echoes.meet(request.control)
+            desk.echoes.meet(record.stage, request.control)
         desk.store.keep(record, outcome.record)
         if outcome.record is not record and type(outcome.record.stage) in _STORED:
             failpoints.reach(_STORED[type(outcome.record.stage)])
         if outcome.reply is None:
             outcome = _work(desk, outcome.record, request)
-    assert outcome.reply is not None
+        assert outcome.reply is not None
+        desk.audit.answered(outcome.record, request.control, outcome.reply)
     update = masked(outcome) if outcome.vector is not None else None
     return SecureReply(site=desk.seat.site_id, control=outcome.reply, update=update)
 
@@ -102,6 +106,7 @@ def _handle(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
 def _work(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
     stage = record.stage
     assert isinstance(stage, Invited)
+    desk.audit.asked(stage.tag, stage.kind, request.control)
     # A statistic has no model; what came beside it was not looked at.
     model = _native(request.model) if request.model is not None and stage.kind.has_model else None
     if model is not None:

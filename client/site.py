@@ -29,8 +29,9 @@ from functools import cached_property
 from pathlib import Path
 
 from client import fsa1
-from client.account import Account, Release
+from client.account import Account, Cost, Paid, Release
 from client.attempts import AttemptStore
+from client.audit import SiteAudit
 from client.counting import judged, measured, noised
 from client.echoes import Echoes
 from client.home import (
@@ -49,9 +50,10 @@ from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoi
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_beside, terms_of
 from common.counting import forms_of
-from common.errors import PlanMismatch
+from common.errors import FedwardError, PlanMismatch, TrainFailed
 from common.models import initial_weights, layout_of_plan
 from common.plan import Plan, digest_of
+from common.privacy import round_charge
 from common.privacy.entries import Use
 from common.roster import Roster
 from common.secagg.stages import Invited
@@ -73,6 +75,7 @@ class Site:
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
         self._account = Account(home, file)
+        self._audit = SiteAudit(home, file)
         self._opened: Dataset | None = None
         self._sides: dict[Split, Dataset] = {}
 
@@ -92,13 +95,21 @@ class Site:
         return HelloReply(site=self.name)
 
     def secure(self, request: SecureRequest) -> SecureReply:
-        """Answer one step of secure aggregation.
+        """Answer one step of secure aggregation; what is refused is in the audit log too, by its code.
 
-        Raises: ProtocolError, RosterError, UpdateError, CohortTooSmall, SecretFile; before any image is opened BudgetExceeded,
-        EpsilonImpossible, TooFewPatients.
+        Raises: ProtocolError, RosterError, UpdateError, CohortTooSmall, SecretFile, AuditTampered; before any image is opened
+        BudgetExceeded, EpsilonImpossible, TooFewPatients.
         """
+        try:
+            return self._secure(request)
+        except Exception as error:
+            self._audit.refused(request.control, error.code if isinstance(error, FedwardError) else TrainFailed.code)
+            raise
+
+    def _secure(self, request: SecureRequest) -> SecureReply:
         # Read anew each time: a roster may have been renewed, and other processes may serve this site too.
         mine = credentials.load(self.home, "site")
+        self._audit.enter(self._plan, mine.roster)
         terms = terms_of(self._plan, self._initial, mine.roster, group_around(self.name, self._plan, mine.roster))
         seat = Seat(
             site_id=self.name,
@@ -116,8 +127,16 @@ class Site:
             weights = self._initial if model is None else Weights(layout=self.layout, values=model)
             return self._quantised(TrainRequest(step=step, weights=weights), mine.roster)
 
-        echoes = Echoes(site_id=self.name, signer=mine.signer, account=self._account, store=self._attempts)
-        desk = fsa1.Desk(seat=seat, store=self._attempts, initial=self._initial, work=work, now=lambda: int(time.time()), echoes=echoes)
+        echoes = Echoes(site_id=self.name, signer=mine.signer, account=self._account, store=self._attempts, audit=self._audit)
+        desk = fsa1.Desk(
+            seat=seat,
+            store=self._attempts,
+            initial=self._initial,
+            work=work,
+            now=lambda: int(time.time()),
+            echoes=echoes,
+            audit=self._audit,
+        )
         return fsa1.answer(desk, request)
 
     def train_ideal(self, request: TrainRequest) -> IdealReply:
@@ -185,8 +204,7 @@ class Site:
         if form is None:
             raise PlanMismatch(f"round {step.round} of plan '{plan.name}' has no {step.kind[:16]}.", fix="Nothing was counted.")
         use: Use = "EVAL" if form.kind is Kind.EVAL else "STAT"
-        release = Release(plan=plan, session=step.session.hex(), round=step.round, attempt=step.attempt, use=use)
-        paid = self._account.pay(release, lambda *_: form.charge)
+        paid = self._pay(step, use, lambda *_: form.charge)
         if form.kind is Kind.EVAL:
             counts = judged(request.weights, self._rows_of(Split.VALIDATION, paid.manifest), plan)
         else:
@@ -218,9 +236,17 @@ class Site:
         if not plan.is_private:
             found = self._account.admit(plan)
             return found, LocalWork(steps=self._plain_steps(found.training_records), noise_multiplier=None, order_seed=order, noise=noise)
-        paid = self._account.pay(Release(plan=plan, session=step.session.hex(), round=step.round, attempt=step.attempt))
+        paid = self._pay(step, "RESERVE", round_charge)
         own = paid.charge.own_share
         return paid.manifest, LocalWork(steps=own.steps, noise_multiplier=own.noise_multiplier, order_seed=order, noise=noise)
+
+    def _pay(self, step: Step, use: Use, cost: Cost) -> Paid:
+        """Charge the ledger; the audit log says which of its lines pays, where there is something to answer for."""
+        release = Release(plan=self._plan, session=step.session.hex(), round=step.round, attempt=step.attempt, use=use)
+        paid = self._account.pay(release, cost)
+        if self._simulated is None or self._simulated.aggregation == "fsa1":
+            self._audit.reserved(step, paid.line)
+        return paid
 
     def _randomness(self, request: TrainRequest, *purpose: bytes) -> NoiseSource:
         """The system's. In a simulation that is to be compared bit by bit, a stream of this site, step, model and purpose alone.

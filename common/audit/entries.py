@@ -31,6 +31,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from common.roster import NAME_PATTERN
+from common.secagg.messages import RoundTag
+from common.secagg.terms import Kind
 from common.spelling import NO_SIGNATURE, STRICT, Count, Digest, Signature, Spelling, Stamp
 
 FORMAT: Final = 1
@@ -54,6 +56,17 @@ class At:
     round: Count
     attempt: Count
     kind: KindName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One request that was answered: the round's rt, and the SHA-256 of the control bytes of either."""
+
+    __pydantic_config__ = STRICT
+    at: At
+    tag: Digest
+    request: Digest
+    reply: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +158,8 @@ class Answered:
 
     __pydantic_config__ = STRICT
     kind: Literal["ANSWER"] = "ANSWER"
-    at: At
+    exchange: Exchange
     step: Literal["KEYS", "SHARE", "CONFIRM"]
-    tag: Digest
-    request: Digest
-    reply: Digest
     transcript: Digest
 
 
@@ -159,10 +169,7 @@ class Masked:
 
     __pydantic_config__ = STRICT
     kind: Literal["MASK"] = "MASK"
-    at: At
-    tag: Digest
-    request: Digest
-    reply: Digest
+    exchange: Exchange
     transcript: Digest
     vector: Digest
 
@@ -173,10 +180,7 @@ class Released:
 
     __pydantic_config__ = STRICT
     kind: Literal["RELEASE"] = "RELEASE"
-    at: At
-    tag: Digest
-    request: Digest
-    reply: Digest
+    exchange: Exchange
     transcript: Digest
 
 
@@ -184,10 +188,7 @@ class Released:
 class Abandoned:
     __pydantic_config__ = STRICT
     kind: Literal["ABANDON"] = "ABANDON"
-    at: At
-    tag: Digest
-    request: Digest
-    reply: Digest
+    exchange: Exchange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +342,7 @@ class Entry:
     sig: Signature = NO_SIGNATURE
 
 
+KINDS: Final[dict[Kind, KindName]] = {Kind.UPDATE: "UPDATE", Kind.STAT: "STAT", Kind.EVAL: "EVAL"}
 SPELLING: Final = Spelling(_TITLE, TypeAdapter(Entry))
 
 
@@ -355,3 +357,8 @@ def step_of(fact: Said) -> str:
             return "UNMASK"
         case Abandoned():
             return "ABANDON"
+
+
+def at_of(tag: RoundTag, kind: Kind) -> At:
+    """Where in a run a round's tag is."""
+    return At(session=tag.session.hex(), round=tag.round, attempt=tag.attempt, kind=KINDS[kind])
