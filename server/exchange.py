@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """One question to many sites: push, then hand out each answer as it arrives, until all are in or patience has run out.
 
-Flower's own `send_and_receive` polls every three seconds and returns all answers at the end. Here replies are pulled at our own pace:
-a grid that can wait for the next reply (the simulation engine) is waited on, any other is polled. Error replies do not name the site that
-failed (flower-facts), so every reply is mapped back by the message that it answers.
+Flower's own `send_and_receive` polls every three seconds and returns all answers at the end. Here a grid that loses nothing and can wait
+for the next reply (the simulation engine) is waited on; any other is a network, which loses messages, and is asked as `server.inquiry`
+says. Error replies do not name the site that failed (flower-facts), so every reply is mapped back by the message that it answers.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-_POLL_S = 0.2
+from server.inquiry import Answer, Inquiry, Pace, Replies
+from server.looks import ThreadedLooks
 
+_WAIT_S = 0.2
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one node said: `content`, or `failure` in the transport's words (never shown to other sites)."""
-
-    node: int
-    content: RecordDict | None
-    failure: str = ""
+__all__ = ["Answer", "CancellingGrid", "Line", "Pace", "WaitingGrid"]
 
 
 @runtime_checkable
@@ -46,6 +43,7 @@ class Line:
     """A grid, to those who only ask."""
 
     grid: Grid
+    pace: Pace = field(default_factory=Pace)
 
     def ask(
         self,
@@ -54,13 +52,27 @@ class Line:
         *,
         group: str,
         deadline_s: float,
+        expected_s: float = 0.0,
         until: Callable[[], float] = lambda: math.inf,
     ) -> Iterator[Answer]:
         """Ask each node its own content; yield answers in order of arrival. Nodes that are silent to the end yield nothing.
 
         The end is the deadline, or earlier: as soon as the time that `until` gives (on the monotonic clock) is past, which is looked at
         between answers. A message's time to live is the deadline: what comes later is not delivered by Flower, and not awaited here.
+        `expected_s` is how long an answer may well take: nobody is asked again for mere silence before that.
         """
+        if isinstance(self.grid, WaitingGrid):
+            yield from self._wait_for(question, contents, group=group, deadline_s=deadline_s, until=until)
+            return
+        with closing(ThreadedLooks[str, Replies]()) as looks:
+            inquiry = Inquiry(self.grid, question, group=group, deadline_s=deadline_s, expected_s=expected_s, looks=looks, pace=self.pace)
+            yield from inquiry.answers(contents, until=until)
+
+    def _wait_for(
+        self, question: str, contents: Mapping[int, RecordDict], *, group: str, deadline_s: float, until: Callable[[], float]
+    ) -> Iterator[Answer]:
+        """On a grid that loses nothing: asked once, and every error is final."""
+        assert isinstance(self.grid, WaitingGrid)
         messages = [Message(content, node, question, ttl=deadline_s, group_id=group) for node, content in contents.items()]
         nodes = [message.metadata.dst_node_id for message in messages]
         awaited = dict(zip(self.grid.push_messages(messages), nodes, strict=True))
@@ -77,13 +89,6 @@ class Line:
                 else:
                     yield Answer(node=node, content=reply.content)
             if awaited and not arrived:
-                _pause(self.grid, min(_POLL_S, max(0.0, end - time.monotonic())))
+                self.grid.wait(min(_WAIT_S, max(0.0, end - time.monotonic())))
         if awaited and isinstance(self.grid, CancellingGrid):
             self.grid.cancel(list(awaited))
-
-
-def _pause(grid: Grid, timeout_s: float) -> None:
-    if isinstance(grid, WaitingGrid):
-        grid.wait(timeout_s)
-    else:
-        time.sleep(timeout_s)

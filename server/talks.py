@@ -11,7 +11,7 @@ A reply counts when it decodes, and when the question's `keep` has taken it; wha
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from flwr.app import RecordDict
 
@@ -27,6 +27,8 @@ from server.patience import Patience
 from server.phases import Heard
 
 T = TypeVar("T")
+_TRAINING: Final = 1 / 3
+"""After which part of the deadline a site that trains is asked again, if nothing else says that the question was lost."""
 Keep = Callable[[str, wire.SecureReply], None]
 """What is done with a reply before it counts; raises what is wrong with it."""
 
@@ -113,6 +115,7 @@ class Speaker:
             _encoded(questions.values()),
             group=str(any_question.round),
             deadline_s=self.deadline_s,
+            expected_s=self.deadline_s * _TRAINING if any_question.step is Step.KEYS else 0.0,
             until=lambda: max(each.end for each in patience.values()),
         ):
             group, site = named[answer.node]
