@@ -6,6 +6,8 @@ exclude     take out a patient who withdrew
 policy      what this site allows
 ledger      what was spent (client/ledger/cli.py)
 doctor      whether this machine is ready (client/doctor/cli.py)
+serve       the site process (client/serve_cli.py); status, where it stands
+join        the mailbox (client/join_cli.py)
 """
 
 from dataclasses import asdict
@@ -23,6 +25,7 @@ from client.imaging import identity, manifest
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
 from client.policy import POLICY_FILE
+from client.serve_cli import serve, show_status
 from client.telling import tell
 from common.durable import write_atomically
 from common.errors import DataNotFound, RunFolderTaken
@@ -40,6 +43,8 @@ app = typer.Typer(
 rules = typer.Typer(no_args_is_help=True, help="What this site allows, whatever a plan asks: policy.toml.")
 app.add_typer(ledger, name="ledger")
 app.add_typer(rules, name="policy")
+app.command()(serve)
+app.command("status")(show_status)
 app.command()(doctor)
 
 

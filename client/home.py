@@ -6,6 +6,7 @@
               root, labels: the folder of images to prepare from
 [ledger]      folder: where the ledger lies, if not here (several homes over the same patients share one); head: where its sealed head
               is written, best on another mount
+[serve]       socket: where the site process answers its mailbox; group: of the two users that share it
 [simulation]  only a simulated site has it
 """
 
@@ -62,6 +63,15 @@ class LedgerSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSection:
+    """[serve]. What is not absolute is below the home."""
+
+    __pydantic_config__ = STRICT
+    socket: str = "door/site.sock"
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedSite:
     """Only a simulated site has this: it skips fsync, and may draw its noise from a seed so that two runs can be compared bit by bit.
 
@@ -81,6 +91,7 @@ class SiteFile:
     site: SiteName
     data: DataSection | None = None
     ledger: LedgerSection = field(default_factory=LedgerSection)
+    serve: ServeSection = field(default_factory=ServeSection)
     simulation: SimulatedSite | None = None
 
     @property
@@ -89,7 +100,13 @@ class SiteFile:
 
 
 _SITE_FILE: TypeAdapter[SiteFile] = TypeAdapter(SiteFile)
-_SECTIONS: Sections = {"site": (SiteName,), "data": (DataSection,), "ledger": (LedgerSection,), "simulation": (SimulatedSite,)}
+_SECTIONS: Sections = {
+    "site": (SiteName,),
+    "data": (DataSection,),
+    "ledger": (LedgerSection,),
+    "serve": (ServeSection,),
+    "simulation": (SimulatedSite,),
+}
 
 
 def read_site_file(home: Path) -> SiteFile:

@@ -26,6 +26,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import app as honest
+from client import embedded
 from client import site
 from client.imaging.dataset import Dataset
 from client.training import LocalWork
@@ -110,7 +111,7 @@ for message_type in _STEP_OF:
 @contextmanager
 def _failing(message: Message, context: Context, step: str) -> Iterator[None]:
     """What the site does within this, it does with the faults that it was told to have."""
-    name = honest.home_of(context).name
+    name = embedded.home_of(context.node_config).name
     with ExitStack() as poison:
         for fault in parse_faults(filter(None, os.environ.get(FAULTS_VARIABLE, "").split(","))):
             if (fault.site, fault.step) == (name, step) and fault.round in (None, message.content["fedward"]["round"]):

@@ -2,7 +2,7 @@
 """Whatever goes wrong at a site, a code leaves: no words, no path, no exception that Flower would send with its text."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import app as site_app
+from client import embedded, handler
+from client.handler import Desk
 from client.home import SiteFile, SiteName
 from client.site import Site
 from common import wire
@@ -33,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(TaskIdentity, "_node_id", 1)
     monkeypatch.setattr(TaskIdentity, "_task_id", 0)
     yield folder
-    site_app._site.cache_clear()
+    embedded.site_at.cache_clear()
 
 
 def context(home: Path | None) -> Context:
@@ -43,6 +45,15 @@ def context(home: Path | None) -> Context:
 
 def asked(content: RecordDict | None = None) -> Message:
     return Message(content or wire.encode_hello(wire.Hello(plan=digest_of(made_scenario(private=False).plan))), 7, "query.hello")
+
+
+def failing(home: Path, reply: Callable[[Site], RecordDict]) -> RecordDict:
+    """What leaves when a site that was opened does this."""
+    desk = Desk(home, lambda: embedded.site_at(home, home / "plan.toml"))
+    answers = {"query.hello": lambda desk, _: reply(desk.site())}
+    content = handler.guarded(lambda: handler.answered(desk, "query.hello", RecordDict(), answers=answers), lambda: home)
+    assert refusal(Message(content, reply_to=asked()))
+    return content
 
 
 def refusal(message: Message) -> wire.Refusal:
@@ -63,7 +74,7 @@ def test_our_own_words_stay_in_the_sites_folder(home: Path) -> None:
     def reply(site: Site) -> RecordDict:
         raise DataUnreadable(f"'{site.home}' is damaged.", fix="Mend it.")
 
-    assert refusal(site_app._answer(asked(), context(home), reply)) == wire.Refusal(site="north", code="E_DATA_UNREADABLE")
+    assert wire.decode_hello_reply(failing(home, reply)) == wire.Refusal(site="north", code="E_DATA_UNREADABLE")
     log = home / "error.log"
     assert log.read_text() == f"E_DATA_UNREADABLE '{home}' is damaged. Mend it.\n"
     assert log.stat().st_mode & 0o777 == 0o600
@@ -76,7 +87,7 @@ def test_an_exception_that_nobody_foresaw_is_written_down_without_its_text(home:
         except KeyError as error:
             raise ValueError(f"no patient {NAME} at {site.home}") from error
 
-    assert refusal(site_app._answer(asked(), context(home), reply)) == wire.Refusal(site="north", code="E_TRAIN_FAILED")
+    assert wire.decode_hello_reply(failing(home, reply)) == wire.Refusal(site="north", code="E_TRAIN_FAILED")
     line = (home / "error.log").read_text()
     assert NAME not in line
     assert "E_TRAIN_FAILED ValueError at tests/client/test_refusals.py:" in line
@@ -88,7 +99,7 @@ def test_who_asks_for_the_text_gets_it_in_a_file_of_their_own(home: Path, monkey
         raise ValueError(NAME)
 
     monkeypatch.setenv(DEBUG_VARIABLE, str(tmp_path / "debug.txt"))
-    site_app._answer(asked(), context(home), reply)
+    failing(home, reply)
     assert f"ValueError: {NAME}" in (tmp_path / "debug.txt").read_text()
     assert (tmp_path / "debug.txt").stat().st_mode & 0o777 == 0o600
     assert NAME not in (home / "error.log").read_text()

@@ -18,7 +18,7 @@ from common.secagg.messages import Confirmation, Keys, Masked, Nothing, Opened, 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "what-leaves.md").read_text(encoding="utf-8")
 
-SENT_BY_A_SITE = (wire.HelloReply, wire.SecureReply, wire.Refusal, wire.TrainReply, wire.IdealReply)
+SENT_BY_A_SITE = (wire.HelloReply, wire.NewsReply, wire.SecureReply, wire.Refusal, wire.TrainReply, wire.IdealReply)
 BODIES = {
     Step.KEYS: Keys,
     Step.SHARE: Shares,
@@ -65,12 +65,12 @@ def test_a_field_more_would_be_noticed() -> None:
 
 
 def test_a_site_has_no_other_message() -> None:
-    """What client/app.py can encode is what is listed here, in the words of the encoders' own signatures."""
-    tree = ast.parse((ROOT / "client" / "app.py").read_text(encoding="utf-8"))
+    """What client/handler.py can encode is what is listed here, in the words of the encoders' own signatures."""
+    tree = ast.parse((ROOT / "client" / "handler.py").read_text(encoding="utf-8"))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("encode_")}
     takes = {typing.get_type_hints(getattr(wire, name))["message"] for name in used}
     assert takes == set(SENT_BY_A_SITE)
-    others = [path for path in (ROOT / "client").rglob("*.py") if path.name != "app.py" and "encode_" in path.read_text(encoding="utf-8")]
+    others = [path for path in (ROOT / "client").rglob("*.py") if path.name != "handler.py" and "encode_" in path.read_text(encoding="utf-8")]
     assert not others, others
 
 
@@ -89,7 +89,7 @@ def test_every_step_has_one_body_and_no_site_signs_another() -> None:
 def test_the_records_of_a_message_are_those_of_the_page() -> None:
     kinds = dict(re.findall(r"^\| `([\w.]+)` \| (`.+?) \|", PAGE.partition("| type | fields |")[2].partition("\n\n")[0], re.MULTILINE))
     source = inspect.getsource(wire)
-    replies = set(re.findall(r'"type": "([\w.]+)"', source)) - {"hello", "train", "secure"}
+    replies = set(re.findall(r'"type": "([\w.]+)"', source)) - {"hello", "news", "train", "secure"}
     assert set(kinds) == replies
 
 
