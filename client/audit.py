@@ -20,7 +20,6 @@ from typing import Final
 
 from client.home import SiteFile, read_site_file
 from client.ledger.chain import Position
-from client.ledger.code import code_version
 from common import keyfile, roster, wire
 from common.audit import entries
 from common.audit.chain import Chain
@@ -37,6 +36,7 @@ from common.secagg.site import Record
 from common.secagg.stages import Listening
 from common.secagg.terms import Kind
 from common.spelling import digest
+from common.version import code_version
 
 EVIDENCE_FOLDER: Final = "evidence"
 

@@ -2,8 +2,8 @@
 """The coordinator as a Flower ServerApp: wiring, nothing else.
 
 Nothing is read from Flower's run config. Everything comes from the environment of the machine that runs the coordinator: the plan
-(`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), and the run
-folder (`FEDWARD_RUN`). A run that finds its folder half done goes on where it stopped.
+(`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), the run folder
+(`FEDWARD_RUN`), and what is kept there for auditors (`FEDWARD_EVIDENCE`). A run that finds its folder half done goes on where it stopped.
 
 One process at a time has a run: it holds a lock on the folder for as long as it lives, by which its supervisor (`fedward server start`)
 sees it live and die. Before it ends of its own accord it leaves word how (`server.outcome`); who was killed leaves none.
@@ -23,6 +23,7 @@ from common.credentials import Credentials
 from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, Unforeseen
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
+from server import audit
 from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
 from server.counts import as_facts
@@ -33,6 +34,7 @@ from server.home import (
     APP_LOCK_FILE,
     CHECKPOINTS_FOLDER,
     COORDINATOR_VARIABLE,
+    EVIDENCE_VARIABLE,
     JOURNAL_FILE,
     LOG_FILE,
     OUTCOME_FILE,
@@ -115,6 +117,8 @@ def _run(grid: Grid, folder: Path) -> None:
 
 def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Journal, observer: Observer) -> None:
     initial = initial_weights(plan)
+    run = audit.Run(folder=folder, plan=plan, session=journal.session, initial=initial, credentials=mine, signed_roster=_signed_roster())
+    recorder = audit.Recorder(run, keep="vectors" if os.environ.get(EVIDENCE_VARIABLE) == "vectors" else "hashes", power_cut_safe=True)
     aggregation = SecureAggregation(
         line=Line(grid),
         plan=plan,
@@ -124,6 +128,7 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
         vectors=VectorFolder(folder / VECTORS_FOLDER, power_cut_safe=True),
         observer=observer,
         workers=os.cpu_count() or 1,
+        recorder=recorder,
     )
     coordinator = Coordinator(
         grid=grid,
@@ -132,19 +137,25 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
         groups=groups_of(plan, mine.roster),
         journal=journal,
         checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER, power_cut_safe=True),
-        observer=observer,
+        observer=Several(recorder, observer),
         aggregation=aggregation,
     )
     weights = coordinator.run()
     sites = sorted({site for done in journal.committed() for site in done.sites})
     counted = [as_facts(plan, done) for done in journal.counts.closed()]
     export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds, "counted": counted})
+    recorder.published(weights)
 
 
 def _credentials() -> Credentials:
     folder = _from_environment(COORDINATOR_VARIABLE)
     signed = Path(os.environ.get(ROSTER_VARIABLE) or folder)
     return Credentials(signer=keyfile.load(folder / credentials.KEY_FILE, "coordinator"), roster=credentials.load_roster(signed))
+
+
+def _signed_roster() -> bytes:
+    folder = Path(os.environ.get(ROSTER_VARIABLE) or _from_environment(COORDINATOR_VARIABLE))
+    return (folder / credentials.ROSTER_FILE).read_bytes()
 
 
 def _from_environment(variable: str) -> Path:

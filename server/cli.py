@@ -33,6 +33,7 @@ from server import tls
 from server.home import (
     COORDINATOR_FILE,
     COORDINATOR_VARIABLE,
+    EVIDENCE_VARIABLE,
     LOG_FILE,
     NODES_FOLDER,
     PAUSE_FILE,
@@ -209,6 +210,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         RUN_VARIABLE: str(home.run),
         COORDINATOR_VARIABLE: str(home.folder),
         ROSTER_VARIABLE: str(home.roster_folder),
+        EVIDENCE_VARIABLE: home.file.run.evidence,
     }
 
 

@@ -37,6 +37,7 @@ from common.secagg.unmask import open_sum
 from common.update import Vector, Weights
 from server.absences import Absence
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
+from server.audit import Recorder
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine, total
 from server.counts import CountedRound
@@ -127,7 +128,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecureAggregation:
-    """`server.aggregation.Aggregation`, as deployed. `workers` is how many threads may remove masks."""
+    """`server.aggregation.Aggregation`, as deployed. `workers` is how many threads may remove masks; `recorder` keeps the audit log."""
 
     line: Line
     plan: Plan
@@ -137,6 +138,7 @@ class SecureAggregation:
     vectors: VectorFolder
     observer: Observer
     workers: int = 1
+    recorder: Recorder | None = None
 
     def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
         """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
@@ -200,6 +202,8 @@ class SecureAggregation:
         """From an invitation to the group's sum. Raises: RoundError, ProtocolError, UpdateError by name."""
         if stored := self._stored(room):
             return stored
+        if self.recorder:
+            self.recorder.invited(room.inviting, room.group, tuple(room.nodes))
         trained = yield from self._train(room)
         sharing, cohort = room.inviting.agree(trained.replies, now=trained.at)
         room.note(sharing.rejected)
@@ -224,7 +228,10 @@ class SecureAggregation:
         shares = yield from self._hear(room, Step.UNMASK, dict.fromkeys(confirming.masked, quorum), needed)
         opened = open_sum(unmasking, shares, lambda site: self.vectors.vector(room.attempt, site, room.terms.grid.word))
         room.note(opened.rejected)
-        return self._store(room, GroupSum(words=opened.body, total_weight=opened.total_weight, sites=opened.survivors))
+        found = GroupSum(words=opened.body, total_weight=opened.total_weight, sites=opened.survivors)
+        if self.recorder:
+            self.recorder.summed(unmasking, room.group, found, self.vectors)
+        return self._store(room, found)
 
     def _give_up(self, room: Room) -> Talk[None]:
         """End an attempt that gave no sum: whoever has not released signs that it never will."""
@@ -241,6 +248,7 @@ class SecureAggregation:
         if heard is None:
             heard = yield replace(room.question(Step.KEYS, header), model=room.model)
             self._close(room, Step.KEYS, heard)
+        self._record(room, Step.KEYS, heard)
         room.note_missing(heard.missing)
         return heard
 
@@ -258,8 +266,14 @@ class SecureAggregation:
                 refused = {site: why for site, why in heard.missing.items() if site not in lost}
                 heard = Heard(replies={**heard.replies, **again.replies}, missing={**refused, **again.missing}, at=again.at)
             self._close(room, step, heard)
+        self._record(room, step, heard)
         room.note_missing(heard.missing)
         return heard.replies
+
+    def _record(self, room: Room, step: Step, heard: Heard) -> None:
+        """What a step brought, whether it was heard now or stands in the journal: a crash may have come before the log's line."""
+        if self.recorder:
+            self.recorder.heard(room.inviting, room.group, step, heard)
 
     def _close(self, room: Room, step: Step, heard: Heard) -> None:
         """Write down what a step brought."""

@@ -20,6 +20,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter
 
+from common.audit.evidence import Keep
 from common.errors import DataNotFound, Exposed
 from common.plan.parse import Sections, line_of, read_table, text_of, validate
 from common.plan.spec import STRICT
@@ -41,6 +42,7 @@ PLAN_VARIABLE: Final = "FEDWARD_PLAN"
 RUN_VARIABLE: Final = "FEDWARD_RUN"
 COORDINATOR_VARIABLE: Final = "FEDWARD_COORDINATOR"
 ROSTER_VARIABLE: Final = "FEDWARD_ROSTER"
+EVIDENCE_VARIABLE: Final = "FEDWARD_EVIDENCE"
 """What the ServerApp's process is told by its environment (`server.app`)."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -93,10 +95,11 @@ class LiveSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSection:
-    """[run]"""
+    """[run] evidence: what auditors get of a round, "hashes" of masked updates or the masked updates too ("vectors"; docs/evidence.md)."""
 
     __pydantic_config__ = STRICT
     folder: str = "run"
+    evidence: Keep = "hashes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,7 @@ port = {live_port}              # 0: none
 
 [run]
 folder = "run"            # journal, checkpoints, log, model
+evidence = "hashes"       # "vectors": also keep every masked update, so that the model can be computed anew (docs/evidence.md: cost, risk)
 """
 
 

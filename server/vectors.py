@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common.durable import write_atomically
+from common.durable import forget_unfinished, write_atomically
 from common.update import Words
 
 _VECTOR, _SUM = "vector", "sum"
@@ -28,12 +28,13 @@ class Attempt:
 
 
 class VectorFolder:
-    """Where they lie. `power_cut_safe` adds fsync of file and folder."""
+    """Where they lie, of one coordinator: open the journal first, which locks. `power_cut_safe` adds fsync of file and folder."""
 
     def __init__(self, folder: Path, *, power_cut_safe: bool) -> None:
         self._folder = folder
         self._fsync = power_cut_safe
         folder.mkdir(parents=True, exist_ok=True)
+        forget_unfinished(folder)
 
     def keep_vector(self, of: Attempt, site: str, words: Words) -> None:
         """Raises: DiskFull."""
@@ -42,6 +43,10 @@ class VectorFolder:
     def vector(self, of: Attempt, site: str, word: np.dtype[Any]) -> Words:
         """Shapes: (P,). What was kept; the protocol checks it against its site's signature."""
         return np.fromfile(self._vector(of, site), dtype=word)
+
+    def path(self, of: Attempt, site: str) -> Path:
+        """Where a vector lies until its round is committed."""
+        return self._vector(of, site)
 
     def keep_sum(self, number: int, kind: str, group: int, words: Words) -> str:
         """Returns its SHA-256. Raises: DiskFull."""

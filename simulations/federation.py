@@ -21,12 +21,14 @@ from client.app import PLAN_VARIABLE, SITES_VARIABLE
 from client.home import AggregationName
 from common import canonical, credentials
 from common.agreement import groups_of
+from common.audit.evidence import Keep
 from common.errors import EngineError
 from common.models import initial_weights
 from common.plan import Plan, digest_of
 from common.update import AggregateDelta, Weights
 from server import unmasked
-from server.aggregation import Aggregation, Observer
+from server.aggregation import Aggregation, Observer, Several
+from server.audit import Recorder, Run
 from server.checkpoint import CheckpointFolder
 from server.counts import CountedRound
 from server.exchange import Line
@@ -65,6 +67,7 @@ class Federation:
     aggregation: AggregationName = "fsa1"
     unsafe_noise_seed: int | None = None
     faults: tuple[Fault, ...] = ()
+    evidence: Keep = "hashes"
 
     def train(self, observer: Observer, *, engine: EngineName, workers: int | None, nursery: Nursery | None = None) -> Outcome:
         """Run, or go on with, all rounds. A `nursery` (of FAULTY_APP, if there are faults) saves the local engine its start-up.
@@ -114,6 +117,7 @@ class Federation:
     def coordinate(self, grid: Grid, journal: Journal, observer: Observer) -> Coordinator:
         """The coordinator of this federation, on a grid and journal that are open already."""
         initial = initial_weights(self.plan)
+        recorder = self._recorder(initial, journal)
         return Coordinator(
             grid=grid,
             plan=self.plan,
@@ -121,11 +125,20 @@ class Federation:
             groups=groups_of(self.plan, credentials.load_roster(self.coordinator)),
             journal=journal,
             checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=False),
-            observer=observer,
-            aggregation=self._aggregation(Line(grid), initial, journal, observer),
+            observer=Several(recorder, observer) if recorder else observer,
+            aggregation=self._aggregation(Line(grid), initial, journal, observer, recorder),
         )
 
-    def _aggregation(self, line: Line, initial: Weights, journal: Journal, observer: Observer) -> Aggregation:
+    def _recorder(self, initial: Weights, journal: Journal) -> Recorder | None:
+        """The coordinator's audit log, where there is something to account for."""
+        if self.aggregation != "fsa1":
+            return None
+        mine = credentials.load(self.coordinator, "coordinator")
+        signed = (self.coordinator / credentials.ROSTER_FILE).read_bytes()
+        run = Run(folder=self.folder, plan=self.plan, session=journal.session, initial=initial, credentials=mine, signed_roster=signed)
+        return Recorder(run, keep=self.evidence, power_cut_safe=False)
+
+    def _aggregation(self, line: Line, initial: Weights, journal: Journal, observer: Observer, recorder: Recorder | None) -> Aggregation:
         if self.aggregation == "fsa1":
             return SecureAggregation(
                 line=line,
@@ -135,6 +148,7 @@ class Federation:
                 journal=journal,
                 vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=False),
                 observer=observer,
+                recorder=recorder,
             )
 
         def way(weights: Weights) -> unmasked.Way[AggregateDelta]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from client.ledger import head as sealed
 from client.ledger import witness
 from client.ledger.chain import RESTORE_BACKUP, Chain
-from client.ledger.code import code_version
 from client.ledger.gate import Limits, decide
 from common import failpoints
 from common.appended import LineFile
@@ -30,6 +29,7 @@ from common.privacy import entries
 from common.privacy.entries import SPELLING, Caps, Entry, Fact, Opened, PlanSeen, Spent, Use
 from common.privacy.events import Charge
 from common.secagg.keys import SigningKey
+from common.version import code_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from pathlib import Path
 from client.ledger import head as sealed
 from client.ledger import witness
 from client.ledger.chain import Chain, read
-from client.ledger.code import code_version
 from client.ledger.head import Head
 from client.ledger.store import Ledger, Pen, Place
 from common.durable import OWNER_ONLY, write_atomically
@@ -30,6 +29,7 @@ from common.instant import instant
 from common.privacy.entries import SPELLING, Caps, Entry, Fact, Opened, Restored, Tallied
 from common.privacy.tally import tally_of
 from common.secagg.keys import SigningKey
+from common.version import code_version
 
 _ASK = "Put back the newest ledger, or state its lost rounds to the custodian before anything is trained here."
 

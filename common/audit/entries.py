@@ -15,7 +15,7 @@
                                                                  REFUSE      what was refused, by code
     the coordinator
     SESSION  the run begins, from which model                    SUM     a group's sum: over whom, and its hash
-    INVITE   whom a header went to, about which model            COMMIT  a round is done: model before, model after
+    INVITE   whom a header went to, about which model            COMMIT  a round is done: the model that came of it
     HEAR     a step is over: each reply's hash, who is missing   PUBLISH the model is exported
 
 There is no field for text: no reason, file name, path, address or exception, and nothing about a patient. Names are names of the roster,
@@ -40,10 +40,11 @@ _TITLE: Final = b"fedward audit 1\n"
 
 Role = Literal["site", "coordinator"]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-Code = Annotated[str, Field(pattern=r"^E_[A-Z_]{1,60}$")]
+Code = Annotated[str, Field(pattern=r"^E_[A-Z0-9_]{1,40}$")]
 Session = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Version = Annotated[str, Field(pattern=r"^fedward [0-9a-z.+]{1,40} sources [0-9a-f]{16}$")]
 KindName = Literal["UPDATE", "STAT", "EVAL"]
+StepName = Literal["KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK", "ABANDON"]
 Hashes = tuple[tuple[Name, Digest], ...]
 
 
@@ -253,7 +254,7 @@ class Heard:
     kind: Literal["HEAR"] = "HEAR"
     at: At
     group: Count
-    step: Literal["KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK", "ABANDON"]
+    step: StepName
     replies: Hashes
     missing: tuple[tuple[Name, Code], ...]
 
@@ -279,15 +280,14 @@ class Summed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """`before` is the model that the round was about, `after` what came of it; `checkpoint` the hash of the file that holds it."""
+    """`model` is what came of the round; `checkpoint` the hash of the file that holds it."""
 
     __pydantic_config__ = STRICT
     kind: Literal["COMMIT"] = "COMMIT"
     session: Session
     round: Count
     attempt: Count
-    before: Digest
-    after: Digest
+    model: Digest
     sites: tuple[Name, ...]
     checkpoint: Digest
 
