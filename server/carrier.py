@@ -14,7 +14,7 @@ import time
 from functools import cached_property
 from typing import Final
 
-from common import credentials
+from common import credentials, failpoints
 from common.errors import FedwardError, NodeKey, RosterError, TransportError
 from server.children import Child
 from server.control import Control
@@ -35,7 +35,7 @@ class Carrier:
         self._home, self._book, self.files = home, book, SuperLinkFiles(home)
         everything = {**self.files.environment(), **environment}
         self.superlink = Child("superlink", self.files.superlink(), everything, self.files.log("superlink"))
-        self.superexec = Child("superexec", self.files.superexec(), everything, self.files.log("superexec"))
+        self.superexec = Child("superexec", self.files.superexec(), dict(everything), self.files.log("superexec"))
         signed = (home.roster_folder / credentials.ROSTER_FILE, home.roster_folder / credentials.ROOTS_FILE)
         self._gatekeeper = Gatekeeper(home.nodes, signed)
         self._answered: float | None = None  # by this SuperLink, on the monotonic clock
@@ -59,6 +59,11 @@ class Carrier:
         self._keep(self.superexec)
         self._attend_nodes()
         return self.superexec.up
+
+    def disarm(self) -> None:
+        """A failpoint kills once: the next ServerApp is started by a SuperExec that has none in its environment (`common.failpoints`)."""
+        if self.superexec.environment.pop(failpoints.VARIABLE, None):
+            self.superexec.kill()
 
     def _keep_superlink(self) -> None:
         if self.superlink.up and self._answered is not None and not self.files.database.exists():

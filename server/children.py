@@ -3,7 +3,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -51,7 +51,7 @@ class Child:
 
     name: str
     command: list[str]
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     log: Path
     backoff: Backoff = field(default_factory=Backoff)
     starts: int = 0

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from common.errors import CohortTooSmall, TransportError
+from common.errors import CohortTooSmall, DiskFull, RosterExpired, TransportError, Unforeseen
 from server import outcome
 from server.children import Backoff
 from server.control import Control
@@ -25,7 +25,10 @@ from server.processes import Identity, Lock, end
 _TAKEN_UP_WITHIN_S: Final = 120.0
 _ASKED_EVERY_S: Final = 3.0
 _GRACE_S: Final = 8.0
-_WAITED_OUT: Final = frozenset({CohortTooSmall.code})
+_WAITED_OUT: Final = frozenset({CohortTooSmall.code, RosterExpired.code, DiskFull.code})
+"""What somebody else will mend: sites come back, a roster is renewed, space is made."""
+_TRIED_AGAIN: Final = frozenset({Unforeseen.code})
+_TIMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Flights:
         self._lock, self._word, self._book = home.run / APP_LOCK_FILE, home.run / OUTCOME_FILE, book
         self._flight: Flight | None = None
         self._pause, self._asked = Backoff(), 0.0
-        self.count, self.since = 0, 0.0
+        self.count, self.deaths, self.since = 0, 0, 0.0
 
     @property
     def app(self) -> Identity | None:
@@ -95,13 +98,19 @@ class Flights:
         except TransportError:
             return True  # who does not answer has said nothing
 
+    def _may_mend(self, word: Outcome) -> bool:
+        """Whether it can go on without anybody having typed anything here."""
+        again = word.code in _TRIED_AGAIN and self._pause.quick_deaths < _TIMES
+        return word.end == "refused" and (word.code in _WAITED_OUT or again)
+
     def _ended(self, control: Control, flight: Flight) -> Outcome | None:
         self._flight = None
         with suppress(TransportError):  # it may be over there already, or forgotten
             control.stop_run(flight.run)
         word = outcome.read(self._word, run=flight.run)
-        if word is not None and not (word.end == "refused" and word.code in _WAITED_OUT):
+        if word is not None and not self._may_mend(word):
             return word
         self._pause.died()
+        self.deaths += word is None
         self._book.write(Line(event="run_died", run=str(flight.run), code=word.code if word else None, restarts=self.count - 1))
         return None

@@ -77,6 +77,8 @@ class Supervisor:
         self._book.write(Line(event="started", pid=os.getpid()))
         while not self._stopping:
             word = self._flights.look(self._carrier.control) if self._carrier.look() else None
+            if self._flights.deaths:
+                self._carrier.disarm()
             self._tell()
             self._tick()
             if word is not None:
