@@ -71,7 +71,7 @@ def check_in_force(home: Path) -> None:
         raise RosterPending(
             f"roster epoch {found.roster.epoch} takes trust from {_whom(found.changes)}, and is not approved here; "
             f"no round is answered under epoch {found.held.epoch if found.held else 0}.",
-            fix="Look at it and decide: fedward site approve --roster.",
+            fix="Look at it and decide: fedward site approve.",
         )
 
 
@@ -115,7 +115,7 @@ def adopt(home: Path, data: bytes, *, now: int) -> Proposal:
         new = rotation.waiting_key(home)
         if mine is not None and new is not None and mine.public_key == new.public:
             rotation.finish(home)
-        write_atomically(home / credentials.ROSTER_FILE, data, fsync=True)
+        write_atomically(home / credentials.ROSTER_FILE, data, fsync=True, mode=OWNER_ONLY)
         with suppress(RosterError):
             if waiting(home) is None:
                 (home / INCOMING_FOLDER / credentials.ROSTER_FILE).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ LEFT_FILE: Final = "left"
 def check_not_paused(home: Path) -> None:
     """Raises: SitePaused, SiteLeft."""
     if (home / LEFT_FILE).exists():
-        raise SiteLeft("this site has left the federation.", fix="To take part again, enrol it anew: docs/enrolment.md.")
+        raise SiteLeft("this site has left the federation.", fix="To take part again: fedward site recover, see docs/enrolment.md.")
     if (home / PAUSED_FILE).exists():
         raise SitePaused("this site is paused by its operator.", fix="Go on with: fedward site resume.")
 
@@ -45,6 +45,11 @@ def resume(home: Path) -> bool:
     (home / PAUSED_FILE).unlink(missing_ok=True)
     check_not_paused(home)
     return was
+
+
+def come_back(home: Path) -> None:
+    """A site that had left asks to be enrolled again; until a roster trusts it, nobody works with it."""
+    (home / LEFT_FILE).unlink(missing_ok=True)
 
 
 def is_paused(home: Path) -> bool:

@@ -98,7 +98,7 @@ minimum_cohort = 3                  # a plan that is content with fewer sites is
 [roster]                    # who takes part, once the consortium's root keys have signed it
 revocations = "automatic"   # a site that lost the consortium's trust is out at once; "ask": this site rests until somebody here decides
 renewals = "automatic"      # the same sites, keys and weights for longer
-additions = "ask"           # a new hospital is in this site's cohorts once somebody here has approved it: fedward site approve --roster
+additions = "ask"           # a new hospital is in this site's cohorts once somebody here has approved it: fedward site approve
 changes = "ask"             # a known site's new key or weight
 known_peers = 2             # automatic only while so many of the other sites were trusted here before
 """
@@ -148,6 +148,12 @@ def objections(policy: Policy, plan: Plan, *, units: int | None) -> list[str]:
     elif plan.is_private and units and (privacy.delta or 0) > DELTA_PER_UNIT / units:
         found.append(f"delta = {privacy.delta:g}, at most {DELTA_PER_UNIT / units:.2g} is allowed with so many patients here (1/(10 N))")
     return found
+
+
+def declined(policy: Policy, plan: Plan) -> tuple[Release, ...]:
+    """The releases of a plan that the policy does not allow: this site has no part in them, in what else the plan does it has."""
+    asked: dict[Release, object] = {"training": plan.training, "evaluation": plan.evaluation, "statistics": plan.statistics}
+    return tuple(kind for kind, section in asked.items() if section is not None and kind not in policy.plans.releases)
 
 
 def admit(policy: Policy, plan: Plan, use: Use, *, units: int) -> None:

@@ -6,6 +6,7 @@ lie in `server/roster_folder.py`, what a key's file looks like in `common/keyfil
 with the root key need never have one.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -23,9 +24,17 @@ from common.errors import FedwardError, RosterNotFound
 from common.fingerprint import Fingerprint
 from common.keyfile import Role
 from common.roster import Changes, Member, Roots, Roster
+from server import enrolling
 from server.roster_folder import Progress, RosterFolder, progress_of, read
 
 _DAY_S: Final = 24 * 3600
+
+_ASKS: Final = {
+    "join": "join",
+    "renew": "stay, under the key that it has",
+    "rotate": "change its key; the old one consents",
+    "recover": "change its key WITHOUT the old one's consent: it says that this was lost or stolen",
+}
 
 SESSION: Final = """\
 fedward roster init consortium
@@ -105,16 +114,22 @@ def keygen(
 
 @app.command()
 def add(
-    site: Annotated[str, typer.Argument(help="The site's name: lower-case letters, digits, dots, hyphens, underscores.")],
-    key: Annotated[str, typer.Argument(help="Its public key: a .pub file, or 64 hexadecimal digits.")],
-    days: Annotated[int, typer.Option(min=1, max=3660, help="How long the entry holds.")] = 365,
+    site: Annotated[
+        str, typer.Argument(help="A site's request (fedward site enrol). Or, with KEY, its name: lower-case letters, digits, .-_")
+    ],
+    key: Annotated[str | None, typer.Argument(help="Its public key: a .pub file, or 64 hexadecimal digits.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How long the entry holds. A request says so itself.")] = 365,
     weight: Annotated[int, typer.Option(min=1, max=roster.MAX_WEIGHT, help="How much its update counts: a public band.")] = 1,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the site's entry: a new key, or a renewal.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With a request: do not ask, for scripts.")] = False,
     folder: Folder = Path("consortium"),
     as_json: AsJson = False,
 ) -> None:
     """Put a site into the draft. Compare the printed words with the site by telephone before anybody signs."""
     now = _now()
+    if key is None:
+        _add_request(Path(site), RosterFolder(folder), now=now, yes=yes, as_json=as_json)
+        return
     member = Member(site_id=site, public_key=keyfile.public_key(key, "site"), not_before=now, not_after=now + days * _DAY_S, weight=weight)
     draft = RosterFolder(folder).add(member, replace=replace, now=now)
     if as_json:
@@ -124,16 +139,61 @@ def add(
     _say("Have the site read these words to you, on a number that you knew before. Then: fedward roster sign KEY")
 
 
+def _add_request(file: Path, place: RosterFolder, *, now: int, yes: bool, as_json: bool) -> None:
+    """A site's own request: its proof holds, or it is refused; whose it is, a person hears by telephone."""
+    if as_json and not yes:
+        raise typer.BadParameter("--json cannot ask; give --yes too, after comparing the words by telephone.")
+    request = enrolling.read_request(file, now=now)
+    enrolling.check(request, place.newest())
+    if not as_json:
+        _say(f"'{request.site}' asks to {_ASKS[request.kind]}, for {request.days} days from now, weight {request.weight}")
+        _say(f"fingerprint {_words(request.key)}", f"            {Fingerprint.of(request.key).hex}")
+        _say("Have the site read these words to you, on a number that you knew before the request came.")
+    if not yes:
+        typer.confirm("Did it read these words?", abort=True)
+    done = enrolling.enrol(place, request, now=now)
+    if as_json:
+        node_key = str(done.node_key) if done.node_key else None
+        found = {"epoch": done.draft.epoch, "site": request.site, "kind": request.kind, "until": _day(done.member.not_after)}
+        _print_json({**found, "node_key": node_key, **_name(request.key)})
+        return
+    _say(f"drafted epoch {done.draft.epoch} with '{request.site}' until {_day(done.member.not_after)}")
+    if done.node_key:
+        _say(f"'{done.node_key}' goes to the coordinator, into its folder nodes/: by it the site's mailbox may connect.")
+    _say("Next: fedward roster sign KEY; then send roster and roots to the site, the roster to the coordinator.")
+
+
+@app.command()
+def renew(
+    site: Annotated[str, typer.Argument(help="The site's name.")],
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How long the entry holds from now.")] = 365,
+    folder: Folder = Path("consortium"),
+    as_json: AsJson = False,
+) -> None:
+    """Let a site's entry hold for longer, in the draft: the same key, the same weight."""
+    now, place = _now(), RosterFolder(folder)
+    member = roster.active_member(place.newest(), site, now=place.newest().not_before)
+    draft = place.add(dataclasses.replace(member, not_before=now, not_after=now + days * _DAY_S), replace=True, now=now)
+    if as_json:
+        _print_json({"epoch": draft.epoch, "site": site, "until": _day(now + days * _DAY_S)})
+        return
+    _say(f"drafted epoch {draft.epoch} with '{site}' until {_day(now + days * _DAY_S)}. Then: fedward roster sign KEY")
+
+
 @app.command()
 def revoke(
-    site: Annotated[str, typer.Argument(help="The site's name.")], folder: Folder = Path("consortium"), as_json: AsJson = False
+    site: Annotated[str, typer.Argument(help="The site's name; or the statement by which it leaves (fedward site leave).")],
+    folder: Folder = Path("consortium"),
+    as_json: AsJson = False,
 ) -> None:
     """Take trust from a site, in the draft. It holds from the first round after the signed roster has arrived."""
-    draft = RosterFolder(folder).revoke(site, now=_now())
+    now, place = _now(), RosterFolder(folder)
+    name = enrolling.read_leave(Path(site), place.newest(), now=now).site if Path(site).is_file() else site
+    draft = place.revoke(name, now=now)
     if as_json:
-        _print_json({"epoch": draft.epoch, "revoked": site})
+        _print_json({"epoch": draft.epoch, "revoked": name})
         return
-    _say(f"drafted epoch {draft.epoch} without trust in '{site}'. Then: fedward roster sign KEY")
+    _say(f"drafted epoch {draft.epoch} without trust in '{name}'. Then: fedward roster sign KEY")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.console import Console
 from common.errors import RunFolderTaken
 from common.plan import Plan, PrivacySpec, digest_of
 from common.privacy import group_privacy, own_share_epsilon
+from server.plan_cli import sign, verify
 from simulations import scenario
 from simulations.planner.command import privacy
 
@@ -24,6 +25,8 @@ TEMPLATE = scenario.PLANS / "template.toml"
 PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="A plan file, or the name of one that ships with fedward.")]
 
 plan.command()(privacy)
+plan.command()(sign)
+plan.command()(verify)
 
 
 @plan.command()
