@@ -44,6 +44,12 @@ def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _
         ) from error
 
 
+def forget_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what killed writers left beside their places; nothing refers to it, and it may hold a key. Only for who alone writes there."""
+    for path in folder.glob(f".{name}*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -56,7 +62,7 @@ class Newest:
     """One content under numbered names, of which the highest counts; for its owner's eyes alone.
 
     A new content gets the next number and the file before it is removed afterwards: renaming over an old file would make some file systems
-    flush both to disk at once, and a reader always finds a whole one.
+    flush both to disk at once, and a reader always finds a whole one. Whoever writes does so alone, under a lock of theirs.
     """
 
     def __init__(self, folder: Path, name: str, *, fsync: bool) -> None:
@@ -77,6 +83,7 @@ class Newest:
 
     def write(self, content: Content) -> None:
         """Raises: DiskFull."""
+        forget_unfinished(self._folder, self._name)
         before = self._paths()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 0
         write_atomically(self._folder / f"{self._name}-{number:012d}", content, fsync=self._fsync, mode=OWNER_ONLY)
@@ -84,6 +91,7 @@ class Newest:
             path.unlink()
 
     def remove(self) -> None:
+        forget_unfinished(self._folder, self._name)
         for path in self._paths():
             path.unlink()
 

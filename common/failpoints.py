@@ -79,6 +79,11 @@ def reach(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def so_far(name: str) -> int:
+    """How often this process has been at a failpoint since one was set: for whoever sets one in a process that has begun."""
+    return _reached[name]
+
+
 def armed() -> Failpoint | None:
     """The failpoint that this process's environment asks for, for doors to say so. Raises: FailpointUnknown."""
     text = os.environ.get(VARIABLE)
