@@ -48,5 +48,5 @@ def read_processes(path: Path) -> tuple[Process, ...]:
         return ()
     except (OSError, ValidationError) as error:
         raise StatusUnreadable(
-            f"'{path}' is not readable as a list of processes.", fix="Restart the supervisor: fedward server start."
+            f"'{path.name}' is not readable as a list of processes.", fix="Restart the supervisor: fedward server start."
         ) from error

@@ -191,12 +191,14 @@ def read_status(path: Path) -> Status | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StatusUnreadable(f"'{path}' cannot be read: {error.strerror}.", fix="Let the reader's user read the run folder.") from error
+        raise StatusUnreadable(
+            f"'{path.name}' cannot be read: {error.strerror}.", fix="Let the reader's user read the run folder."
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise StatusUnreadable(
-            f"'{path}' is no status of this version of fedward: {where}: {first['msg']}.",
+            f"'{path.name}' is no status of this version of fedward: {where}: {first['msg']}.",
             fix="Run the same version of fedward as the coordinator; the file is written anew when it goes on.",
         ) from error
 

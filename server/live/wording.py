@@ -60,6 +60,20 @@ def headline(look: Look) -> Sentence:
     return _running(status, look.at)
 
 
+def gist(look: Look) -> str:
+    """The same without anything that ticks, for whoever listens to a page: it is read out when it changes."""
+    status = look.status
+    if look.problem or status is None or look.over:
+        return headline(look).text
+    if look.gone:
+        return "The coordinator's program is not heard of any more."
+    if status.state == "waiting":
+        return f"Waiting {_before(status)}: {status.why}"
+    if status.state == "running" and status.phase:
+        return f"Round {status.round} of {status.plan.rounds}: {_what_goes_on(status.phase)}."
+    return headline(look).text
+
+
 def step_word(phase: str) -> str:
     """'MASK' -> 'mask'; 'EVAL KEYS' -> 'judge'."""
     kind, _, step = phase.rpartition(" ")
