@@ -14,14 +14,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from common import transport_key
 from common.errors import FedwardError, NodeKey, RosterKey
 from common.roster import Roster
-from server.control import Control
+from server.control import Node
 
 KEY_SUFFIX: Final = ".pub"
+
+
+class NodeList(Protocol):
+    """A SuperLink's list of nodes (`server.control.Control`)."""
+
+    def nodes(self) -> list[Node]: ...
+
+    def register(self, name: str, key: bytes) -> None: ...
+
+    def unregister(self, node: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def wanted(folder: Path, roster: Roster, *, now: int, complain: Callable[[Fedwar
     return keys
 
 
-def reconcile(control: Control, keys: dict[str, bytes]) -> Changes:
+def reconcile(control: NodeList, keys: dict[str, bytes]) -> Changes:
     """Make the SuperLink's list equal to `keys`. Raises: TransportError, if it does not answer."""
     known = {node.key: node for node in control.nodes()}
     mine = {key: site for site, key in keys.items()}
@@ -82,7 +92,7 @@ class Gatekeeper:
         """The SuperLink may have lost what it knew."""
         self._seen = None
 
-    def attend(self, control: Control, roster: Callable[[], Roster], complain: Callable[[FedwardError], None]) -> Changes | None:
+    def attend(self, control: NodeList, roster: Callable[[], Roster], complain: Callable[[FedwardError], None]) -> Changes | None:
         """None, if there was no reason. Raises: RosterError, TransportError; then there is a reason again."""
         stamp = self._stamp()
         if stamp == self._seen:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SuperLink's certificate: made for loopback and the names given, renewed in time for the same names, refused by name when it is off."""
+"""The SuperLink's certificate: made for loopback and names given, renewed in time for the same names, refused by name when it is off."""
 
 import ssl
 import stat
