@@ -2,8 +2,9 @@
 """The coordinator as a Flower ServerApp: wiring, nothing else.
 
 Nothing is read from Flower's run config. Everything comes from the environment of the machine that runs the coordinator: the plan
-(`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), the run folder
-(`FEDWARD_RUN`), and what is kept there for auditors (`FEDWARD_EVIDENCE`). A run that finds its folder half done goes on where it stopped.
+(`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), the run
+folder (`FEDWARD_RUN`), and what is kept there for auditors (`FEDWARD_EVIDENCE`). A run that finds its folder half done goes on where it
+stopped.
 
 One process at a time has a run: it holds a lock on the folder for as long as it lives, by which its supervisor (`fedward server start`)
 sees it live and die. Before it ends of its own accord it leaves word how (`server.outcome`); who was killed leaves none.
