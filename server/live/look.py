@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import StatusUnreadable
+from server.home import PAUSE_FILE
 from server.live.processes import PROCESSES_FILE, Process, read_processes
 from server.live.status import OUT_OF_SIGHT_S, STATUS_FILE, SiteStatus, Status, read_status
 
@@ -41,12 +42,16 @@ class TimeLeft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """A run folder at one moment. `problem` is why the status could not be read; `status` is then None, as before the first start."""
+    """A run folder at one moment. `problem` is why the status could not be read; `status` is then None, as before the first start.
+
+    `pausing`: the operator wants no further round to begin.
+    """
 
     at: float
     status: Status | None
     processes: tuple[Process, ...] = ()
     problem: str = ""
+    pausing: bool = False
 
     @property
     def gone(self) -> bool:
@@ -69,7 +74,7 @@ def look(run: Path, *, now: float | None = None) -> Look:
         processes = read_processes(run / PROCESSES_FILE)
     except StatusUnreadable as error:
         problem = str(error)
-    return Look(at=at, status=status, processes=processes, problem=problem)
+    return Look(at=at, status=status, processes=processes, problem=problem, pausing=(run / PAUSE_FILE).exists())
 
 
 def awaited(status: Status) -> tuple[SiteStatus, ...]:

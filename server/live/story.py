@@ -16,6 +16,7 @@ from typing import Final
 
 from common.counting.evaluation import EvaluationFigures
 from common.counting.statistics import StatisticFigures
+from common.errors import RunStopped
 from common.plan import Plan, digest_of
 from server.aggregation import FAILED, SILENT
 from server.counts import CountedRound
@@ -214,7 +215,7 @@ def round_committed(status: Status, done: CommittedRound, now: float) -> Status:
 def ended(status: Status, state: RunState, why: str, now: float) -> Status:
     """The run is finished, paused, or stopped, and by what code."""
     status = replace(status, state=state, since=now, why=why, phase="", phase_since=now)
-    return _failed(status, "", why, now) if state == "stopped" and why else status
+    return _failed(status, "", why, now) if state == "stopped" and why not in ("", RunStopped.code) else status
 
 
 def _going(status: Status, now: float) -> Status:

@@ -63,9 +63,9 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """What ended the run is its last word; where nobody has said how it ended, it is stopped."""
-        if error is not None:
-            self.ended("stopped", error.code if isinstance(error, FedwardError) else "E_UNFORESEEN")
+        """A run that ends by name is stopped. Anything else is the death of this process, not the end of the run: it will be started again."""
+        if isinstance(error, FedwardError):
+            self.ended("stopped", error.code)
         self._over = True
         self._hurry.set()
         self._changed.set()

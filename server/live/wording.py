@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from common.errors import RunStopped
 from server.live.look import Look, TimeLeft, awaited
 from server.live.reasons import reason
 from server.live.status import SiteStatus, Status
@@ -26,6 +27,7 @@ STEPS: Final[Mapping[str, tuple[str, str]]] = {
 """Each step of the protocol: its word, and what goes on in it."""
 _COUNTED: Final = {"EVAL": ("evaluation", "sites are judging the model"), "STAT": ("statistic", "sites are counting")}
 _NAMED: Final = 3
+_PAUSING: Final = "It is paused: no further round begins until fedward server resume."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +52,15 @@ def headline(look: Look) -> Sentence:
             text=f"Finished: {status.committed} of {status.plan.rounds} rounds are committed, and the model is in the run folder."
         )
     if status.state == "stopped":
-        return Sentence(text=_stopped(status), tone="alarm")
+        return Sentence(text=_stopped(status), tone="attention" if status.why == RunStopped.code else "alarm")
     if status.state == "paused":
         return Sentence(text=f"Paused by the operator {_before(status)}. Go on: fedward server resume.", tone="attention")
     if status.state == "waiting":
         return Sentence(text=f"Waiting {_before(status)} for {duration(look.at - status.since)}: {status.why}", tone="attention")
     if status.state == "starting":
         return Sentence(text="Starting: asking which sites are there.")
-    return _running(status, look.at)
+    said = _running(status, look.at)
+    return Sentence(text=f"{said.text} {_PAUSING}", tone="attention") if look.pausing else said
 
 
 def gist(look: Look) -> str:

@@ -259,6 +259,15 @@ def test_what_ends_a_run_is_its_last_word(tmp_path: Path) -> None:
     assert "a folder" not in path.read_text(), "codes are shown, never an exception's text"
 
 
+def test_the_death_of_a_program_is_not_the_end_of_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError), Watch(tmp_path / STATUS_FILE, plan(), session=SESSION, sites=SITES) as watching:
+        watching.round_opened(1, list(SITES))
+        raise ConnectionError("Flower is gone")
+    found = read_status(tmp_path / STATUS_FILE)
+    assert found is not None
+    assert found.state == "running", "what comes next is a restart"
+
+
 def test_a_second_watch_of_the_session_continues_and_of_another_begins(tmp_path: Path) -> None:
     path = tmp_path / STATUS_FILE
     with Watch(path, plan(), session=SESSION, sites=SITES) as first:

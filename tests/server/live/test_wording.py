@@ -59,6 +59,14 @@ def test_the_end_is_told() -> None:
     assert headline(Look(at=1.0, status=None)).tone == "attention"
 
 
+def test_being_told_to_stop_or_to_pause_is_no_failure() -> None:
+    stopped = story.ended(in_training(), "stopped", "E_STOPPED", 1100.0)
+    assert headline(Look(at=1101.0, status=stopped)).tone == "attention"
+    assert stopped.failed == in_training().failed
+    said = headline(Look(at=1101.0, status=in_training(), pausing=True))
+    assert said.text.endswith("It is paused: no further round begins until fedward server resume.")
+
+
 def test_every_code_of_the_tree_has_words() -> None:
     codes = re.findall(r"(E_[A-Z0-9_]+)", errors.__doc__ or "")
     assert len(codes) > 60
