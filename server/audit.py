@@ -23,7 +23,7 @@ from common.audit.entries import At, Fact, StepName, at_of
 from common.audit.evidence import Keep, Replies, Reply
 from common.audit.log import LOG_FILE, Log, Pen
 from common.credentials import Credentials
-from common.durable import write_atomically
+from common.durable import forget_unfinished, write_atomically
 from common.plan import Plan, digest_of, to_toml
 from common.roster import Roster
 from common.secagg.coordinator import Inviting, Unmasking
@@ -61,6 +61,7 @@ class Recorder(Silent):
         self._run, self._keep_vectors, self._fsync = run, keep == "vectors", power_cut_safe
         self._folder = run.folder / evidence.FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
+        forget_unfinished(self._folder)
         pen = Pen(role="coordinator", name=COORDINATOR, signer=run.credentials.signer, clock=clock, power_cut_safe=power_cut_safe)
         self._log = Log(run.folder / LOG_FILE, pen)
         self._session, plan = run.session.hex(), digest_of(run.plan)
