@@ -63,7 +63,7 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """A run that ends by name is stopped. Anything else is the death of this process, not the end of the run: it will be started again."""
+        """A run that ends by name is stopped. Any other error is the death of this process, and no end: it will be started again."""
         if isinstance(error, FedwardError):
             self.ended("stopped", error.code)
         self._over = True

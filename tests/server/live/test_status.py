@@ -260,9 +260,13 @@ def test_what_ends_a_run_is_its_last_word(tmp_path: Path) -> None:
 
 
 def test_the_death_of_a_program_is_not_the_end_of_a_run(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError), Watch(tmp_path / STATUS_FILE, plan(), session=SESSION, sites=SITES) as watching:
-        watching.round_opened(1, list(SITES))
-        raise ConnectionError("Flower is gone")
+    def run() -> None:
+        with Watch(tmp_path / STATUS_FILE, plan(), session=SESSION, sites=SITES) as watching:
+            watching.round_opened(1, list(SITES))
+            raise ConnectionError("Flower is gone")
+
+    with pytest.raises(ConnectionError):
+        run()
     found = read_status(tmp_path / STATUS_FILE)
     assert found is not None
     assert found.state == "running", "what comes next is a restart"
