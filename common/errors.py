@@ -77,11 +77,13 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   `-- SiteLeft              E_SITE_LEFT            the site has left the federation
     |-- RoundError                E_ROUND                a round that did not complete
     |   |-- CohortTooSmall        E_COHORT_TOO_SMALL     fewer answers than the plan's minimum
+    |   |-- SecondCoordinator     E_SECOND_COORDINATOR   sites that know more of this run than this coordinator does
     |   |-- ShareReconstruct      E_SHARE_RECONSTRUCT    shares that give no committed secret
     |   |-- SumCanary             E_SUM_CANARY           a sum whose known words are wrong
     |   `-- TrainFailed           E_TRAIN_FAILED         local training raised
     |-- StorageError              E_STORAGE              the run folder
     |   |-- CheckpointCorrupt     E_CHECKPOINT_CORRUPT   a checkpoint that fails its hash
+    |   |-- JournalLost           E_JOURNAL_LOST         a coordinator's journal that is gone or damaged, with rounds in it
     |   |-- RunFolderTaken        E_RUN_FOLDER           a folder that belongs to another run
     |   |-- AuditTampered         E_AUDIT_TAMPERED       an audit log that does not follow from its own lines
     |   |-- BundleFormat          E_BUNDLE               a file given for an audit bundle that is none
@@ -409,6 +411,10 @@ class CohortTooSmall(RoundError):
     code = "E_COHORT_TOO_SMALL"
 
 
+class SecondCoordinator(RoundError):
+    code = "E_SECOND_COORDINATOR"
+
+
 class ShareReconstruct(RoundError):
     code = "E_SHARE_RECONSTRUCT"
 
@@ -427,6 +433,10 @@ class StorageError(FedwardError):
 
 class CheckpointCorrupt(StorageError):
     code = "E_CHECKPOINT_CORRUPT"
+
+
+class JournalLost(StorageError):
+    code = "E_JOURNAL_LOST"
 
 
 class RunFolderTaken(StorageError):
