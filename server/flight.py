@@ -10,7 +10,7 @@ A run that is over is stopped at the SuperLink too, so that no mailbox is handed
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from common.errors import CohortTooSmall, DiskFull, RosterExpired, TransportError, Unforeseen
@@ -33,11 +33,11 @@ _TIMES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """One submission: Flower's number for it, and when. `taken_up`: a process has been seen to hold the lock."""
+    """One submission: Flower's number for it, when, and which process held the run's lock before."""
 
     run: int
     submitted: float
-    taken_up: bool = False
+    before: Identity | None
 
 
 class Flights:
@@ -60,10 +60,7 @@ class Flights:
             if self._pause.due:
                 self._submit(control)
             return None
-        running = self.app is not None
-        if running and not self._flight.taken_up:
-            self._flight = replace(self._flight, taken_up=True)
-        if running or (not self._flight.taken_up and self._may_still_come(control, self._flight)):
+        if self.app is not None or (not self._was_taken_up(self._flight) and self._may_still_come(control, self._flight)):
             return None
         return self._ended(control, self._flight)
 
@@ -75,15 +72,20 @@ class Flights:
     def _submit(self, control: Control) -> None:
         self.end_app()  # of a run that nobody follows any more
         self._pause.begun()
+        before = Lock.last(self._lock)
         try:
             run = control.start_run()
         except TransportError as error:
             self._pause.died()
             self._book.write(Line(event="run_died", code=error.code))
             return
-        self._flight = Flight(run, time.monotonic())
+        self._flight = Flight(run, time.monotonic(), before)
         self.count, self.since = self.count + 1, time.time()
         self._book.write(Line(event="run_submitted", run=str(run), restarts=self.count - 1))
+
+    def _was_taken_up(self, flight: Flight) -> bool:
+        """Whether a process has held the lock since; seen by what it wrote there, for it may have lived shorter than our look lasts."""
+        return Lock.last(self._lock) != flight.before
 
     def _may_still_come(self, control: Control, flight: Flight) -> bool:
         """Whether a process may still take it up: Flower has not ended it, and it was not submitted long ago."""

@@ -132,6 +132,14 @@ class Lock:
         finally:
             os.close(descriptor)
 
+    @staticmethod
+    def last(path: Path) -> Identity | None:
+        """Who held it last, or does now."""
+        try:
+            return _written(path.read_bytes())
+        except FileNotFoundError:
+            return None
+
 
 def _written(content: bytes) -> Identity:
     """A holder that has not written itself down yet is nobody whom one could signal, but it holds."""
