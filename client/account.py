@@ -33,6 +33,7 @@ from common.errors import DataNotFound, LedgerRollback, LedgerTampered, NoPatien
 from common.plan import Plan, digest_of
 from common.privacy import Charge, public_count, round_charge
 from common.privacy.entries import Caps, Fact, PlanSeen, Snapshotted, Use
+from common.secagg.keys import SigningKey
 
 SIMULATED_NAMESPACE: Final = "simulation"
 Cost = Callable[[Plan, int], Charge]
@@ -66,6 +67,7 @@ class Account:
         self._home, self._file, self._clock = home, file, clock
         self._place = ledger_place(home, file)
         self._ledger: Ledger | None = None
+        self._signer: SigningKey | None = None
         self._manifest: Manifest | None = None
         self._data: tuple[Manifest, Dataset] | None = None
 
@@ -185,14 +187,15 @@ class Account:
         return self._open()
 
     def _open(self) -> Ledger:
-        if self._ledger is None:
-            ledger = Ledger(self._place, self.pen())
+        pen = self.pen()
+        if self._ledger is None or self._signer != pen.signer:  # a new identity key came into use: client/rotation.py
+            ledger = Ledger(self._place, pen)
             if ledger.chain.namespace != self._namespace:
                 raise LedgerTampered(
                     f"ledger '{self._place.file}' is of namespace '{ledger.chain.namespace}', site.toml says '{self._namespace}'.",
                     fix="The same patients keep their namespace and their ledger; other patients need a home of their own.",
                 )
-            self._ledger = ledger
+            self._ledger, self._signer = ledger, pen.signer
         return self._ledger
 
     def _approved(self, plan: Plan) -> Manifest:
