@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fedward site`: what a hospital does for itself, on its own machine, by nobody's leave.
 
+init ..     how a site comes in, stays in, and goes (client/enrol_cli.py)
 snapshot    approve the data set as it stands now
 exclude     take out a patient who withdrew
 policy      what this site allows
@@ -20,8 +21,10 @@ from client import exclusion, policy
 from client import snapshot as snapshots
 from client.account import Account
 from client.doctor.cli import doctor
+from client.enrol_cli import COMMANDS
 from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
 from client.imaging import identity, manifest
+from client.join_cli import join
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
 from client.policy import POLICY_FILE
@@ -46,8 +49,11 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(rules, name="policy")
 app.command()(serve)
 app.command("status")(show_status)
+app.command()(join)
 app.command()(doctor)
 app.command()(metrics)
+for command_name, command in COMMANDS.items():
+    app.command(command_name)(command)
 
 
 @app.command()

@@ -18,7 +18,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +161,7 @@ def serve(serving: Serving, *, version: str, stopping: threading.Event | None = 
         place.prepare_socket(serving.socket, group=group)
         board = Board(home, standing(home, file, plan, version=version), clock=_now)
         service = Service(home, file, board, serving.log)
-        server = _listen(service, serving.socket)
+        server = listen(service.converse, serving.socket)
         place.open_to_group(serving.socket, group=group)
         serving.log.write(Event(event="started", site=file.site.name))
         _wait(stopping)
@@ -205,11 +205,12 @@ def spent_so_far(home: Path, file: SiteFile) -> tuple[Spent, ...]:
     )
 
 
-def _listen(service: Service, socket: Path) -> Any:
+def listen(converse: Callable[[Iterator[bytes], Any], Iterator[bytes]], socket: Path) -> Any:
+    """A gRPC server at a Unix-domain socket, and nowhere else."""
     server = grpc.server(ThreadPoolExecutor(max_workers=_THREADS), options=OPTIONS)
     _, _, name = METHOD.partition("/")
     whose, _, method = name.partition("/")
-    handlers = {method: grpc.stream_stream_rpc_method_handler(service.converse)}
+    handlers = {method: grpc.stream_stream_rpc_method_handler(converse)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(whose, handlers),))
     server.add_insecure_port(f"unix:{socket.absolute()}")
     server.start()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ServerApp of the transport benchmark: messages to every node, timed from push to the last reply, as the coordinator would see them.
+
+FEDWARD_TRIPS    a folder: `ask.json` says what to send, `told.json` is what came of it
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from common import wire
+
+FOLDER_VARIABLE: Final = "FEDWARD_TRIPS"
+ASK_FILE: Final = "ask.json"
+TOLD_FILE: Final = "told.json"
+_POLL_S: Final = 0.02
+_FOUND_S: Final = 120.0
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    del context
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    ask = json.loads((folder / ASK_FILE).read_text())
+    nodes = _awaited(grid, ask["nodes"])
+    told = [_trip(grid, nodes, trip, timeout_s=ask["timeout_s"]) for trip in ask["trips"] for _ in range(trip["times"])]
+    partial = folder / f"{TOLD_FILE}.part"
+    partial.write_text(json.dumps(told))
+    partial.rename(folder / TOLD_FILE)
+
+
+def _awaited(grid: Grid, number: int) -> list[int]:
+    until = time.monotonic() + _FOUND_S
+    while len(found := sorted(grid.get_node_ids())) < number and time.monotonic() < until:
+        time.sleep(0.2)
+    return found[:number]
+
+
+def _trip(grid: Grid, nodes: list[int], trip: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    if trip.get("pause_s"):
+        time.sleep(trip["pause_s"])
+    content = _content(trip)
+    started = time.monotonic()
+    waiting = set(grid.push_messages([Message(content, node, trip["type"], ttl=timeout_s) for node in nodes]))
+    replies: list[dict[str, Any]] = []
+    while waiting and time.monotonic() < started + timeout_s:
+        for reply in grid.pull_messages(list(waiting)):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            replies.append({"s": time.monotonic() - started, **_told(reply)})
+        time.sleep(_POLL_S)
+    return {"name": trip["name"], "seconds": time.monotonic() - started, "silent": len(waiting), "replies": replies}
+
+
+def _told(reply: Message) -> dict[str, Any]:
+    if reply.has_error():
+        return {"error": reply.error.code}
+    fields = {key: value for key, value in reply.content["fedward"].items() if isinstance(value, str | int)}
+    vector = reply.content["vector"]["vector"] if "vector" in reply.content else None
+    return {"fields": fields, "bytes": len(vector.data) if vector else 0}
+
+
+def _content(trip: dict[str, Any]) -> RecordDict:
+    control = os.urandom(trip["control"])
+    model = np.random.default_rng().random(trip["values"], dtype=np.float32) if trip["values"] else None
+    if trip["type"] == wire.HELLO:
+        return wire.encode_hello(wire.Hello(plan=trip.get("plan") or control.hex()))
+    return wire.encode_secure_request(wire.SecureRequest(round=1, control=control, model=model))
