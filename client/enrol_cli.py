@@ -16,6 +16,7 @@ import typer
 from client import approval, enrolment, membership, news, pause, reading, rotation
 from client.approval import SignedPlan
 from client.enrolment import Made
+from client.forecast import Cost
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.membership import Proposal
 from client.telling import tell
@@ -225,6 +226,7 @@ class _Asking:
             self._show(*_changes(found))
             if self._agreed(f"Work with these sites, as of epoch {found.roster.epoch}?"):
                 membership.adopt(self._home, data, now=_now())
+                self._show(f"epoch {found.roster.epoch} is in force here")
         held = membership.in_force(self._home)
         self._told |= {"roster": {"epoch": found.roster.epoch, "asks": list(found.asks), "in_force": held.epoch if held else None}}
 
@@ -242,9 +244,9 @@ class _Asking:
             approval.approve(self._home, given, now=_now())
             news.forget_plan(self._home, digest_of(found))
             self._told["approved"] = True
-            self._show(
-                f"approved: '{found.name}' is what this site trains. Next: fedward site snapshot --plan PLAN, then start its service"
-            )
+            prepared = facts.cost is None or isinstance(facts.cost, Cost)
+            after = "start its service (fedward site serve)" if prepared else "prepare the data: fedward site snapshot --plan PLAN"
+            self._show(f"approved: '{found.name}' is what this site trains. Next: {after}")
 
     def close(self) -> None:
         if self._as_json:

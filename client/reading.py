@@ -27,6 +27,7 @@ from common.instant import instant
 from common.plan import Plan, digest_of
 from common.privacy import own_share_epsilon
 from common.roster import Member, Roster
+from common.secagg.terms import FLOOR
 
 _PRIOR: Final = 0.01
 _FAMILIES: Final = {
@@ -56,6 +57,11 @@ class Reading:
     objections: tuple[str, ...]
     declined: tuple[Release, ...]
     cost: Cost | Unknown | None
+
+    @property
+    def smallest(self) -> int:
+        """Hospitals in a round, at least: the protocol has a floor of its own."""
+        return max(FLOOR, self.plan.aggregation.minimum_cohort, self.plan.noise_quorum)
 
     @property
     def bytes_up(self) -> int:
@@ -97,7 +103,7 @@ def as_json(found: Reading) -> dict[str, object]:
         "purpose": plan.plan.purpose,
         "signed_by": list(found.signed_by),
         "rounds": plan.training.rounds,
-        "minimum_cohort": plan.aggregation.minimum_cohort,
+        "minimum_cohort": found.smallest,
         "roster_epoch": found.roster.epoch,
         "others": [member.site_id for member in found.others],
         "parameters": found.parameters,
@@ -119,15 +125,15 @@ def in_words(found: Reading) -> Iterator[str]:
     yield f"  {plan.plan.purpose}"
     yield f"  Signed for the consortium by {', '.join(found.signed_by)} ({len(found.signed_by)} of {found.needed} needed)."
     yield f"  Digest {digest_of(plan)[:32]}: every hospital sees the same one."
-    yield "What is done with our images"
+    yield "\nWhat is done with our images"
     yield from _work(found)
-    yield "Who else is in"
+    yield "\nWho else is in"
     yield from _company(found)
-    yield "What leaves the building"
+    yield "\nWhat leaves the building"
     yield from _leaving(found)
-    yield "What it costs our patients"
+    yield "\nWhat it costs our patients"
     yield from _costs(found)
-    yield "What our own rules say"
+    yield "\nWhat our own rules say"
     yield from _rules(found)
 
 
@@ -146,12 +152,13 @@ def _work(found: Reading) -> Iterator[str]:
 
 
 def _company(found: Reading) -> Iterator[str]:
-    plan, held = found.plan, found.roster
-    yield f"  Roster epoch {held.epoch}, signed, valid until {instant(held.not_after)[:10]}; you are asked about every hospital that joins."
+    held = found.roster
+    joining = "you are asked about every hospital that joins" if found.allowed.roster.additions == "ask" else "others may join unasked"
+    yield f"  Roster epoch {held.epoch}, signed, valid until {instant(held.not_after)[:10]}; {joining}."
     for member in found.others:
         yield f"    {member.site_id:<16} {Fingerprint.of(member.public_key).words}"
     yield f"    {'coordinator':<16} {Fingerprint.of(held.coordinator).words}"
-    yield f"  A round needs {plan.aggregation.minimum_cohort} hospitals at least; with fewer, nothing is added up."
+    yield f"  A round needs {found.smallest} hospitals at least; with fewer, nothing is added up."
 
 
 def _leaving(found: Reading) -> Iterator[str]:
@@ -159,7 +166,7 @@ def _leaving(found: Reading) -> Iterator[str]:
     yield "  No image, no patient's name or number, no label, no count of our patients."
     noised = "clipped and noised " if plan.is_private else ""
     yield f"  In each round one {noised}change of the model, {_size(found.bytes_up)}, encrypted: the coordinator can only open the sum"
-    yield f"  over all hospitals in the round ({group.minimum_cohort} or more). The model, {_size(4 * found.parameters)}, comes back."
+    yield f"  over all hospitals in the round ({found.smallest} or more). The model, {_size(4 * found.parameters)}, comes back."
     if group.combine != "mean":
         yield f"  With more than {group.max_group} hospitals it sees the sum of each group of them, not of all."
     if plan.evaluation or plan.statistics:
@@ -180,6 +187,7 @@ def _costs(found: Reading) -> Iterator[str]:
         yield from _costs_here(found, cost)
     elif isinstance(cost, Unknown):
         yield f"  For this hospital it cannot be computed yet: {cost.reason}"
+        yield "  Once the data are prepared (fedward site snapshot --plan PLAN), look again: fedward site approve PLAN --look."
         if (worst := own_share_epsilon(plan)) is not None:
             yield f"  If more than {privacy.colluders} of the others collude, the smallest hospital is left with epsilon {worst:.1f}."
 
