@@ -12,17 +12,21 @@ from rich.table import Table
 
 from common.durable import write_atomically
 from common.plan import Plan, digest_of
-from simulations import scenario
+from simulations import evidence_cli, scenario
 from simulations.audits.findings import USUAL_CANARIES, Audit, Kind, Report, in_words, verdict
 
 audit = typer.Typer(
-    no_args_is_help=True, help="Attack training itself, to see whether its promise holds, and whether the attacker can see."
+    no_args_is_help=True,
+    help="Find out whether it was so. privacy: attack training itself, to see whether its promise holds. export, verify: what a run's "
+    "parties wrote down, and whether it adds up.",
 )
+audit.command()(evidence_cli.export)
+audit.command()(evidence_cli.verify)
 
 
 @audit.callback()
 def _group() -> None:
-    """Attack training itself."""
+    """Attack training itself, or check what a run's parties wrote down."""
 
 
 @audit.command()

@@ -199,20 +199,22 @@ def _check_models(story: Story, found: Findings) -> None:
     begun, committed = story.begun, story.committed
     for room in story.rooms.values():
         number = room.invited.at.round
-        before = committed[number - 1].model if number - 1 in committed else begun.model if number == 1 and begun else None
-        if before is not None and room.invited.model != before:
+        before = committed[number - 1].model if number - 1 in committed else begun.model if number == 1 and begun else "nothing"
+        if room.invited.model != before:
             text = f"round {number} was about model {room.invited.model[:12]}; the round before made {before[:12]}."
             found.add("F_MODEL", "coordinator", text, number=number)
+    for number in sorted({room.invited.at.round for room in story.rooms.values() if room.summed and _is_update(room)} - {*committed}):
+        found.skip(f"round {number}: it was summed and not committed; a run that was stopped looks like that")
     for number, done in committed.items():
-        sums = [room.summed for room in story.rooms.values() if room.summed and _is_update_of(room.summed.at, number)]
+        sums = [room.summed for room in story.rooms.values() if room.summed and _is_update(room) and room.summed.at.round == number]
         survivors = {site for each in sums for site in each.survivors}
         if set(done.sites) != survivors:
             text = f"round {number} was committed for {len(done.sites)} sites; the sums are over {len(survivors)}, not all the same."
             found.add("F_ROUND", "coordinator", text, number=number)
 
 
-def _is_update_of(at: At, number: int) -> bool:
-    return (at.round, at.kind) == (number, "UPDATE")
+def _is_update(room: Room) -> bool:
+    return room.invited.at.kind == "UPDATE"
 
 
 def _subject(step: str) -> str:

@@ -32,6 +32,7 @@ from common.update import Weights
 
 Make = Callable[[Roster, Sequence[AggregateSum]], Weights]
 """From a round's sums, group by group, to the model that comes of it; called for each round in turn."""
+Beside = Callable[[Sequence[Witness], Findings], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,13 @@ class Report:
         return not self.findings
 
 
-def verify(paths: Sequence[Path], arithmetic: Arithmetic, *, roots: Roots | None = None, published: str | None = None) -> Report:
-    """Look at everything that these bundles let one look at. `published` is the digest of the model that was given out."""
+def verify(
+    paths: Sequence[Path], arithmetic: Arithmetic, *, roots: Roots | None = None, published: str | None = None, beside: Beside | None = None
+) -> Report:
+    """Look at everything that these bundles let one look at.
+
+    `published` is the digest of the model that was given out; `beside` looks at what bundles hold that is not of this room.
+    """
     found = Findings()
     parties = witnesses(paths, found)
     kept = archive(parties, roots, found)
@@ -90,6 +96,8 @@ def verify(paths: Sequence[Path], arithmetic: Arithmetic, *, roots: Roots | None
         check_keys(party, kept, found)
         if party.role == "site":
             conduct.check(party, kept.plans, found)
+    if beside is not None:
+        beside(parties, found)
     session = _session(parties, found)
     if session is None:
         return _report(None, None, kept, parties, (), found)
