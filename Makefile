@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("fedward needs Python 3.11 or 3.12, this is %s.%s; set PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 13) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,ray]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,ray,deploy]'
 	@touch $@
 
 simulate: $(STAMP) ## ten hospitals train one model on made CT; report and model in runs/default
