@@ -18,7 +18,7 @@ A site believes nobody about its own key: a roster that gives its name another k
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,9 +84,8 @@ def examine(home: Path, data: bytes, *, now: int) -> Proposal:
     found = _compared(home, data)
     roster.check_valid(found.roster, now=now)
     roster.check_successor(found.roster, held=found.held)
-    with suppress(RosterError):  # one that is damaged is no reason to refuse its successor
-        if (other := waiting(home)) is not None:
-            roster.check_successor(found.roster, held=other.roster)
+    if (other := _readable(home)) is not None:
+        roster.check_successor(found.roster, held=other.roster)
     _check_own_key(home, found.roster)
     return found
 
@@ -116,10 +115,17 @@ def adopt(home: Path, data: bytes, *, now: int) -> Proposal:
         if mine is not None and new is not None and mine.public_key == new.public:
             rotation.finish(home)
         write_atomically(home / credentials.ROSTER_FILE, data, fsync=True, mode=OWNER_ONLY)
-        with suppress(RosterError):
-            if waiting(home) is None:
-                (home / INCOMING_FOLDER / credentials.ROSTER_FILE).unlink(missing_ok=True)
+        if _readable(home) is None:
+            (home / INCOMING_FOLDER / credentials.ROSTER_FILE).unlink(missing_ok=True)
     return found
+
+
+def _readable(home: Path) -> Proposal | None:
+    """The one that waits; one that is damaged is no reason to refuse its successor, and none to keep it."""
+    try:
+        return waiting(home)
+    except RosterError:
+        return None
 
 
 def _compared(home: Path, data: bytes) -> Proposal:
