@@ -136,11 +136,11 @@ class Collected:
 class Aggregation(Protocol):
     """From a global model to the mean of what the cohort made of it; and from a form to its noised sum."""
 
-    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+    def collect(self, number: int, weights: Weights, asked: Sequence[str]) -> Collected:
         """Raises: RoundError, ProtocolError or UpdateError by name when the round fails; then nothing was aggregated."""
         ...
 
-    def count(self, number: int, form: Form, weights: Weights, nodes: Mapping[str, int]) -> CountedRound:
+    def count(self, number: int, form: Form, weights: Weights, asked: Sequence[str]) -> CountedRound:
         """The noised sum of a form over the sites, or the reason why there is none. Raises: CohortTooSmall, if nobody need be asked."""
         ...
 

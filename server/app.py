@@ -17,7 +17,6 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common import credentials, keyfile
 from common.agreement import groups_of
 from common.backtrace import keep_whole, outline
 from common.credentials import Credentials
@@ -27,10 +26,12 @@ from common.plan import Plan, digest_of, load
 from server import audit
 from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
+from server.consortium import Consortium, Crier
 from server.counts import as_facts
 from server.exchange import Line
 from server.export import export
 from server.fsa1 import SecureAggregation
+from server.gate import FolderGate
 from server.home import (
     APP_LOCK_FILE,
     CHECKPOINTS_FOLDER,
@@ -49,7 +50,9 @@ from server.live.status import STATUS_FILE
 from server.live.watch import Watch
 from server.logbook import Logbook, RoundLines
 from server.outcome import Outcome
+from server.persistence import Persistence
 from server.processes import Lock, die_with_parent
+from server.roll import Roll
 from server.rounds import Coordinator
 from server.vectors import VectorFolder
 
@@ -97,7 +100,7 @@ def _last_word(grid: Grid, folder: Path) -> Outcome | None:
 
 def _run(grid: Grid, folder: Path) -> None:
     plan = load(_from_environment(PLAN_VARIABLE))
-    mine = _credentials()
+    mine = _consortium().read()
     journal = Journal(folder / JOURNAL_FILE, plan=digest_of(plan), session=secrets.token_bytes(16), power_cut_safe=True)
     sites = [member.site_id for member in mine.roster.members if not member.revoked]
     watch = Watch(
@@ -117,29 +120,38 @@ def _run(grid: Grid, folder: Path) -> None:
 
 
 def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Journal, observer: Observer) -> None:
-    initial = initial_weights(plan)
-    run = audit.Run(folder=folder, plan=plan, session=journal.session, initial=initial, credentials=mine, signed_roster=_signed_roster())
+    initial, members = initial_weights(plan), _consortium()
+    signed = members.signed_roster()
+    run = audit.Run(folder=folder, plan=plan, session=journal.session, initial=initial, credentials=mine, signed_roster=signed)
     recorder = audit.Recorder(run, keep="vectors" if os.environ.get(EVIDENCE_VARIABLE) == "vectors" else "hashes", power_cut_safe=True)
+    members.adopted = recorder.adopted
+    line, gate, persistence = Line(grid), FolderGate(folder), Persistence()
+    herald = Crier(line, members, **_plan_as_signed())
+    roll = Roll(line=line, plan=digest_of(plan), minimum=plan.aggregation.minimum_cohort, herald=herald)
     aggregation = SecureAggregation(
-        line=Line(grid),
+        roll=roll,
         plan=plan,
         initial=initial,
-        credentials=mine,
+        credentials=members,
         journal=journal,
         vectors=VectorFolder(folder / VECTORS_FOLDER, power_cut_safe=True),
         observer=observer,
         workers=os.cpu_count() or 1,
         recorder=recorder,
+        gate=gate,
+        persistence=persistence,
     )
     coordinator = Coordinator(
-        grid=grid,
+        roll=roll,
         plan=plan,
         initial=initial,
-        groups=groups_of(plan, mine.roster),
+        groups=lambda: groups_of(plan, members.read_roster()),
         journal=journal,
         checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER, power_cut_safe=True),
         observer=Several(recorder, observer),
         aggregation=aggregation,
+        gate=gate,
+        persistence=persistence,
     )
     weights = coordinator.run()
     sites = sorted({site for done in journal.committed() for site in done.sites})
@@ -148,15 +160,16 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     recorder.published(weights)
 
 
-def _credentials() -> Credentials:
+def _consortium() -> Consortium:
     folder = _from_environment(COORDINATOR_VARIABLE)
-    signed = Path(os.environ.get(ROSTER_VARIABLE) or folder)
-    return Credentials(signer=keyfile.load(folder / credentials.KEY_FILE, "coordinator"), roster=credentials.load_roster(signed))
+    return Consortium(key=folder, roster=Path(os.environ.get(ROSTER_VARIABLE) or folder))
 
 
-def _signed_roster() -> bytes:
-    folder = Path(os.environ.get(ROSTER_VARIABLE) or _from_environment(COORDINATOR_VARIABLE))
-    return (folder / credentials.ROSTER_FILE).read_bytes()
+def _plan_as_signed() -> dict[str, bytes]:
+    """The plan's file and what root keys say of it, for sites that have not approved it; nothing, if it is not signed."""
+    plan = _from_environment(PLAN_VARIABLE)
+    signed = plan.with_suffix(".sig")
+    return {"plan": plan.read_bytes(), "endorsement": signed.read_bytes()} if signed.exists() else {}
 
 
 def _from_environment(variable: str) -> Path:

@@ -67,6 +67,10 @@ class CheckpointFolder:
         memory = {name.removeprefix(_MEMORY): vector for name, vector in tensors.items() if name.startswith(_MEMORY)}
         return Checkpoint(round=done.round, state=StrategyState(weights=tensors[_WEIGHTS], memory=memory))
 
+    def holds_any(self) -> bool:
+        """Whether any round was ever saved here."""
+        return any(self._folder.glob("round-*.safetensors"))
+
     def prune(self, committed: Iterable[CommittedRound]) -> None:
         """Drop every file but those of these rounds: older checkpoints, and orphans of crashed commits."""
         kept = {done.checkpoint for done in committed}

@@ -17,35 +17,40 @@ Enrolled sites beyond the plan's max_group are several groups, each a protocol o
 (`server.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
 
 Counts of patients (common.counting) are summed by the same steps, "train" being to count; a statistic comes without a model.
+
+Where a step has fewer answers than it needs, those who fell silent are asked again: once, and with persistence (`server.persistence`) for
+as long as that says, in the same attempt. Which roster an attempt follows is settled in `server.rooms`.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from common import failpoints, wire
-from common.agreement import grid_of, groups_of, terms_beside, terms_of
 from common.counting import Form
 from common.credentials import Credentials
-from common.errors import CohortTooSmall, FedwardError, MessageFormat, UnknownPeer
+from common.errors import CohortTooSmall, Equivocation, FedwardError, MessageFormat, Replay, SecondCoordinator, UnknownPeer
 from common.plan import Plan
 from common.secagg import coordinator as protocol
-from common.secagg.coordinator import Inviting, Rejected
-from common.secagg.messages import RoundTag, Signed, Step
-from common.secagg.terms import Chair, Kind, Terms
+from common.secagg.messages import Step
+from common.secagg.terms import Kind, Terms
 from common.secagg.unmask import open_sum
-from common.update import Vector, Weights
+from common.update import Weights
 from server.absences import Absence
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
 from server.audit import Recorder
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine, total
 from server.counts import CountedRound
-from server.exchange import Line
+from server.gate import Gate, Open
 from server.journal import Journal
-from server.phases import Heard, OpenedSum, Phase
+from server.persistence import Persistence
+from server.phases import Heard, OpenedSum
+from server.roll import Roll
+from server.rooms import Room, Rooms, Subject, large_enough
 from server.talks import Keep, Question, Speaker, Talk, phase_name
-from server.vectors import Attempt, VectorFolder
+from server.vectors import VectorFolder
 
 _HEARD: Final[Mapping[Step, str]] = {
     Step.KEYS: "coordinator_after_train",
@@ -56,57 +61,6 @@ _HEARD: Final[Mapping[Step, str]] = {
     Step.ABANDON: "coordinator_after_abandon",
 }
 """Where a test may kill a coordinator that has just written a step down (common.failpoints)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """One group in one attempt: what it is invited to, who of it is asked, who has not answered to the end and why."""
-
-    group: int
-    inviting: Inviting
-    model: Vector | None
-    nodes: Mapping[str, int]
-    missing: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def tag(self) -> RoundTag:
-        return self.inviting.tag
-
-    @property
-    def terms(self) -> Terms:
-        return self.inviting.chair.terms
-
-    @property
-    def kind(self) -> str:
-        return self.inviting.kind.name
-
-    @property
-    def attempt(self) -> Attempt:
-        return Attempt(round=self.tag.round, kind=self.kind, attempt=self.tag.attempt)
-
-    def phase(self, step: Step) -> Phase:
-        return Phase(round=self.tag.round, kind=self.kind, group=self.group, attempt=self.tag.attempt, step=step.name)
-
-    def question(self, step: Step, contents: Mapping[str, bytes]) -> Question:
-        return Question(round=self.tag.round, step=step, contents=contents, nodes=self.nodes, kind=self.inviting.kind)
-
-    def note(self, rejected: Iterable[Rejected]) -> None:
-        """Replies that were laid aside."""
-        self.note_missing({one.site_id: one.reason.code for one in rejected})
-
-    def note_missing(self, found: Mapping[str, str]) -> None:
-        """The first reason stays: what a site says to later steps only follows from it."""
-        for site, why in found.items():
-            self.missing.setdefault(site, why)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is summed, in which round, and the model that the round is about."""
-
-    kind: Kind
-    round: int
-    weights: Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,31 +84,33 @@ class Sums:
 class SecureAggregation:
     """`server.aggregation.Aggregation`, as deployed. `workers` is how many threads may remove masks; `recorder` keeps the audit log."""
 
-    line: Line
+    roll: Roll
     plan: Plan
     initial: Weights
-    credentials: Credentials
+    credentials: Callable[[], Credentials]
     journal: Journal
     vectors: VectorFolder
     observer: Observer
     workers: int = 1
     recorder: Recorder | None = None
+    gate: Gate = field(default_factory=Open)
+    persistence: Persistence | None = None
 
-    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+    def collect(self, number: int, weights: Weights, asked: Sequence[str]) -> Collected:
         """One round; every group in it is tried twice. Raises: what the last group failed with, by name."""
-        sums = self._sums(Subject(kind=Kind.UPDATE, round=number, weights=weights), nodes)
-        missing, fallen = _absences(nodes, sums)
+        sums = self._sums(self._subject(Kind.UPDATE, number, weights, asked))
+        missing, fallen = _absences(asked, sums)
         if not sums.opened:
             assert sums.error is not None
             raise _explained(sums.error, number, missing)
-        grid = grid_of(self.plan, self.credentials.roster)
+        grid = next(iter(sums.rooms.values())).terms.grid
         aggregate = combine([sums.opened[group] for group in sorted(sums.opened)], grid, self.plan.aggregation)
         return Collected(aggregate=aggregate, attempt=sums.attempt, sites=sums.sites, missing=missing, fallen=fallen)
 
-    def count(self, number: int, form: Form, weights: Weights, nodes: Mapping[str, int]) -> CountedRound:
+    def count(self, number: int, form: Form, weights: Weights, asked: Sequence[str]) -> CountedRound:
         """One question, asked in the same way; if no group gives a sum, the reason. Raises: CohortTooSmall, if nobody need be asked."""
-        sums = self._sums(Subject(kind=form.kind, round=number, weights=weights), nodes)
-        missing, fallen = _absences(nodes, sums)
+        sums = self._sums(self._subject(form.kind, number, weights, asked))
+        missing, fallen = _absences(asked, sums)
         if not sums.opened:
             assert sums.error is not None
             return CountedRound(round=number, kind=form.kind, attempt=sums.attempt, missing=missing, failure=sums.error.code)
@@ -163,34 +119,24 @@ class SecureAggregation:
             round=number, kind=form.kind, attempt=sums.attempt, sites=sums.sites, missing=missing, fallen=fallen, steps=steps
         )
 
-    def _sums(self, subject: Subject, nodes: Mapping[str, int]) -> Sums:
+    def _subject(self, kind: Kind, number: int, weights: Weights, asked: Sequence[str]) -> Subject:
+        return Subject(kind=kind, round=number, weights=weights, asked=tuple(asked), nodes=self.roll.sites)
+
+    def _sums(self, subject: Subject) -> Sums:
+        made = Rooms(plan=self.plan, initial=self.initial, credentials=self.credentials, journal=self.journal, workers=self.workers)
         opened: dict[int, GroupSum] = {}
         errors: list[FedwardError] = []
-        waiting, ended = self._large_enough(subject, nodes)
-        speaker = self._speaker(ended[0].terms)
+        ended: dict[int, Room] = {}
         for _ in range(ATTEMPTS):
-            rooms = {group: self._room(subject, group, nodes) for group in waiting}
-            results = speaker.side_by_side({group: self._sum(room) for group, room in rooms.items()})
+            rooms = made.open(subject)
+            ended = {group: ended[group] if group in opened else room for group, room in rooms.items()}
+            waiting = {group: rooms[group] for group in large_enough(subject, rooms) if group not in opened}
+            speaker = self._speaker(rooms[0].terms)
+            results = speaker.side_by_side({group: self._sum(room) for group, room in waiting.items()})
             opened |= {group: result for group, result in results.items() if isinstance(result, GroupSum)}
             errors += [result for result in results.values() if isinstance(result, FedwardError)]
-            ended |= rooms
-            waiting = [group for group in waiting if group not in opened]
-            speaker.side_by_side({group: self._give_up(rooms[group]) for group in waiting})
+            speaker.side_by_side({group: self._give_up(room) for group, room in waiting.items() if group not in opened})
         return Sums(opened=opened, rooms=ended, error=errors[-1] if errors else None)
-
-    def _large_enough(self, subject: Subject, nodes: Mapping[str, int]) -> tuple[list[int], dict[int, Room]]:
-        """Which groups can give a sum at all, and a room for each group. Raises: CohortTooSmall, if none can."""
-        count = len(groups_of(self.plan, self.credentials.roster))
-        rooms = {group: self._room(subject, group, nodes) for group in range(count)}
-        large = [group for group, room in rooms.items() if len(room.nodes) >= room.terms.smallest_cohort]
-        if not large:
-            largest = max(len(room.nodes) for room in rooms.values())
-            raise CohortTooSmall(
-                f"in round {subject.round} {len(nodes)} sites are asked, in groups of at most {largest}; "
-                f"a sum needs {rooms[0].terms.smallest_cohort} to hide one of them.",
-                fix="Let more sites take part, or enlarge max_group.",
-            )
-        return large, rooms
 
     def settle(self, number: int) -> None:
         """Drop the masked vectors, and the sums of rounds whose checkpoints are gone."""
@@ -203,7 +149,7 @@ class SecureAggregation:
         if stored := self._stored(room):
             return stored
         if self.recorder:
-            self.recorder.invited(room.inviting, room.group, tuple(room.nodes))
+            self.recorder.invited(room.inviting, room.group, room.sites)
         trained = yield from self._train(room)
         sharing, cohort = room.inviting.agree(trained.replies, now=trained.at)
         room.note(sharing.rejected)
@@ -243,7 +189,7 @@ class SecureAggregation:
 
     def _train(self, room: Room) -> Talk[Heard]:
         """The first step: everybody is waited for, and asked once."""
-        header = dict.fromkeys(room.nodes, room.inviting.header)
+        header = dict.fromkeys(room.sites, room.inviting.header)
         heard = self.journal.phases.heard(room.phase(Step.KEYS))
         if heard is None:
             heard = yield replace(room.question(Step.KEYS, header), model=room.model)
@@ -255,20 +201,32 @@ class SecureAggregation:
     def _hear(
         self, room: Room, step: Step, contents: Mapping[str, bytes], needed: int, keep: Keep | None = None
     ) -> Talk[Mapping[str, bytes]]:
-        """A later step's replies: from the journal, or asked, twice if fewer than needed came."""
+        """A later step's replies: from the journal, or asked, again and again if fewer than needed came and may still come."""
         heard = self.journal.phases.heard(room.phase(step))
         if heard is None:
             question = replace(room.question(step, contents), needed=needed, keep=keep)
-            heard = yield question
-            lost = [site for site, why in heard.missing.items() if why in (SILENT, FAILED)]
-            if lost and len(heard.replies) < needed:
-                again = yield replace(question.of(lost), needed=needed - len(heard.replies))
+            began, heard = time.monotonic(), (yield question)
+            while (lost := _lost(heard)) and len(heard.replies) < needed and self._may_ask_again(question, heard, began):
+                question = replace(question.of(lost), needed=needed - len(heard.replies), again=question.again + 1)
+                more = yield question
                 refused = {site: why for site, why in heard.missing.items() if site not in lost}
-                heard = Heard(replies={**heard.replies, **again.replies}, missing={**refused, **again.missing}, at=again.at)
+                heard = Heard(replies={**heard.replies, **more.replies}, missing={**refused, **more.missing}, at=more.at)
             self._close(room, step, heard)
         self._record(room, step, heard)
         room.note_missing(heard.missing)
         return heard.replies
+
+    def _may_ask_again(self, question: Question, heard: Heard, began: float) -> bool:
+        """Once always; with persistence, for as long as it holds this step."""
+        if question.again == 0:
+            return True
+        if self.persistence is None or time.monotonic() - began >= self.persistence.hold_of(question.step):
+            return False
+        self.observer.waiting(
+            question.round,
+            f"{question.phase}: {len(heard.replies)} sites answered, more are needed; asking again: {', '.join(_lost(heard))}.",
+        )
+        return True
 
     def _record(self, room: Room, step: Step, heard: Heard) -> None:
         """What a step brought, whether it was heard now or stands in the journal: a crash may have come before the log's line."""
@@ -284,49 +242,15 @@ class SecureAggregation:
 
     def _speaker(self, terms: Terms) -> Speaker:
         return Speaker(
-            line=self.line,
+            roll=self.roll,
+            gate=self.gate,
             observer=self.observer,
             deadline_s=self.plan.aggregation.deadline_s,
             num_values=terms.num_values,
             grid=terms.grid,
         )
 
-    # Rooms and sums.
-
-    def _room(self, subject: Subject, group: int, nodes: Mapping[str, int]) -> Room:
-        """A group in the attempt that is due: the one after the last that was given up."""
-        roster = self.credentials.roster
-        members = groups_of(self.plan, roster)[group]
-        terms = self._terms(subject.kind, members)
-        chair = Chair(signer=self.credentials.signer, terms=terms, roster=roster, workers=self.workers)
-        attempt = self.journal.phases.times_closed(subject.round, subject.kind.name, group, Step.ABANDON.name)
-        tag = RoundTag(
-            version=terms.version,
-            ring_bits=terms.grid.ring_bits,
-            plan=terms.plan,
-            roster=roster.digest,
-            session=self.journal.session,
-            round=subject.round,
-            attempt=attempt,
-            model=subject.weights.digest,
-            layout=terms.layout,
-        )
-        inviting = Inviting(chair=chair, tag=tag, abandons=self._abandons(chair, tag, group))
-        model = subject.weights.values if subject.kind.has_model else None
-        return Room(group=group, inviting=inviting, model=model, nodes={site: node for site, node in nodes.items() if site in members})
-
-    def _terms(self, kind: Kind, members: frozenset[str]) -> Terms:
-        updates = terms_of(self.plan, self.initial, self.credentials.roster, members)
-        return next(terms for terms in (updates, *terms_beside(updates, self.plan)) if terms.kind is kind)
-
-    def _abandons(self, chair: Chair, tag: RoundTag, group: int) -> tuple[Signed, ...]:
-        """Signatures that give the attempt before this one up."""
-        if tag.attempt == 0:
-            return ()
-        before = replace(tag, attempt=tag.attempt - 1)
-        given_up = Phase(round=tag.round, kind=chair.terms.kind.name, group=group, attempt=before.attempt, step=Step.ABANDON.name)
-        heard = self.journal.phases.heard(given_up)
-        return protocol.abandons(chair, before, heard.replies) if heard else ()
+    # Sums.
 
     def _stored(self, room: Room) -> GroupSum | None:
         opened = self.journal.phases.sum(room.tag.round, room.kind, room.group)
@@ -348,20 +272,30 @@ class SecureAggregation:
         return opened
 
 
+def _lost(heard: Heard) -> list[str]:
+    """Who may answer yet."""
+    return [site for site, why in heard.missing.items() if why in (SILENT, FAILED)]
+
+
 def _explained(error: FedwardError, number: int, missing: tuple[Absence, ...]) -> FedwardError:
-    """The same error, with the round and who was missing."""
+    """The same error, with the round and who was missing; another, where sites know more of this run than this coordinator."""
+    if any(absence.why in (Equivocation.code, Replay.code) for absence in missing):
+        return SecondCoordinator(
+            f"round {number}: sites have answered it differently, or are past it: {reasons(missing)}.",
+            fix="Another coordinator runs this session, or this run folder is an old copy. Stop the other, or restore the newest copy.",
+        )
     return type(error)(
         f"round {number} failed {ATTEMPTS} times: {error.message} ({reasons(missing)})",
         fix="Nothing was summed. Mend those sites and continue with --resume; every committed round is kept.",
     )
 
 
-def _absences(nodes: Mapping[str, int], sums: Sums) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
+def _absences(asked: Sequence[str], sums: Sums) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
     """Of those asked: who is in no sum, and who is in one and fell before the end. Of a group that gave no sum, everybody is missing."""
-    missing, fallen = dict.fromkeys(nodes, UnknownPeer.code), dict[str, str]()
+    missing, fallen = dict.fromkeys(asked, UnknownPeer.code), dict[str, str]()
     for group, room in sums.rooms.items():
         counted = sums.opened[group].sites if group in sums.opened else ()
-        for site in room.nodes:
+        for site in room.sites:
             why = room.missing.get(site)
             if site not in counted:
                 missing[site] = why or CohortTooSmall.code

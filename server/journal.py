@@ -16,9 +16,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import RunFolderTaken, StorageError
+from common.errors import JournalLost, RunFolderTaken, StorageError
 from server.absences import Absence, parse, spell
 from server.counts import Counts
+from server.openings import Openings
 from server.phases import Phases
 
 _SCHEMA = """
@@ -64,6 +65,7 @@ class Journal:
         """Open or create. `session` is used only when the journal is new. Raises: RunFolderTaken, StorageError."""
         self._db = _open(path, power_cut_safe=power_cut_safe)
         known = self._db.execute("SELECT id, plan FROM session").fetchone()
+        self.is_new = known is None
         if known is None:
             with self._db:
                 self._db.execute("INSERT INTO session VALUES (?, ?)", (session, plan))
@@ -76,6 +78,7 @@ class Journal:
         self.session: bytes = known[0]
         self.phases = Phases(self._db)
         self.counts = Counts(self._db)
+        self.openings = Openings(self._db)
 
     def open_round(self, number: int, *, model: str, cohort: list[str]) -> int:
         """Note that a round begins; returns its attempt. A round already open on the same model keeps it: sites answer again."""
@@ -92,6 +95,11 @@ class Journal:
                 (number, attempt, model, json.dumps(cohort)),
             )
         return attempt
+
+    def open_cohort(self, number: int) -> list[str]:
+        """Who was asked in a round that is open; nobody, if it is not."""
+        row = self._db.execute("SELECT cohort FROM rounds WHERE round = ? AND state = 'open'", (number,)).fetchone()
+        return list(json.loads(row[0])) if row else []
 
     def attempt(self, number: int) -> int:
         """Which attempt of an open round is the current one."""
@@ -161,10 +169,23 @@ def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if power_cut_safe else 'OFF'}")
         db.executescript(_SCHEMA)
+        [(found,)] = db.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            db.close()
+            raise _damaged(path, "its pages do not add up")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise RunFolderTaken(
                 f"run folder '{path.parent}' is in use by another coordinator.", fix="Stop that one, or choose another --out."
             ) from error
         raise StorageError(f"journal '{path}' cannot be opened: {error}.", fix="Check the folder's permissions and free space.") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
     return db
+
+
+def _damaged(path: Path, how: str) -> JournalLost:
+    return JournalLost(
+        f"journal '{path}' is damaged: {how}.",
+        fix="Restore it from a backup. To begin anew, at the sites' expense, move the run folder away.",
+    )

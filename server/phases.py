@@ -88,10 +88,10 @@ class Phases:
             rows = [(*phase.key, site, control) for site, control in heard.replies.items()]
             self._db.executemany("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def times_closed(self, number: int, kind: str, group: int, step: str) -> int:
-        """In how many attempts of a group a step was closed."""
-        query = "SELECT COUNT(*) FROM phases WHERE round = ? AND kind = ? AND site_group = ? AND step = ?"
-        return int(self._db.execute(query, (number, kind, group, step)).fetchone()[0])
+    def times_closed(self, number: int, kind: str, group: int, step: str, *, since: int = 0) -> int:
+        """In how many attempts of a group, from `since` on, a step was closed."""
+        query = "SELECT COUNT(*) FROM phases WHERE round = ? AND kind = ? AND site_group = ? AND step = ? AND attempt >= ?"
+        return int(self._db.execute(query, (number, kind, group, step, since)).fetchone()[0])
 
     def keep_sum(self, number: int, kind: str, group: int, opened: OpenedSum) -> None:
         sites, missing = json.dumps(opened.sites), json.dumps(dict(opened.missing))

@@ -9,7 +9,11 @@
     commit                                checkpoint on disk, then the journal's row
 
 A site that refuses, fails or misses the deadline is written down and the round goes on with the others. Below a threshold nothing is
-aggregated: the round is tried again once, and then the run stops by name with everything committed so far intact.
+aggregated: the round is tried again once, and then the run stops by name with everything committed so far intact; a deployed coordinator
+waits instead, and tries again (`server.persistence`).
+
+Between rounds the roll is called (`server.roll`) and the roster read again, so that sites come and go while the run goes on; and there the
+operator's pause holds (`server.gate`).
 
 A plan may ask for a statistic before the first round, and have models judged: the one that a round starts from, and after the last round
 the final one. That is worth less than the training: where it fails, for want of sites or of budget, the reason is written down and the
@@ -20,60 +24,75 @@ the same bytes again, so that nothing is trained, or paid for, twice.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 import numpy as np
-from flwr.app import RecordDict
-from flwr.serverapp import Grid
 
-from common import failpoints, wire
+from common import failpoints
 from common.counting import Form, forms_of
-from common.errors import CheckpointCorrupt, CohortTooSmall, ProtocolError
-from common.plan import Plan, digest_of
+from common.errors import CheckpointCorrupt, CohortTooSmall, FedwardError, JournalLost
+from common.plan import Plan
 from common.update import Weights
-from server.absences import Absence
-from server.aggregation import FAILED, Aggregation, Collected, Observer, reasons
+from server.aggregation import FAILED, SILENT, Aggregation, Collected, Observer, reasons
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
 from server.cohort import draw
 from server.counts import CountedRound
-from server.exchange import Line
+from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
+from server.persistence import Persistence
+from server.roll import FIRST_S, LATER_S, Roll
 from server.strategies import StrategyState, strategy_of
 from server.talks import FAILURES
 
-_HELLO_S = 60.0
+T = TypeVar("T")
+_GATHER_S: Final = 30.0
+"""How long a deployed coordinator that has just started waits for the rest of its sites, once the smallest cohort is there."""
+_TELL_S: Final = 30.0
+_CALL_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
-    """Everything that a run needs; `run` is the run. `groups` are those of the roster, of which a round asks all sites or draws some."""
+    """Everything that a run needs; `run` is the run. `groups` gives those of the newest roster; a round asks all sites or draws some.
 
-    grid: Grid
+    Without `persistence` it gives up by name when too few sites are there, or a round fails twice.
+    """
+
+    roll: Roll
     plan: Plan
     initial: Weights
-    groups: tuple[frozenset[str], ...]
+    groups: Callable[[], tuple[frozenset[str], ...]]
     journal: Journal
     checkpoints: CheckpointFolder
     observer: Observer
     aggregation: Aggregation
+    gate: Gate = field(default_factory=Open)
+    persistence: Persistence | None = None
 
     def run(self) -> Weights:
         """Train the plan's rounds, from the last committed one on. Returns the final model.
 
-        Raises: RoundError, ProtocolError or UpdateError by name, when a round fails twice; CheckpointCorrupt, when no checkpoint is whole.
+        Raises: RoundError, ProtocolError or UpdateError by name, when a round fails twice and waiting would not mend it; RunStopped;
+        CheckpointCorrupt, when no checkpoint is whole; JournalLost.
         """
         checkpoint = self._restore()
         state, last = checkpoint.state, self.plan.training.rounds
         if checkpoint.round < last or self._due(last + 1):
-            sites = self._greet()
             for number in range(checkpoint.round + 1, last + 1):
-                state = self._round(number, state, sites)
-            self._count(last + 1, self._weights(state), sites)
+                state = self._insist(number, lambda number=number, state=state: self._round(number, state))  # type: ignore[misc] # bound here
+            if self._due(last + 1):
+                self._insist(last + 1, lambda: self._count(last + 1, self._weights(state)))
             self.aggregation.settle(last + 1)
         return self._weights(state)
 
     def _restore(self) -> Checkpoint:
+        if self.journal.is_new and self.checkpoints.holds_any():
+            raise JournalLost(
+                "there are checkpoints and no journal: which rounds they are of, and what sites have been asked since, is not known.",
+                fix="Restore the journal from a backup. To begin anew, at the sites' expense, move the run folder away.",
+            )
         for counted in self.journal.counts.closed():
             self.observer.counted(counted)
         committed = self.journal.committed()
@@ -82,51 +101,73 @@ class Coordinator:
                 checkpoint = self.checkpoints.load(done)
                 self.observer.round_committed(done, self._weights(checkpoint.state))
                 return checkpoint
-            except CheckpointCorrupt:
+            except CheckpointCorrupt as error:
                 if done is committed[0]:
                     raise
+                self.observer.waiting(done.round, f"{error.code}: {error}")
                 self.journal.roll_back(done.round)
         return Checkpoint(round=0, state=strategy_of(self.plan.training).init(self.initial.values))
 
-    def _greet(self) -> dict[str, int]:
-        """Ask every connected node for its site's name; wait until the minimum cohort is there."""
-        end = time.monotonic() + max(_HELLO_S, self.plan.aggregation.deadline_s)
-        hello = wire.encode_hello(wire.Hello(plan=digest_of(self.plan)))
+    def _insist(self, number: int, go: Callable[[], T]) -> T:
+        """Do it once the gate is open and enough sites are there; where persistence says so, until it succeeds."""
+        failures = 0
         while True:
-            nodes = list(self.grid.get_node_ids())
-            sites, refusals = self._names(nodes, hello)
-            if len(sites) >= self.plan.aggregation.minimum_cohort:
-                return sites
-            if time.monotonic() > end or (refusals and len(sites) + len(refusals) == len(nodes)):
-                raise self._too_few("at the start", len(sites), refusals)
-            time.sleep(1.0)
-
-    def _names(self, nodes: list[int], hello: RecordDict) -> tuple[dict[str, int], list[Absence]]:
-        sites: dict[str, int] = {}
-        refusals = []
-        for answer in Line(self.grid).ask(wire.HELLO, dict.fromkeys(nodes, hello), group="hello", deadline_s=_HELLO_S):
-            if answer.content is None:
-                refusals.append(Absence(site=f"node {answer.node}", why=FAILED))
-                continue
             try:
-                reply = wire.decode_hello_reply(answer.content)
-            except ProtocolError as error:
-                refusals.append(Absence(site=f"node {answer.node}", why=error.code))
-                continue
-            if isinstance(reply, wire.Refusal):
-                refusals.append(Absence(site=reply.site or f"node {answer.node}", why=reply.code))
-            else:
-                sites[reply.site] = answer.node
-        return dict(sorted(sites.items())), refusals
+                self.gate.wait_until_open(lambda why: self.observer.waiting(number, why))
+                self._gather(number)
+                return go()
+            except FedwardError as error:
+                if self.persistence is None or not self.persistence.may_mend(error):
+                    raise
+                failures += 1
+                pause_s = self.persistence.pause_s(failures)
+                self.observer.waiting(number, f"{error.message} It is tried again in {pause_s:.0f} s.")
+            self.gate.sleep(pause_s)
 
-    def _round(self, number: int, state: StrategyState, sites: Mapping[str, int]) -> StrategyState:
+    # Who is there.
+
+    def _gather(self, number: int) -> None:
+        """Call the roll; at the start, or with persistence, until the minimum cohort is there."""
+        began, told = time.monotonic(), time.monotonic()
+        first = not self.roll.sites
+        while True:
+            self.roll.call(patience_s=FIRST_S if first else LATER_S)
+            enrolled = {site for group in self.groups() for site in group}
+            present = len(enrolled.intersection(self.roll.sites))
+            waited = time.monotonic() - began
+            if self.persistence is None:
+                if not first or present >= self.plan.aggregation.minimum_cohort:
+                    return
+                if waited > max(FIRST_S, self.plan.aggregation.deadline_s) or self.roll.has_refused_only:
+                    raise self._too_few(present)
+            elif present >= self.plan.aggregation.minimum_cohort and (present == len(enrolled) or not first or waited >= _GATHER_S):
+                return
+            elif time.monotonic() - told >= _TELL_S:
+                told = time.monotonic()
+                self.observer.waiting(number, self._too_few(present).message)
+            self.gate.sleep(1.0 if waited < _GATHER_S else _CALL_S)
+
+    def _cohort(self, number: int) -> list[str]:
+        """Who is asked: of a round that is open already, the same, if they are all there."""
+        before = self.journal.open_cohort(number)
+        if self.plan.aggregation.sites_per_round is not None and before and all(site in self.roll.sites for site in before):
+            return before
+        return draw(self.roll.sites, self.groups(), self.plan, number)
+
+    def _round(self, number: int, state: StrategyState) -> StrategyState:
         started = time.monotonic()
         weights = self._weights(state)
-        cohort = draw(sites, self.groups, self.plan, number)
+        cohort = self._cohort(number)
         self.journal.open_round(number, model=weights.digest.hex(), cohort=cohort)
         self.observer.round_opened(number, cohort)
-        self._count(number, weights, sites)
-        collected = self.aggregation.collect(number, weights, {site: sites[site] for site in cohort})
+        self._count(number, weights)
+        try:
+            collected = self.aggregation.collect(number, weights, cohort)
+        except FedwardError:
+            self.roll.doubt(cohort)
+            raise
+        gone = [absence.site for absence in (*collected.missing, *collected.fallen) if absence.why in (SILENT, FAILED)]
+        self.roll.doubt(gone)
         state = strategy_of(self.plan.training).apply(state, collected.aggregate)
         self._commit(number, state, collected, time.monotonic() - started)
         return state
@@ -136,13 +177,13 @@ class Coordinator:
         closed = {(done.round, done.kind) for done in self.journal.counts.closed()}
         return [form for form in forms_of(self.plan) if number in form.rounds and (number, form.kind) not in closed]
 
-    def _count(self, number: int, weights: Weights, sites: Mapping[str, int]) -> None:
+    def _count(self, number: int, weights: Weights) -> None:
         """Ask all sites what is due, and write down what came of it."""
         for form in self._due(number):
             started = time.monotonic()
             self.journal.counts.open(number, form.kind)
             try:
-                done = self.aggregation.count(number, form, weights, sites)
+                done = self.aggregation.count(number, form, weights, tuple(self.roll.sites))
             except FAILURES as error:
                 attempt = self.journal.counts.attempt(number, form.kind)
                 done = CountedRound(round=number, kind=form.kind, attempt=attempt, failure=error.code)
@@ -174,8 +215,9 @@ class Coordinator:
     def _weights(self, state: StrategyState) -> Weights:
         return Weights(layout=self.initial.layout, values=state.weights)
 
-    def _too_few(self, when: str, present: int, missing: list[Absence]) -> CohortTooSmall:
+    def _too_few(self, present: int) -> CohortTooSmall:
         return CohortTooSmall(
-            f"{when} {present} sites answered, minimum_cohort is {self.plan.aggregation.minimum_cohort} ({reasons(tuple(missing))}).",
+            f"{present} enrolled sites are connected, minimum_cohort is {self.plan.aggregation.minimum_cohort}"
+            f" ({reasons(self.roll.refusals)}).",
             fix="Mend those sites and continue with --resume; every committed round is kept.",
         )

@@ -9,6 +9,7 @@ A reply counts when it decodes, and when the question's `keep` has taken it; wha
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -22,11 +23,13 @@ from common.secagg.quantise import Grid
 from common.secagg.terms import Kind
 from common.update import Vector
 from server.aggregation import FAILED, SILENT, Observer
-from server.exchange import Line
+from server.gate import Gate
 from server.patience import Patience
 from server.phases import Heard
+from server.roll import Roll
 
 T = TypeVar("T")
+_LONGEST_PAUSE_S: Final = 60.0
 _TRAINING: Final = 1 / 3
 """After which part of the deadline a site that trains is asked again, if nothing else says that the question was lost."""
 Keep = Callable[[str, wire.SecureReply], None]
@@ -37,7 +40,8 @@ Keep = Callable[[str, wire.SecureReply], None]
 class Question:
     """One step to several sites: control bytes by site, and the model beside the first.
 
-    With `needed` good answers the step can go on after a grace; None waits for everybody until the deadline.
+    With `needed` good answers the step can go on after a grace; None waits for everybody until the deadline. `again`: how often this has
+    been asked in vain. `nodes` is looked up when it is asked: who is not there then is silent.
     """
 
     round: int
@@ -48,6 +52,7 @@ class Question:
     needed: int | None = None
     model: Vector | None = None
     keep: Keep | None = None
+    again: int = 0
 
     @property
     def phase(self) -> str:
@@ -69,9 +74,10 @@ FAILURES = (RoundError, ProtocolError, UpdateError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
-    """Whoever asks: over which line, for how long, and what a reply looks like."""
+    """Whoever asks: whom, for how long, and what a reply looks like."""
 
-    line: Line
+    roll: Roll
+    gate: Gate
     observer: Observer
     deadline_s: float
     num_values: int
@@ -100,17 +106,25 @@ class Speaker:
         return ended
 
     def _ask(self, questions: Mapping[int, Question]) -> dict[int, Heard]:
-        """One step to several groups; it ends when none of them has patience left."""
+        """One step to several groups; it ends when none of them has patience left. Raises: RunStopped."""
+        self.gate.pass_by()
+        if again := max(question.again for question in questions.values()):
+            self.gate.sleep(min(_LONGEST_PAUSE_S, 2.0**again - 2))
+            self.roll.call()
         any_question = next(iter(questions.values()))
-        named = {question.nodes[site]: (group, site) for group, question in questions.items() for site in question.contents}
-        patience = {
-            group: Patience(self.deadline_s, asked=len(question.contents), needed=question.needed) for group, question in questions.items()
+        named = {
+            question.nodes[site]: (group, site)
+            for group, question in questions.items()
+            for site in question.contents
+            if site in question.nodes
         }
+        there = Counter(group for group, _ in named.values())
+        patience = {group: Patience(self.deadline_s, asked=there[group], needed=question.needed) for group, question in questions.items()}
         replies: dict[int, dict[str, bytes]] = {group: {} for group in questions}
         missing = {group: dict.fromkeys(question.contents, SILENT) for group, question in questions.items()}
         for question in questions.values():
             self.observer.phase_opened(question.round, question.phase, asked=sorted(question.contents))
-        for answer in self.line.ask(
+        for answer in self.roll.line.ask(
             wire.SECURE[any_question.step.name],
             _encoded(questions.values()),
             group=str(any_question.round),
@@ -157,6 +171,8 @@ def _encoded(questions: Iterable[Question]) -> dict[int, RecordDict]:
     by_node = {}
     for question in questions:
         for site, control in question.contents.items():
+            if site not in question.nodes:
+                continue
             if control not in records:
                 request = wire.SecureRequest(round=question.round, control=control, model=question.model)
                 records[control] = wire.encode_secure_request(request)

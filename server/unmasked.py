@@ -9,7 +9,7 @@ Below the minimum cohort nothing is aggregated: the round is asked again once, a
 everything committed so far intact. Noised counts (common.counting) are whole numbers either way, and a count that fails stops nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -27,9 +27,9 @@ from common.update import AggregateDelta, QuantisedDelta, ReleasedDelta, Weights
 from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
 from server.combine import GroupSum, combine, total
 from server.counts import CountedRound
-from server.exchange import Line
 from server.journal import Journal
 from server.mean import RunningMean
+from server.roll import Roll
 
 Update = ReleasedDelta | QuantisedDelta
 Reply = wire.TrainReply | wire.IdealReply | wire.Refusal
@@ -84,14 +84,15 @@ def counts(form: Form) -> Way[tuple[int, ...]]:
 class UnmaskedAggregation:
     """`server.aggregation.Aggregation`, without any protection. `way` is made for each round's model."""
 
-    line: Line
+    roll: Roll
     plan: Plan
     journal: Journal
     observer: Observer
     way: Callable[[Weights], Way[AggregateDelta]]
 
-    def collect(self, number: int, weights: Weights, nodes: Mapping[str, int]) -> Collected:
+    def collect(self, number: int, weights: Weights, asked: Sequence[str]) -> Collected:
         """Raises: CohortTooSmall, when the round fails twice."""
+        nodes = self._nodes(asked)
         way, needed = self.way(weights), self.plan.aggregation.minimum_cohort
         missing: dict[str, str] = {}
         for _ in range(ATTEMPTS):
@@ -106,8 +107,9 @@ class UnmaskedAggregation:
             fix="Mend those sites and continue with --resume; every committed round is kept.",
         )
 
-    def count(self, number: int, form: Form, weights: Weights, nodes: Mapping[str, int]) -> CountedRound:
+    def count(self, number: int, form: Form, weights: Weights, asked: Sequence[str]) -> CountedRound:
         """The whole numbers that secure aggregation would add; if too few answer twice, the reason why there are none."""
+        nodes = self._nodes(asked)
         needed = smallest_cohort(self.plan.aggregation.minimum_cohort, self.plan.noise_quorum)
         missing: dict[str, str] = {}
         for _ in range(ATTEMPTS):
@@ -118,6 +120,9 @@ class UnmaskedAggregation:
                 return CountedRound(round=number, kind=form.kind, attempt=step.attempt, sites=sites, missing=absent(missing), steps=steps)
             self.journal.counts.reopen(number, form.kind)
         return CountedRound(round=number, kind=form.kind, attempt=step.attempt, missing=absent(missing), failure=CohortTooSmall.code)
+
+    def _nodes(self, asked: Sequence[str]) -> dict[str, int]:
+        return {site: self.roll.sites[site] for site in asked}
 
     def _step(self, number: int, kind: Kind, attempt: int) -> wire.Step:
         return wire.Step(session=self.journal.session, round=number, attempt=attempt, plan=digest_of(self.plan), kind=kind.name)
@@ -133,7 +138,7 @@ class UnmaskedAggregation:
         missing: dict[str, str] = dict.fromkeys(nodes, SILENT)
         questions = dict.fromkeys(nodes.values(), request)
         deadline_s = self.plan.aggregation.deadline_s
-        for answer in self.line.ask(way.question, questions, group=str(step.round), deadline_s=deadline_s):
+        for answer in self.roll.line.ask(way.question, questions, group=str(step.round), deadline_s=deadline_s):
             site = names[answer.node]
             verdict = FAILED if answer.content is None else _judge(way, answer.content, step, site)
             if isinstance(verdict, str):

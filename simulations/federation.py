@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,10 +30,14 @@ from server import unmasked
 from server.aggregation import Aggregation, Observer, Several
 from server.audit import Recorder, Run
 from server.checkpoint import CheckpointFolder
+from server.consortium import Consortium
 from server.counts import CountedRound
 from server.exchange import Line
 from server.fsa1 import SecureAggregation
+from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
+from server.persistence import Persistence
+from server.roll import Roll
 from server.rounds import Coordinator
 from server.unmasked import UnmaskedAggregation
 from server.vectors import VectorFolder
@@ -55,7 +59,8 @@ Outcome = tuple[Weights, list[CommittedRound]]
 class Federation:
     """A plan, the folder of its sites' homes, and the folder where its journal and checkpoints go.
 
-    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say.
+    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say. The last three are
+    those of a deployed coordinator, for tests of it.
     """
 
     plan: Plan
@@ -68,6 +73,9 @@ class Federation:
     unsafe_noise_seed: int | None = None
     faults: tuple[Fault, ...] = ()
     evidence: Keep = "hashes"
+    gate: Gate = field(default_factory=Open)
+    persistence: Persistence | None = None
+    power_cut_safe: bool = False
 
     def train(self, observer: Observer, *, engine: EngineName, workers: int | None, nursery: Nursery | None = None) -> Outcome:
         """Run, or go on with, all rounds. A `nursery` (of FAULTY_APP, if there are faults) saves the local engine its start-up.
@@ -102,7 +110,7 @@ class Federation:
     def _journal(self) -> Iterator[Journal]:
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = digest_of(self.plan)
-        journal = Journal(self.folder / JOURNAL, plan=plan, session=self._session(plan), power_cut_safe=False)
+        journal = Journal(self.folder / JOURNAL, plan=plan, session=self._session(plan), power_cut_safe=self.power_cut_safe)
         try:
             yield journal
         finally:
@@ -116,39 +124,47 @@ class Federation:
 
     def coordinate(self, grid: Grid, journal: Journal, observer: Observer) -> Coordinator:
         """The coordinator of this federation, on a grid and journal that are open already."""
-        initial = initial_weights(self.plan)
-        recorder = self._recorder(initial, journal)
+        initial, members = initial_weights(self.plan), Consortium(key=self.coordinator, roster=self.coordinator)
+        recorder = self._recorder(initial, journal, members)
+        roll = Roll(line=Line(grid), plan=digest_of(self.plan), minimum=self.plan.aggregation.minimum_cohort)
         return Coordinator(
-            grid=grid,
+            roll=roll,
             plan=self.plan,
             initial=initial,
-            groups=groups_of(self.plan, credentials.load_roster(self.coordinator)),
+            groups=lambda: groups_of(self.plan, members.read_roster()),
             journal=journal,
-            checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=False),
+            checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=self.power_cut_safe),
             observer=Several(recorder, observer) if recorder else observer,
-            aggregation=self._aggregation(Line(grid), initial, journal, observer, recorder),
+            aggregation=self._aggregation(roll, initial, journal, members, observer, recorder),
+            gate=self.gate,
+            persistence=self.persistence,
         )
 
-    def _recorder(self, initial: Weights, journal: Journal) -> Recorder | None:
+    def _recorder(self, initial: Weights, journal: Journal, members: Consortium) -> Recorder | None:
         """The coordinator's audit log, where there is something to account for."""
         if self.aggregation != "fsa1":
             return None
-        mine = credentials.load(self.coordinator, "coordinator")
-        signed = (self.coordinator / credentials.ROSTER_FILE).read_bytes()
+        mine, signed = members.read(), members.signed_roster()
         run = Run(folder=self.folder, plan=self.plan, session=journal.session, initial=initial, credentials=mine, signed_roster=signed)
-        return Recorder(run, keep=self.evidence, power_cut_safe=False)
+        recorder = Recorder(run, keep=self.evidence, power_cut_safe=self.power_cut_safe)
+        members.adopted = recorder.adopted
+        return recorder
 
-    def _aggregation(self, line: Line, initial: Weights, journal: Journal, observer: Observer, recorder: Recorder | None) -> Aggregation:
+    def _aggregation(
+        self, roll: Roll, initial: Weights, journal: Journal, members: Consortium, observer: Observer, recorder: Recorder | None
+    ) -> Aggregation:
         if self.aggregation == "fsa1":
             return SecureAggregation(
-                line=line,
+                roll=roll,
                 plan=self.plan,
                 initial=initial,
-                credentials=credentials.load(self.coordinator, "coordinator"),
+                credentials=members,
                 journal=journal,
-                vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=False),
+                vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=self.power_cut_safe),
                 observer=observer,
                 recorder=recorder,
+                gate=self.gate,
+                persistence=self.persistence,
             )
 
         def way(weights: Weights) -> unmasked.Way[AggregateDelta]:
@@ -156,7 +172,7 @@ class Federation:
                 return unmasked.plain(weights)
             return unmasked.ideal(self.plan, credentials.load_roster(self.coordinator), weights)
 
-        return UnmaskedAggregation(line=line, plan=self.plan, journal=journal, observer=observer, way=way)
+        return UnmaskedAggregation(roll=roll, plan=self.plan, journal=journal, observer=observer, way=way)
 
 
 def _on_ray(run: Callable[[Grid], Outcome], environment: dict[str, str], num_sites: int, workers: int) -> Outcome:

@@ -15,7 +15,9 @@ from common.errors import CohortTooSmall, MessageFormat
 from common.secagg.messages import Step
 from common.secagg.quantise import Grid
 from server.exchange import Line
+from server.gate import Open
 from server.phases import Heard
+from server.roll import Roll
 from server.talks import Question, Speaker, Talk
 from tests.journeys.made import Quiet
 
@@ -72,7 +74,8 @@ class Table:
 
 def speaker(table: Any) -> Speaker:
     grid = Grid.for_cohort(3, coordinate_range=1.0)
-    return Speaker(line=Line(table), observer=Quiet(), deadline_s=DEADLINE_S, num_values=3, grid=grid)
+    roll = Roll(line=Line(table), plan="", minimum=1, sites=dict(NODES))
+    return Speaker(roll=roll, gate=Open(), observer=Quiet(), deadline_s=DEADLINE_S, num_values=3, grid=grid)
 
 
 def question(step: Step, *sites: str, needed: int | None = None, **more: Any) -> Question:
