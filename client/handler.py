@@ -89,9 +89,14 @@ SIMULATED: Final[Mapping[str, Answer]] = {**DEPLOYED, wire.TRAIN_IDEAL: ideal, w
 
 def answered(desk: Desk, message_type: str, content: Content, *, answers: Mapping[str, Answer]) -> Content:
     """Raises: whatever is in the way of an answer."""
+    return answer_to(message_type, answers)(desk, content)
+
+
+def answer_to(message_type: str, answers: Mapping[str, Answer]) -> Answer:
+    """Who answers such messages. Raises: MessageFormat."""
     if message_type not in answers:
         raise MessageFormat("a message is of a type that this site does not answer.", fix="Nothing was read of it.")
-    return answers[message_type](desk, content)
+    return answers[message_type]
 
 
 def guarded(reply: Callable[[], Content], home: Callable[[], Path | None]) -> Content:

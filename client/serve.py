@@ -125,10 +125,10 @@ class Service:
         return reply
 
     def _reply(self, head: Head, arriving: Iterator[bytes]) -> Content:
+        answer = handler.answer_to(head.message_type, DEPLOYED)
         largest = self._desk.site().layout.size * _FLOAT_BYTES if head.message_type in _STEP_NAMES else 0
         data = envelope.vector_of(head, _unbroken(arriving), largest=largest)
-        content = to_content(envelope.Envelope(head=head, data=data))
-        return handler.answered(self._desk, head.message_type, content, answers=DEPLOYED)
+        return answer(self._desk, to_content(envelope.Envelope(head=head, data=data)))
 
     def _out(self, message_type: str, content: Content) -> Iterator[bytes]:
         return envelope.pieces(to_envelope(message_type, content))

@@ -7,19 +7,16 @@ Everything is real but the site, which sends back what it got: SuperLink and Sup
 SuperNodes, and a gRPC server at a Unix-domain socket for each site. The time is from the coordinator's push to the last reply in its hands.
 """
 
-import argparse
 import json
 import os
 import shutil
 import signal
 import socket as sockets
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +26,6 @@ import tomli_w
 from client import serve
 from common import envelope, transport_key
 from common.envelope import Envelope, Head
-from common.records import FIELDS
 from common.transport_key import KEY_FILE
 from server import control, tls
 from server.control import Control
@@ -160,10 +156,8 @@ def running(command: list[str], log: Path, environment: dict[str, str]) -> Itera
         except subprocess.TimeoutExpired:
             pass
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
 
 
