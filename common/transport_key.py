@@ -27,6 +27,8 @@ PUBLIC_FILE: Final = "node.pub"
 _CURVE: Final = ec.SECP384R1
 _PUBLIC: Final = re.compile(r"(ecdsa-sha2-nistp384 [A-Za-z0-9+/]{150,250}={0,2})( [A-Za-z0-9._@-]{1,80})?\n?", re.ASCII)
 _LARGEST_FILE: Final = 4096
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, NotImplementedError)
+"""What the library raises for bytes that are no key, or one of a form that it does not read."""
 
 
 def create(path: Path, *, name: str) -> str:
@@ -51,7 +53,7 @@ def public_half(path: Path) -> str:
     """The public half of a secret key's file. Raises: SecretFile."""
     try:
         key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, UnsupportedAlgorithm):
+    except (OSError, *_UNREADABLE):
         raise SecretFile(f"'{path}' holds no key that Flower could read.", fix="Make a new one: fedward site init --mailbox.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, _CURVE):
         raise SecretFile(f"'{path}' is not a P-384 key.", fix="Make a new one: fedward site init --mailbox.")
@@ -75,7 +77,7 @@ def check_public(text: str) -> str:
         if not found:
             raise ValueError("another form")
         key = serialization.load_ssh_public_key(found[1].encode())
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         key = None
     if not found or not isinstance(key, ec.EllipticCurvePublicKey) or _line_of(key) != found[1]:
         raise RosterKey("the mailbox's public key is not a P-384 key as OpenSSH writes it.", fix=f"Give the mailbox's {PUBLIC_FILE}.")

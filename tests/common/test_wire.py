@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from common import wire
 from common.errors import MessageFormat, MessageTooLarge, ProtocolError, UpdateError, UpdateNonFinite
+from common.news import News
 from common.update import Layout, MaskedUpdate, RawDelta, ReleasedDelta, Weights
 
 LAYOUT = Layout(names=("a", "b"), shapes=((2, 2), (3,)))
@@ -46,6 +47,28 @@ def test_hello_and_refusal_come_out_as_they_went_in() -> None:
     refusal = wire.Refusal(site="n", code="E_DATA")
     assert wire.decode_hello_reply(wire.encode_refusal(refusal)) == refusal
     assert wire.decode_train_reply(wire.encode_refusal(refusal), LAYOUT) == refusal
+
+
+def test_news_and_where_a_site_stands_come_out_as_they_went_in() -> None:
+    news = News(roster=b"roster", plan=b"plan", endorsement=b"words", signature=b"s" * 64)
+    assert wire.decode_news(wire.encode_news(news)) == news
+    for told in (wire.NewsReply(site="north", epoch=7, plan="ab" * 32), wire.NewsReply(site="north", epoch=0, plan="")):
+        assert wire.decode_news_reply(wire.encode_news_reply(told)) == told
+    refusal = wire.Refusal(site="n", code="E_ROSTER_CHANGED")
+    assert wire.decode_news_reply(wire.encode_refusal(refusal)) == refusal
+
+
+@pytest.mark.parametrize("part", list(wire.LARGEST_NEWS))
+def test_news_that_are_too_large_are_not_looked_at(part: str) -> None:
+    long = bytes(wire.LARGEST_NEWS[part] + 1)
+    with pytest.raises(MessageTooLarge, match=part):
+        wire.decode_news(wire.encode_news(News(**{part: long})))
+
+
+@pytest.mark.parametrize("plan", ["x" * 64, "ab" * 31, "AB" * 32, "the patient in bed 4"])
+def test_where_a_site_stands_is_no_place_for_words(plan: str) -> None:
+    with pytest.raises(MessageFormat):
+        wire.decode_news_reply(wire.encode_news_reply(wire.NewsReply(site="north", epoch=7, plan=plan)))
 
 
 @pytest.mark.parametrize("word", [np.uint32, np.uint16])
