@@ -49,6 +49,12 @@ def hello(message: Message, context: Context) -> Message:
     return Message(_answer(message, context), reply_to=message)
 
 
+@app.query("news")
+def news(message: Message, context: Context) -> Message:
+    """Take in a newer roster or a plan to read, and say where the site stands."""
+    return Message(_answer(message, context), reply_to=message)
+
+
 def secure(message: Message, context: Context) -> Message:
     """Answer one step of secure aggregation, or refuse."""
     return Message(_answer(message, context), reply_to=message)
