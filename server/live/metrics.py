@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from server.live.look import Look, pace, time_left
+from server.live.reasons import known
 from server.live.status import RunState, SiteState, Status
 from server.live.wording import kind_word, step_word
 
@@ -67,6 +68,7 @@ def _run(status: Status) -> Iterator[Metric]:
         states.add_metric([state], float(state == status.state))
     yield states
     yield _gauge("fedward_rounds_planned", "Rounds of the plan.", status.plan.rounds)
+    yield _gauge("fedward_minimum_cohort", "Fewest sites that the plan makes a round of.", status.plan.minimum_cohort)
     yield CounterMetricFamily("fedward_rounds_committed", "Rounds that are committed.", value=status.committed)
     yield _gauge("fedward_round", "The round that is open, or was open last.", status.round)
     yield CounterMetricFamily("fedward_coordinator_starts", "How often the coordinator was started in this session.", value=status.starts)
@@ -74,10 +76,15 @@ def _run(status: Status) -> Iterator[Metric]:
     if status.plan.epsilon is not None and status.plan.delta is not None:
         yield _gauge("fedward_plan_epsilon", "Epsilon that the plan promises over all rounds; public.", status.plan.epsilon)
         yield _gauge("fedward_plan_delta", "Delta of that promise; public.", status.plan.delta)
+    yield _failures(status)
+
+
+def _failures(status: Status) -> Metric:
+    """Codes that never came up are zero: a counter that begins at one has not grown, and no alert would see it."""
     failures = CounterMetricFamily("fedward_failures", "Absences from rounds, by code.", labels=["code"])
-    for code, times in sorted(status.failed.items()):
-        failures.add_metric([code], times)
-    yield failures
+    for code in sorted(known() | set(status.failed)):
+        failures.add_metric([code], status.failed.get(code, 0))
+    return failures
 
 
 def _pace(status: Status, now: float) -> Iterator[Metric]:

@@ -26,6 +26,11 @@ _ASK: Final = "Ask the site for the words of this code: fedward site status."
 _CAUSES: Final[Mapping[str, str]] = dict(re.findall(r"[|`]-- \w+ +(E_[A-Z0-9_]+) +(.+)$", errors.__doc__ or "", re.MULTILINE))
 
 
+def known() -> frozenset[str]:
+    """Every code that this version can be told."""
+    return frozenset(_CAUSES) | {SILENT, FAILED}
+
+
 def reason(code: str) -> Reason:
     """Any code in words."""
     if code in REASONS:
@@ -114,6 +119,13 @@ REASONS: Final[Mapping[str, Reason]] = {
     "E_EQUIVOCATION": Reason(
         what="was asked two different things in one step, and refused",
         todo="Look for a second coordinator on this federation, perhaps from a restored backup, and stop it.",
+    ),
+    "E_SECOND_COORDINATOR": Reason(
+        what="finds that its sites know more of this run than it does, and stops",
+        todo="Look for a second coordinator, and whether this run folder is an old copy; let only the newest go on.",
+    ),
+    "E_JOURNAL_LOST": Reason(
+        what="finds its journal gone or damaged, and stops", todo="Restore the run folder from a backup; see docs/operations.md."
     ),
     "E_REPLAY": Reason(
         what="was asked for a round that is over", todo="If it repeats, an old copy of the coordinator is running: stop it."

@@ -125,7 +125,7 @@ function showSum(sum, run) {
     if (step.state === "open") made.setAttribute("aria-current", "step");
     return made;
   });
-  const heading = sum.what === "update" ? null : element("b", {}, sum.what[0].toUpperCase() + sum.what.slice(1));
+  const heading = run.sums.length === 1 ? null : element("b", {}, sum.what[0].toUpperCase() + sum.what.slice(1));
   return element("div", { className: "sum" }, heading, element("ol", { className: "steps", "aria-label": `Steps of the ${sum.what}` }, ...steps));
 }
 

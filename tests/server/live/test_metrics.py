@@ -78,6 +78,14 @@ def test_a_scrape_says_what_the_status_says() -> None:
     assert value(found, "fedward_coordinator_up") == 1
 
 
+def test_the_first_failure_of_its_kind_can_be_seen_to_grow() -> None:
+    """Prometheus sees no growth in a counter that begins at one."""
+    before = scrape(lambda: Look(at=1000.0, status=begun()))
+    assert value(before, "fedward_failures_total", code="E_EQUIVOCATION") == 0
+    after = story.site_heard(begun(), "KEYS", "mercy", "E_EQUIVOCATION", 0, 1001.0)
+    assert value(scrape(lambda: Look(at=1001.0, status=after)), "fedward_failures_total", code="E_EQUIVOCATION") == 1
+
+
 def test_a_dead_coordinator_is_down_and_its_figures_stay() -> None:
     found = scrape(lambda: replace(look_at_busy(), at=9999.0))
     assert value(found, "fedward_coordinator_up") == 0
