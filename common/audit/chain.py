@@ -97,11 +97,15 @@ class Chain:
             raise self._tampered(f"is number {entry.seq} after {entry.prev[:12]}, expected number {len(self)} after {self.prev[:12]}")
         if isinstance(entry.fact, Opened) != (not self.digests):
             raise self._tampered("does not continue the log that line 1 opened")
+        self.take(line, entry)
+        return entry
+
+    def take(self, line: bytes, entry: Entry) -> None:
+        """Go on to an entry that continues this log, such as one that was just made for it."""
         self._apply(entry)
         self.digests.append(spelling.digest(line))
         self._numbers[self.digests[-1]] = entry.seq
         self._last = entry
-        return entry
 
     def check_last_signature(self) -> None:
         """Raises: AuditTampered, unless the key in force signed the last line."""

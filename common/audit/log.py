@@ -44,7 +44,7 @@ class Log:
     """One party's log. Appending is the only way to change it; it is begun by the first thing that there is to say."""
 
     def __init__(self, path: Path, pen: Pen) -> None:
-        self._pen = pen
+        self._pen, self._key = pen, pen.signer.public.hex()
         self._file = LineFile(path, power_cut_safe=pen.power_cut_safe)
         self._chain = Chain(name=f"audit log '{path}'")
 
@@ -86,11 +86,10 @@ class Log:
             raise
         if torn:
             self._file.cut_torn_line()
-        key = self._pen.signer.public.hex()
         if not len(self._chain):
-            self._append(Opened(role=self._pen.role, name=self._pen.name, key=key))
-        elif self._chain.key != key:
-            self._append(Rekeyed(key=key))
+            self._append(Opened(role=self._pen.role, name=self._pen.name, key=self._key))
+        elif self._chain.key != self._key:
+            self._append(Rekeyed(key=self._key))
 
     def _take_in(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -100,13 +99,16 @@ class Log:
             self._chain.check_last_signature()
 
     def _append(self, *facts: Fact) -> None:
-        lines, ahead = [], (len(self._chain), self._chain.prev)
+        if not facts:
+            return
+        made: list[tuple[bytes, Entry]] = []
+        seq, prev = len(self._chain), self._chain.prev
         stamp = datetime.fromtimestamp(int(self._pen.clock()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for fact in facts:
-            seq, prev = ahead
-            lines.append(SPELLING.signed(Entry(seq=seq, prev=prev, t_utc=stamp, fact=fact), self._pen.signer.sign))
-            ahead = seq + 1, spelling.digest(lines[-1]).hex()
-        if lines:
-            self._file.append(*lines, what="the audit log")
-        for line in lines:
-            self._chain.extend(line)
+            entry = Entry(seq=seq, prev=prev, t_utc=stamp, fact=fact)
+            line = SPELLING.signed(entry, self._pen.signer.sign)
+            made.append((line, entry))
+            seq, prev = seq + 1, spelling.digest(line).hex()
+        self._file.append(*(line for line, _ in made), what="the audit log")
+        for line, entry in made:
+            self._chain.take(line, entry)

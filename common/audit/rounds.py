@@ -158,13 +158,18 @@ def _had(story: Story, peer: Witness, head: bytes, tag: str) -> bool:
 
 
 def _check_tags(story: Story, found: Findings) -> None:
-    tags = {room.invited.tag: room.invited for room in story.rooms.values()}
+    assert story.coordinator is not None
+    tags: dict[str, tuple[At, str]] = {}
+    sites: dict[str, set[str]] = defaultdict(set)
+    for _, fact in story.coordinator.facts(Invited):  # a coordinator that was started again may have asked more sites in an attempt
+        tags[fact.tag] = fact.at, fact.model
+        sites[fact.tag].update(fact.sites)
     for site in story.sites:
         for line, asked in site.facts(Asked):
             if asked.at.session != story.session:
                 continue
-            at, invited = asked.at, tags.get(asked.tag)
-            if invited is None or (invited.at, invited.model) != (at, asked.model) or site.name not in invited.sites:
+            at = asked.at
+            if tags.get(asked.tag) != (at, asked.model) or site.name not in sites[asked.tag]:
                 text = f"'{site.name}' was asked for round {at.round}, attempt {at.attempt}; the coordinator's log has it otherwise."
                 found.add("F_ROUND", site.name, text, line=line, number=asked.at.round)
 
