@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a message costs on its way: a stock SuperLink, the carrier, the socket, and back.
 
-    python -m simulations.benchmarks.transport --out FILE
+    python -m simulations.benchmarks.transport --out docs/figures/transport.json
 
 Everything is real but the site, which sends back what it got: SuperLink and SuperExec with node authentication, mailboxes or stock
 SuperNodes, and a gRPC server at a Unix-domain socket for each site. The time is from the coordinator's push to the last reply in its hands.
 """
 
+import argparse
 import json
 import os
 import shutil
 import signal
 import socket as sockets
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
+from flwr.cli.build import build_fab_from_files
+from flwr.common.serde import fab_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.supercore.fab import Fab
 
 from client import serve
 from common import envelope, transport_key
@@ -34,6 +42,8 @@ from simulations.benchmarks.transport_app import ASK_FILE, FOLDER_VARIABLE, TOLD
 SERVER_APP: Final = "simulations.benchmarks.transport_app:app"
 _LARGEST: Final = 1 << 30
 _UP_S: Final = 60.0
+_DOWN_S: Final = 15.0
+_PATIENCE_S: Final = 300.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -45,6 +55,18 @@ class Link:
     control: Control
     authority: Path
     folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What a run brings along for nodes that fetch it: by default two names, which the node's own installation answers to."""
+
+    app: str = control.CLIENT_APP
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    config: Mapping[str, float] = field(default_factory=dict)
+
+
+NO_CODE: Final = Bundle()
 
 
 @contextmanager
@@ -70,16 +92,14 @@ def superlink(folder: Path, *, port: int | None = None) -> Iterator[Link]:
             found.close()
 
 
-def ask(link: Link, *, nodes: int, trips: list[dict[str, Any]], timeout_s: float = 120.0) -> list[dict[str, Any]]:
-    """Run the ServerApp once, and read what it was told."""
+def ask(link: Link, *, nodes: int, trips: list[dict[str, Any]], timeout_s: float = 120.0, client: Bundle = NO_CODE) -> list[dict[str, Any]]:
+    """Run the ServerApp once, and read what it was told. `client` is what stock SuperNodes fetch and run."""
     (link.folder / TOLD_FILE).unlink(missing_ok=True)
     (link.folder / ASK_FILE).write_text(json.dumps({"nodes": nodes, "trips": trips, "timeout_s": timeout_s}))
-    before = control.SERVER_APP
-    vars(control)["SERVER_APP"] = SERVER_APP
-    try:
-        link.control.start_run()
-    finally:
-        vars(control)["SERVER_APP"] = before
+    app = {"publisher": "fedward", "components": {"serverapp": SERVER_APP, "clientapp": client.app}, "config": dict(client.config)}
+    project = {"project": {"name": "trips", "version": "1.0.0"}, "tool": {"flwr": {"app": app}}}
+    content, _ = build_fab_from_files({"pyproject.toml": tomli_w.dumps(project).encode(), **client.files})
+    link.control._client.StartRun(StartRunRequest(fab=fab_to_proto(Fab("", content, {}))))
     until((link.folder / TOLD_FILE).exists, timeout_s + 60.0)
     told: list[dict[str, Any]] = json.loads((link.folder / TOLD_FILE).read_text())
     return told
@@ -104,21 +124,15 @@ def mailbox(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def supernode(folder: Path, *, address: str, port: int, environment: dict[str, str], extra: tuple[str, ...] = ()) -> Iterator[Any]:
-    """A stock SuperNode with that mailbox's key."""
+def supernode(folder: Path, link: Link, *, socket: Path, program: Sequence[str] = (), **run: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A stock SuperNode with that mailbox's key and nothing else of the site but the socket. `run` is for another user to run it."""
     command = [
-        *(
-            script("flower-supernode"),
-            "--root-certificates",
-            str(folder / "ca.crt"),
-            "--superlink",
-            address,
-            "--auth-supernode-private-key",
-            str(folder / KEY_FILE),
-        ),
-        *("--port", str(port), *extra),
+        *(program or [script("flower-supernode")]),
+        *("--superlink", link.address, "--root-certificates", str(folder / "ca.crt"), "--port", str(free_port())),
+        *("--auth-supernode-private-key", str(folder / KEY_FILE)),
     ]
-    with running(command, folder / "supernode.log", {**os.environ, **quiet(folder), **environment}) as process:
+    environment = {**quiet(folder), "FEDWARD_SOCKET": str(socket), **run.pop("environment", os.environ)}
+    with running(command, folder / "supernode.log", environment, **run) as process:
         yield process
 
 
@@ -143,22 +157,21 @@ def echo(socket: Path) -> Iterator[None]:
 
 
 @contextmanager
-def running(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path, environment: Mapping[str, str], **run: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A child that ends with this block, and its own children with it."""
     with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, start_new_session=True)  # noqa: S603 - our own
+        process = subprocess.Popen(  # noqa: S603 - our own programs
+            command, stdout=file, stderr=file, env=environment, start_new_session=True, **{"cwd": _ROOT, **run}
+        )
     try:
         yield process
     finally:
         process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_DOWN_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def quiet(folder: Path) -> dict[str, str]:
@@ -193,3 +206,54 @@ def until(ready: Any, timeout_s: float) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"not ready after {timeout_s:g} s")
         time.sleep(0.1)
+
+
+SMALL: Final = {"name": "1 kB", "type": "query.fsa1_share", "control": 1000, "values": 0}
+LARGE: Final = {"name": "40 MB", "type": "train.fsa1", "control": 1000, "values": 10_000_000}
+
+
+def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) -> dict[str, Any]:
+    """Seconds from push to the last reply: the first trip, which finds everything cold, and the others."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        link = stack.enter_context(superlink(folder / "superlink"))
+        folders = []
+        for number in range(sites):
+            socket = folder / f"site-{number}" / "site.sock"
+            stack.enter_context(echo(socket))
+            folders.append(new_mailbox(folder / f"node-{number}", link, socket=socket))
+            if carrier == "mailbox":
+                stack.enter_context(mailbox(folders[-1]))
+            else:
+                stack.enter_context(supernode(folders[-1], link, socket=socket))
+        told = ask(link, nodes=sites, trips=[{**trip, "times": times + 1}], timeout_s=_PATIENCE_S)
+        bad = [each for each in told if each["silent"] or any("error" in reply for reply in each["replies"])]
+        if bad:
+            raise RuntimeError(f"{carrier}, {trip['name']}: {bad[:1]}")
+        first, *rest = (each["seconds"] for each in told)
+        stats = [json.loads((each / "stats.json").read_text()) for each in folders] if carrier == "mailbox" else []
+    found = {"carrier": carrier, "trip": trip["name"], "sites": sites, "times": times, "first_s": first}
+    sent = {"sent": sum(each["sent"] for each in stats), "again": sum(each["again"] for each in stats)} if stats else {}
+    return {**found, "median_s": statistics.median(rest), "least_s": min(rest), "most_s": max(rest), **sent}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--times", type=int, default=10, help="trips of a small message; a quarter of it for large ones")
+    chosen = parser.parse_args()
+    rows = []
+    for carrier in ("mailbox", "stock SuperNode"):
+        for trip, sites, times in ((SMALL, 3, chosen.times), (LARGE, 1, max(1, chosen.times // 4))):
+            rows.append(measure(carrier, trip, sites=sites, times=times))
+            sys.stdout.write(f"{rows[-1]}\n")
+    before, after = LOAD_BEFORE, os.getloadavg()
+    machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "flwr": version("flwr"), "load": [before[0], after[0]]}
+    chosen.out.write_text(json.dumps({"command": " ".join(sys.argv[1:]), "machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+LOAD_BEFORE: Final = os.getloadavg()
+
+
+if __name__ == "__main__":
+    main()

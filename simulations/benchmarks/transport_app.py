@@ -15,6 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from common import wire
+from common.records import FIELDS
 
 FOLDER_VARIABLE: Final = "FEDWARD_TRIPS"
 ASK_FILE: Final = "ask.json"
@@ -62,9 +63,9 @@ def _trip(grid: Grid, nodes: list[int], trip: dict[str, Any], *, timeout_s: floa
 def _told(reply: Message) -> dict[str, Any]:
     if reply.has_error():
         return {"error": reply.error.code}
-    fields = {key: value for key, value in reply.content["fedward"].items() if isinstance(value, str | int)}
-    vector = reply.content["vector"]["vector"] if "vector" in reply.content else None
-    return {"fields": fields, "bytes": len(vector.data) if vector else 0}
+    fields = {key: value for key, value in reply.content.config_records[FIELDS].items() if isinstance(value, str | int)}
+    arrays = [array for record in reply.content.array_records.values() for array in record.values()]
+    return {"fields": fields, "bytes": sum(len(array.data) for array in arrays)}
 
 
 def _content(trip: dict[str, Any]) -> RecordDict:

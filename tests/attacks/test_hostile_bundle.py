@@ -12,12 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.home import LEDGER_FILE
+from simulations.benchmarks import transport
 from tests.attacks.hostile.attempts import ATTEMPTS
 from tests.client.hospitals import hospitals
 from tests.client.processes import site_process
@@ -25,6 +27,7 @@ from tests.client.processes import site_process
 STRANGER = 64002
 SHARED = 64003
 ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = Path(__file__).with_name("hostile")
 
 DENIED = "refused PermissionError"
 EXPECTED: Mapping[str, str] = {
@@ -170,3 +173,58 @@ def test_the_attempts_do_succeed_where_nobody_is_kept_apart(hospital: Hospital) 
     readers = ("images", "identity_key", "patient_key", "ledger", "environment_of_the_site")
     booty = attempted(hospital, [sys.executable], dict(os.environ), only=readers)
     assert all(got.startswith("GOT ") for got in booty.values()), booty
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # flwr's way of choosing a bundle's files
+def test_a_bundle_that_a_stock_supernode_runs_gets_nothing(hospital: Hospital, open_folder: Path) -> None:
+    """The whole way: the run brings the code along, the SuperNode fetches it and starts it, with the site's socket at hand."""
+    program, environment = interpreter_for_strangers()
+    tools = tools_for(program, open_folder / "tools")
+    before = fingerprint(hospital.home)
+    with transport.superlink(open_folder / "superlink") as link:
+        folder = transport.new_mailbox(open_folder / "node", link, socket=hospital.socket)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, STRANGER, STRANGER)
+        environment = {**environment, "PATH": os.pathsep.join([str(tools), os.defpath])}
+        node = transport.supernode(
+            folder,
+            link,
+            socket=hospital.socket,
+            program=[str(tools / "flower-supernode")],
+            environment=environment,
+            user=STRANGER,
+            group=STRANGER,
+            extra_groups=[SHARED],
+            cwd="/",
+        )
+        with node:
+            told = transport.ask(link, nodes=1, trips=[HELLO], client=bundle_for(hospital), timeout_s=150)
+        log = (folder / "supernode.log").read_text()
+    fields = told[0]["replies"][0].get("fields")
+    assert fields, (told, log[-3000:])
+    assert json.loads(fields["booty"]) == EXPECTED
+    assert fields["environment"] == "FEDWARD_SOCKET"
+    assert fields["user"] == STRANGER
+    assert {name: fingerprint(hospital.home)[name] for name in before} == before
+
+
+HELLO = {"name": "hello", "type": "query.hello", "control": 32, "values": 0, "times": 1}
+
+
+def bundle_for(hospital: Hospital) -> transport.Bundle:
+    """The code, a run config that wishes for more, and where everything lies."""
+    where = f"HOME = {str(hospital.home)!r}\nPROCESS = {hospital.process}\n"
+    files = {name: (HOSTILE / name).read_bytes() for name in ("evil.py", "attempts.py")}
+    return transport.Bundle(app="evil:app", files={**files, "where.py": where.encode()}, config={"epsilon": 1000.0})
+
+
+def tools_for(program: str, folder: Path) -> Path:
+    """Flower's own commands, for an interpreter that another user may run."""
+    folder.mkdir(mode=0o755)
+    for entry in entry_points(group="console_scripts"):
+        if entry.dist is not None and entry.dist.name == "flwr":
+            script = folder / entry.name
+            script.write_text(f"#!{program}\nimport sys\nfrom {entry.module} import {entry.attr}\nsys.exit({entry.attr}())\n")
+            script.chmod(0o755)
+    return folder
