@@ -132,7 +132,7 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
         roll=roll,
         plan=plan,
         initial=initial,
-        credentials=members,
+        members=members,
         journal=journal,
         vectors=VectorFolder(folder / VECTORS_FOLDER, power_cut_safe=True),
         observer=observer,

@@ -2,18 +2,26 @@
 """The coordinator's view of who takes part: its own key and the newest roster, read anew whenever a round is opened.
 
 A custodian puts a newer roster into the folder while a run goes on, and nothing is restarted. What is read is verified each time; a file
-that does not hold is an error by name, and whoever it replaced is not used in its stead. `adopted` is told once of each roster.
+that does not hold is an error by name, and whoever it replaced is not used in its stead.
+
+When does the next round follow the newer roster? At once, if it takes trust from anybody (a site revoked or removed, a key changed), or
+only renews: sites take such a roster without asking, or take part in nothing until they have. If it adds sites and no more, each hospital's
+operator has to approve of the newcomers first, and a round binds all to one roster; so rounds stay with the one before until at least as
+many sites hold the newer. What sites hold, they say when they are told the news.
 """
 
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
 from common import credentials, keyfile
+from common import roster as rosters
 from common.credentials import Credentials
-from common.errors import RosterNotFound
+from common.errors import RosterExpired, RosterNotFound
 from common.news import News
 from common.roster import Roster
+from common.wire import NewsReply
 from server import news
 from server.exchange import Line
 
@@ -22,24 +30,19 @@ _NEWS_S: Final = 10.0
 
 
 class Consortium:
-    """Two folders, which may be one: of the coordinator's key, and of roster and roots. Called, it reads them."""
+    """Two folders, which may be one: of the coordinator's key, and of roster and roots.
+
+    `epochs`: which epoch is in force at each node, as far as they have said. `adopted` is told when a roster comes into force here.
+    """
 
     def __init__(self, *, key: Path, roster: Path, adopted: Adopted = lambda *_: None) -> None:
         self._key, self._roster = key / credentials.KEY_FILE, roster
         self.adopted = adopted
-        self._last = b""
-
-    def __call__(self) -> Credentials:
-        """Raises: SecretFile, RosterError."""
-        mine = self.read()
-        if mine.roster.digest != self._last:
-            self.adopted(mine.roster, self.signed_roster())
-            self._last = mine.roster.digest
-        return mine
+        self.epochs: dict[int, int] = {}
 
     def read(self) -> Credentials:
-        """The same, without telling anybody."""
-        return Credentials(signer=keyfile.load(self._key, "coordinator"), roster=credentials.load_roster(self._roster))
+        """The key and the newest roster. Raises: SecretFile, RosterError."""
+        return Credentials(signer=keyfile.load(self._key, "coordinator"), roster=self.read_roster())
 
     def read_roster(self) -> Roster:
         """Raises: RosterError."""
@@ -52,6 +55,22 @@ class Consortium:
             return path.read_bytes()
         except OSError as error:
             raise RosterNotFound(f"'{path}' cannot be read: {error.strerror}.", fix="Put the consortium's roster there.") from error
+
+    def is_due(self, newer: Roster, held: Roster, *, now: int | None = None) -> bool:
+        """Whether the next round follows `newer`, where the last one followed `held`."""
+        found = rosters.changes(held, newer)
+        if found.takes_trust or not (found.added or found.reinstated or found.reweighted):
+            return True
+        try:
+            rosters.check_valid(held, now=int(time.time()) if now is None else now)
+        except RosterExpired:
+            return True
+        return sum(epoch >= newer.epoch for epoch in self.epochs.values()) >= sum(epoch == held.epoch for epoch in self.epochs.values())
+
+    def adopt(self, roster: Roster) -> None:
+        """A round was opened under it."""
+        if self.read_roster().digest == roster.digest:
+            self.adopted(roster, self.signed_roster())
 
 
 class Crier:
@@ -66,12 +85,12 @@ class Crier:
         self._told: dict[int, bytes] = {}
 
     def tell(self, nodes: Collection[int]) -> None:
-        """Who does not answer is told again the next time. Raises: SecretFile, RosterError."""
+        """Who does not answer, or has yet to approve, is told again the next time. Raises: SecretFile, RosterError."""
+        mine, epochs = self._consortium.read(), self._consortium.epochs
         told = News(roster=self._consortium.signed_roster(), plan=self._plan, endorsement=self._endorsement)
-        due = [node for node in nodes if self._told.get(node) != told.statement]
-        if not due:
-            return
-        signer = self._consortium.read().signer
-        for heard in news.tell(self._line, due, told, coordinator=signer, deadline_s=_NEWS_S):
-            if heard.said is not None:
-                self._told[heard.node] = told.statement
+        for gone in set(epochs).difference(nodes):
+            del epochs[gone]
+        due = [node for node in nodes if self._told.get(node) != told.statement or epochs.get(node) != mine.roster.epoch]
+        for heard in news.tell(self._line, due, told, coordinator=mine.signer, deadline_s=_NEWS_S) if due else ():
+            if isinstance(heard.said, NewsReply):
+                self._told[heard.node], epochs[heard.node] = told.statement, heard.said.epoch

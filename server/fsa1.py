@@ -23,13 +23,12 @@ as long as that says, in the same attempt. Which roster an attempt follows is se
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from common import failpoints, wire
 from common.counting import Form
-from common.credentials import Credentials
 from common.errors import CohortTooSmall, Equivocation, FedwardError, MessageFormat, Replay, SecondCoordinator, UnknownPeer
 from common.plan import Plan
 from common.secagg import coordinator as protocol
@@ -42,6 +41,7 @@ from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, ab
 from server.audit import Recorder
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine, total
+from server.consortium import Consortium
 from server.counts import CountedRound
 from server.gate import Gate, Open
 from server.journal import Journal
@@ -87,7 +87,7 @@ class SecureAggregation:
     roll: Roll
     plan: Plan
     initial: Weights
-    credentials: Callable[[], Credentials]
+    members: Consortium
     journal: Journal
     vectors: VectorFolder
     observer: Observer
@@ -123,7 +123,7 @@ class SecureAggregation:
         return Subject(kind=kind, round=number, weights=weights, asked=tuple(asked), nodes=self.roll.sites)
 
     def _sums(self, subject: Subject) -> Sums:
-        made = Rooms(plan=self.plan, initial=self.initial, credentials=self.credentials, journal=self.journal, workers=self.workers)
+        made = Rooms(plan=self.plan, initial=self.initial, members=self.members, journal=self.journal, workers=self.workers)
         opened: dict[int, GroupSum] = {}
         errors: list[FedwardError] = []
         ended: dict[int, Room] = {}

@@ -3,13 +3,13 @@
 
 A round is opened under the roster that is in force then (`server.openings`). What is half done is finished under that roster, whatever
 has been issued meanwhile: whoever has trained is not made to train again. As soon as an attempt has been given up, or nobody has been
-heard in it yet, the next one follows the newest roster; so a revoked site is out of the next round at the latest, a new one is in it, and
-nothing is restarted. Signatures that gave an attempt up are shown to the next one across that change.
+heard in it yet, the next one follows the roster that is due (`server.consortium`). So a revoked site is out of the next round at the
+latest, and nothing is restarted. Signatures that gave an attempt up are shown to the next one across that change.
 
 The coordinator signs for one roster's key. Where a newer roster names another, what was begun under the old key cannot be finished.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from common import roster
@@ -23,6 +23,7 @@ from common.secagg.coordinator import Inviting, Rejected
 from common.secagg.messages import RoundTag, Signed, Step
 from common.secagg.terms import Chair, Kind, Terms
 from common.update import Vector, Weights
+from server.consortium import Consortium
 from server.journal import Journal
 from server.openings import Opening
 from server.phases import Phase
@@ -89,17 +90,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """Where they are made. `credentials` reads the coordinator's key and the newest roster."""
+    """Where they are made."""
 
     plan: Plan
     initial: Weights
-    credentials: Callable[[], Credentials]
+    members: Consortium
     journal: Journal
     workers: int
 
     def open(self, subject: Subject) -> dict[int, Room]:
         """A room for each group, in the attempt that is due. Raises: RosterError; RosterChanged for a roster that goes back."""
-        mine = self.credentials()
+        mine = self.members.read()
         *earlier, opening = self._openings(subject, mine)
         made = {}
         for group, members in enumerate(groups_of(self.plan, opening.roster)):
@@ -121,13 +122,20 @@ class Rooms:
         known = self.journal.openings.of(number, kind)
         if known and known[-1].roster.coordinator == mine.signer.public and self._is_half_done(subject, known[-1]):
             return known
-        roster.check_successor(mine.roster, held=self.journal.openings.newest())
-        if known and known[-1].roster.digest == mine.roster.digest:
+        found = self._in_force(mine.roster)
+        if known and known[-1].roster.digest == found.digest:
             return known
         first = 1 + max(self._attempt(subject, known[-1], group) for group in self._groups(known[-1])) if known else 0
-        opening = Opening(roster=mine.roster, first_attempt=first)
+        opening = Opening(roster=found, first_attempt=first)
         self.journal.openings.open(number, kind, opening)
+        self.members.adopt(found)
         return (*known, opening)
+
+    def _in_force(self, newest: Roster) -> Roster:
+        """The roster for what is opened now. Raises: RosterChanged for one that goes back."""
+        held = self.journal.openings.newest()
+        roster.check_successor(newest, held=held)
+        return newest if held is None or self.members.is_due(newest, held) else held
 
     def _is_half_done(self, subject: Subject, opening: Opening) -> bool:
         """Whether a group has its sum, or somebody has been heard in an attempt that was not given up."""

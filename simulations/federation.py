@@ -158,7 +158,7 @@ class Federation:
                 roll=roll,
                 plan=self.plan,
                 initial=initial,
-                credentials=members,
+                members=members,
                 journal=journal,
                 vectors=VectorFolder(self.folder / VECTORS, power_cut_safe=self.power_cut_safe),
                 observer=observer,
