@@ -51,7 +51,7 @@ class Line:
 
 @dataclass(slots=True)
 class Counts:
-    """What went over a line. `up` is from whoever connected."""
+    """What went over a line, and what it did by itself. `up` is from whoever connected."""
 
     connections: int = 0
     resets: int = 0
@@ -108,8 +108,8 @@ class Proxy:
 
     def reset_all(self) -> None:
         """End every connection with RST, now."""
-        for writer in list(self._open):
-            self._reset(writer)
+        self.counts.resets += len(self._open) // 2
+        self._reset_ends(tuple(self._open))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -120,7 +120,6 @@ class Proxy:
         if writer not in self._open:
             return
         self._open.discard(writer)
-        self.counts.resets += 1
         with suppress(OSError):
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         writer.transport.abort()
@@ -173,6 +172,7 @@ class Proxy:
             while data := await reader.read(PACKET if self._shaped else 64 * 1024):
                 late_s = self._lateness()
                 if late_s is None:
+                    self.counts.resets += 1
                     self._reset_ends(ends)
                     return
                 sent = road.book(len(data), self.line.rate_kbit)

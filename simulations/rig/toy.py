@@ -36,7 +36,7 @@ momentum = 0.5
 [privacy]
 unit = "patient"
 epsilon = 8
-delta = 1e-4
+delta = 1e-6
 clip_norm = 1
 images_per_patient = 2
 spare_rounds = {spare_rounds}
