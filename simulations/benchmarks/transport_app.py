@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from common import wire
 from common.records import FIELDS
+from server.exchange import Answer, Line
 
 FOLDER_VARIABLE: Final = "FEDWARD_TRIPS"
 ASK_FILE: Final = "ask.json"
 TOLD_FILE: Final = "told.json"
-_POLL_S: Final = 0.02
 _FOUND_S: Final = 120.0
 
 app = ServerApp()
@@ -46,25 +46,21 @@ def _awaited(grid: Grid, number: int) -> list[int]:
 
 
 def _trip(grid: Grid, nodes: list[int], trip: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    if trip.get("pause_s"):
-        time.sleep(trip["pause_s"])
+    """As the coordinator asks (server.exchange), to the last answer."""
     content = _content(trip)
     started = time.monotonic()
-    waiting = set(grid.push_messages([Message(content, node, trip["type"], ttl=timeout_s) for node in nodes]))
-    replies: list[dict[str, Any]] = []
-    while waiting and time.monotonic() < started + timeout_s:
-        for reply in grid.pull_messages(list(waiting)):
-            waiting.discard(reply.metadata.reply_to_message_id)
-            replies.append({"s": time.monotonic() - started, **_told(reply)})
-        time.sleep(_POLL_S)
-    return {"name": trip["name"], "seconds": time.monotonic() - started, "silent": len(waiting), "replies": replies}
+    answers = [
+        {"s": time.monotonic() - started, **_told(answer)}
+        for answer in Line(grid).ask(trip["type"], dict.fromkeys(nodes, content), group="1", deadline_s=timeout_s)
+    ]
+    return {"name": trip["name"], "seconds": time.monotonic() - started, "silent": len(nodes) - len(answers), "replies": answers}
 
 
-def _told(reply: Message) -> dict[str, Any]:
-    if reply.has_error():
-        return {"error": reply.error.code}
-    fields = {key: value for key, value in reply.content.config_records[FIELDS].items() if isinstance(value, str | int)}
-    arrays = [array for record in reply.content.array_records.values() for array in record.values()]
+def _told(answer: Answer) -> dict[str, Any]:
+    if answer.content is None:
+        return {"error": answer.failure}
+    fields = {key: value for key, value in answer.content.config_records[FIELDS].items() if isinstance(value, str | int)}
+    arrays = [array for record in answer.content.array_records.values() for array in record.values()]
     return {"fields": fields, "bytes": sum(len(array.data) for array in arrays)}
 
 
