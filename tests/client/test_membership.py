@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client import membership
+from client import membership, rotation
 from client.membership import Proposal, adopt, check_in_force, examine, in_force, take_in
 from common import roster
 from common.errors import RosterChanged, RosterExpired, RosterFormat, RosterKey, RosterPending, RosterSignature
@@ -143,6 +143,14 @@ def test_nobody_is_worked_with_whom_a_waiting_roster_distrusts(north: Members, t
     with pytest.raises(RosterPending):
         check_in_force(north.home)
     adopt(north.home, found.data, now=NOW)
+    check_in_force(north.home)
+
+
+def test_a_site_does_not_distrust_its_own_old_key(north: Members) -> None:
+    """Its rotation and a newcomer are in one roster, which waits: until then it works on as before."""
+    _, new = rotation.begin(north.home)
+    found = arrives(north, roster.with_member(with_changed(north, "north", public_key=new.public), newcomer()))
+    assert found.asks == ("new: anew",)
     check_in_force(north.home)
 
 
