@@ -22,6 +22,7 @@ class Reason:
     todo: str
 
 
+_GO_ON: Final = "then go on: fedward server start."
 _ASK: Final = "Ask the site for the words of this code: fedward site status."
 _CAUSES: Final[Mapping[str, str]] = dict(re.findall(r"[|`]-- \w+ +(E_[A-Z0-9_]+) +(.+)$", errors.__doc__ or "", re.MULTILINE))
 
@@ -38,6 +39,39 @@ def reason(code: str) -> Reason:
     cause = _CAUSES.get(code)
     return Reason(what=f"refused: {cause}" if cause else f"refused with {code or 'no code'}", todo=_ASK)
 
+
+def of_run(code: str) -> Reason:
+    """A code that ended a whole run; `what` is a clause of its own."""
+    if code in RUN_REASONS:
+        return RUN_REASONS[code]
+    cause = _CAUSES.get(code, "no reason that this version knows")
+    return Reason(what=cause, todo=f"The words are in run/log.jsonl; mend what they name, {_GO_ON}")
+
+
+RUN_REASONS: Final[Mapping[str, Reason]] = {
+    "E_COHORT_TOO_SMALL": Reason(
+        what="fewer sites answered than a sum needs to hide one of them", todo=f"Bring the silent sites back, {_GO_ON}"
+    ),
+    "E_ROSTER_EXPIRED": Reason(
+        what="the roster is out of its validity", todo=f"Have it renewed and signed (fedward roster sign --renew), {_GO_ON}"
+    ),
+    "E_DISK_FULL": Reason(what="this machine has no disk space left", todo=f"Free some, {_GO_ON}"),
+    "E_CHECKPOINT_CORRUPT": Reason(
+        what="no checkpoint of the run is whole", todo=f"Restore the run folder from its backup and check the disk, {_GO_ON}"
+    ),
+    "E_SUM_CANARY": Reason(
+        what="a sum was altered on its way, twice", todo=f"Keep the audit logs and find who alters vectors (docs/protocol.md), {_GO_ON}"
+    ),
+    "E_AGG_NORM": Reason(
+        what="a sum is longer than its sites could make it",
+        todo="A site works against the model: have every site open its commitment to an auditor (docs/protocol.md).",
+    ),
+    "E_UNFORESEEN": Reason(
+        what="an error that nobody foresaw",
+        todo="This is a fault in fedward: report the line in run/log.jsonl. Until then: fedward server start.",
+    ),
+    "E_STOPPED": Reason(what="it was told to stop", todo="Go on when you like: fedward server start."),
+}
 
 REASONS: Final[Mapping[str, Reason]] = {
     SILENT: Reason(
@@ -147,5 +181,4 @@ REASONS: Final[Mapping[str, Reason]] = {
     "E_SUM_CANARY": Reason(
         what="is in a sum that was altered on the way", todo="The attempt is repeated; if it repeats, find who alters vectors."
     ),
-    "E_STOPPED": Reason(what="was told to stop", todo="Go on when you like: fedward server start."),
 }

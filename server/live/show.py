@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.live.look import Look, look, pace, time_left
-from server.live.reasons import reason
+from server.live.reasons import of_run, reason
 from server.live.status import SiteStatus, Status, as_json
 from server.live.wording import duration, headline, kind_word, left, site_word, size, step_word
 
@@ -149,8 +149,8 @@ def _failures(status: Status) -> Table | None:
     table.add_column(no_wrap=True)
     table.add_column()
     for failure in sorted(newest.values(), key=lambda failure: -failure.at)[:_FAILURES_SHOWN]:
-        known = reason(failure.code)
-        told = Text(f"{failure.site or 'the run'} {known.what} ({failure.code}). ")
+        known = reason(failure.code) if failure.site else of_run(failure.code)
+        told = Text(f"{failure.site or 'the run stopped:'} {known.what} ({failure.code}). ")
         told.append(known.todo, style="dim")
         table.add_row(f"round {failure.round}", told)
     return table

@@ -10,7 +10,7 @@ from typing import Any, Final
 from common.counting import Estimate
 from server.live.look import Look, pace, time_left
 from server.live.processes import Process
-from server.live.reasons import reason
+from server.live.reasons import of_run, reason
 from server.live.status import Judged, SiteStatus, Status
 from server.live.wording import STEPS, duration, gist, headline, kind_word, site_word, size, step_word
 
@@ -133,9 +133,8 @@ def _problems(status: Status) -> list[Facts]:
     ordered = sorted(newest.values(), key=lambda failure: -failure.at)[:PROBLEMS_SHOWN]
     return [
         {
-            "who": failure.site or "the run",
-            "what": reason(failure.code).what,
-            "todo": reason(failure.code).todo,
+            "who": failure.site or "The run stopped:",
+            **asdict(reason(failure.code) if failure.site else of_run(failure.code)),
             "code": failure.code,
             "round": failure.round,
             "at": failure.at,

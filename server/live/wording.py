@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from common.errors import RunStopped
 from server.live.look import Look, TimeLeft, awaited
-from server.live.reasons import reason
+from server.live.reasons import of_run, reason
 from server.live.status import SiteStatus, Status
 
 Tone = Literal["calm", "attention", "alarm"]
@@ -187,9 +187,8 @@ def _gone(look: Look, status: Status) -> str:
 
 
 def _stopped(status: Status) -> str:
-    known = reason(status.why)
-    where = f"in round {status.round}" if status.round > status.committed else f"after round {status.committed}"
-    return f"Stopped {where}: the run {known.what} ({status.why or 'no code'}). Every committed round is kept. {known.todo}"
+    found = of_run(status.why)
+    return f"Stopped {_before(status)}: {found.what} ({status.why or 'no code'}). Every committed round is kept. {found.todo}"
 
 
 def _before(status: Status) -> str:

@@ -23,8 +23,13 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-function fill(parent, children) {
-  parent.replaceChildren(...children);
+const placed = new Map(); // what stands where, so that only what changed is set anew: a selection under the reader's hand stays
+
+function fill(id, data, make) {
+  const told = JSON.stringify(data);
+  if (placed.get(id) === told) return;
+  placed.set(id, told);
+  at(id).replaceChildren(...make());
 }
 
 function say(id, text) {
@@ -75,13 +80,14 @@ function show(found) {
   skew = found.at - Date.now() / 1000;
   const headline = at("headline");
   headline.className = `said ${found.tone}`;
-  fill(headline, [element("p", {}, found.headline)]);
+  fill("headline", found.headline, () => [element("p", {}, found.headline)]);
   say("gist", found.gist);
   at("main").hidden = found.run === null && found.processes.length === 0;
   at("programs").hidden = found.processes.length === 0;
-  fill(at("program-list"), found.processes.map((each) => element("li", {}, element("b", {}, each.name), element("span", { "data-state": each.state }, each.words))));
-  for (const id of ["round", "problems", "sites", "curves", "facts", "progress"]) at(id).hidden = found.run === null;
-  if (found.run !== null) showRun(found.run);
+  fill("program-list", found.processes, () => found.processes.map(program));
+  for (const id of ["problems", "sites", "curves", "facts", "progress"]) at(id).hidden = found.run === null;
+  if (found.run === null) at("round").hidden = true;
+  else showRun(found.run);
   freshness();
 }
 
@@ -94,18 +100,23 @@ function showRun(run) {
   progress.setAttribute("aria-valuemax", run.rounds);
   progress.setAttribute("aria-valuenow", run.committed);
   progress.firstElementChild.style.width = `${(100 * run.committed) / run.rounds}%`;
-  fill(at("facts"), run.facts.map(fact));
+  fill("facts", run.facts, () => run.facts.map(fact));
   say("round-title", run.round > run.committed ? `Round ${run.round}` : run.round === 0 ? "Before the first round" : `Round ${run.round}, committed`);
+  at("round").hidden = run.sums.every((sum) => sum.steps.every((step) => step.state === "ahead"));
   say("deadline", run.deadline === null ? "" : `The open step ends at ${clock(run.deadline)} at the latest; earlier, when everybody who is needed has answered.`);
-  fill(at("sums"), run.sums.map((sum) => showSum(sum, run)));
+  fill("sums", [run.sums, run.open_since], () => run.sums.map((sum) => showSum(sum, run)));
   at("problems").hidden = run.problems.length === 0;
-  fill(at("problem-list"), run.problems.map(problem));
+  fill("problem-list", run.problems, () => run.problems.map(problem));
   say("sites-title", `${run.sites.length} sites`);
-  fill(at("site-rows"), run.sites.map(site));
+  fill("site-rows", run.sites, () => run.sites.map(site));
   curves(run);
   const starts = run.starts === 1 ? "once" : `${run.starts} times`;
   say("footer", `Plan ${run.plan}, session ${run.session}. Begun ${clock(run.begun)}; the coordinator was started ${starts}. ` +
     "What is shown is known to the coordinator anyway or was released under the plan's promise; no site's own figures are.");
+}
+
+function program(found) {
+  return element("li", {}, element("b", {}, found.name), element("span", { "data-state": found.state }, found.words));
 }
 
 function fact(found) {
@@ -178,8 +189,13 @@ function curves(run) {
     const classes = described.classes.map(([name, found]) => `${name} about ${Math.round(found.value)}`).join(", ");
     say("described", `Trained on about ${Math.round(described.units.value)} patients of all sites together (${Math.round(described.units.low)} to ${Math.round(described.units.high)})${classes ? `: ${classes}` : ""}. Noised counts.`);
   }
-  fill(at("round-rows"), rounds.slice(-run.rounds_shown).reverse().map(([round, norm, seconds, sites, missing, when]) =>
-    element("tr", {}, ...[String(round), clock(when), duration(seconds), String(sites), String(missing), norm.toPrecision(3)].map((text) => element("td", {}, text)))));
+  const last = rounds.slice(-run.rounds_shown).reverse();
+  fill("round-rows", last, () => last.map(roundRow));
+}
+
+function roundRow([round, norm, seconds, sites, missing, when]) {
+  const texts = [String(round), clock(when), duration(seconds), String(sites), String(missing), norm.toPrecision(3)];
+  return element("tr", {}, ...texts.map((text) => element("td", {}, text)));
 }
 
 function ticks(low, high, count) {

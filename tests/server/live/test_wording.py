@@ -13,7 +13,7 @@ from server.aggregation import FAILED, SILENT
 from server.live import story
 from server.live.look import Look
 from server.live.processes import Process
-from server.live.reasons import REASONS, reason
+from server.live.reasons import REASONS, RUN_REASONS, of_run, reason
 from server.live.show import as_facts, follow, render
 from server.live.status import STATUS_FILE, Status, write_status
 from server.live.wording import headline, names, size
@@ -55,7 +55,10 @@ def test_the_end_is_told() -> None:
     done = story.ended(whole_round(begun(rounds=1), 1, now=1000.0), "finished", "", 1050.0)
     assert headline(Look(at=9999.0, status=done)).text == "Finished: 1 of 1 rounds are committed, and the model is in the run folder."
     stopped = story.ended(in_training(), "stopped", "E_COHORT_TOO_SMALL", 1100.0)
-    assert headline(Look(at=9999.0, status=stopped)).text.startswith("Stopped in round 2")
+    assert headline(Look(at=9999.0, status=stopped)).text == (
+        "Stopped in round 2: fewer sites answered than a sum needs to hide one of them (E_COHORT_TOO_SMALL). "
+        "Every committed round is kept. Bring the silent sites back, then go on: fedward server start."
+    )
     assert headline(Look(at=1.0, status=None)).tone == "attention"
 
 
@@ -74,12 +77,14 @@ def test_every_code_of_the_tree_has_words() -> None:
         assert reason(code).what, code
         assert not reason(code).what.endswith("."), "a clause, which goes on after a site's name"
         assert reason(code).todo.endswith("."), code
+        assert of_run(code).what, code
+        assert of_run(code).todo.endswith("."), code
     assert reason("E_UNKNOWN_TO_THIS_VERSION").what == "refused with E_UNKNOWN_TO_THIS_VERSION"
 
 
 def test_no_words_are_kept_for_a_code_that_does_not_exist() -> None:
     known = set(re.findall(r"(E_[A-Z0-9_]+)", errors.__doc__ or "")) | {SILENT, FAILED}
-    assert set(REASONS) <= known
+    assert set(REASONS) | set(RUN_REASONS) <= known
 
 
 def test_a_terminal_of_eighty_columns_holds_it_all() -> None:
