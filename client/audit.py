@@ -31,6 +31,7 @@ from common.errors import FedwardError, RosterError, StorageError
 from common.plan import Plan, digest_of, to_toml
 from common.roster import Roster
 from common.secagg import codec, messages
+from common.secagg.keys import SigningKey
 from common.secagg.messages import NO_HEAD, Cohort, Confirmation, Down, Heads, Masked, RoundTag, Step, Up
 from common.secagg.site import Record
 from common.secagg.stages import Listening
@@ -47,6 +48,7 @@ class SiteAudit:
     def __init__(self, home: Path, file: SiteFile, *, clock: Callable[[], float] = time.time) -> None:
         self._home, self._file, self._clock = home, file, clock
         self._opened: Log | None = None
+        self._signer: SigningKey | None = None
         self._entered: tuple[str, bytes] | None = None
 
     def enter(self, plan: Plan, enrolled: Roster) -> None:
@@ -103,8 +105,9 @@ class SiteAudit:
         self._log().say(*facts)
 
     def _log(self) -> Log:
-        if self._opened is None:
-            signer = keyfile.load(self._home / KEY_FILE, "site")
+        signer = keyfile.load(self._home / KEY_FILE, "site")
+        if self._opened is None or self._signer != signer:  # a new identity key came into use: client/rotation.py
+            self._signer = signer
             pen = Pen(role="site", name=self._file.site.name, signer=signer, clock=self._clock, power_cut_safe=self._file.power_cut_safe)
             self._opened = Log(self._home / LOG_FILE, pen)
         return self._opened

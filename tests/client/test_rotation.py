@@ -8,8 +8,11 @@ import pytest
 
 from client import approval, membership, policy, rotation
 from client.account import Account
+from client.audit import SiteAudit
 from client.home import ledger_place, read_site_file
 from common import credentials, keyfile, roster
+from common.audit.entries import Paused, Resumed
+from common.audit.log import LOG_FILE
 from common.errors import ApprovalBroken, LedgerRollback, LedgerTampered, RosterKey, SecretFile
 from common.privacy.entries import Caps
 from common.privacy.tally import Tally
@@ -178,3 +181,16 @@ def test_without_the_roster_that_named_it_nobody_says_whose_ledger_it_is(three: 
 def read_caps(home: Path) -> Caps:
 
     return policy.load(home).budget
+
+
+def test_the_audit_log_goes_on_under_the_new_key(three: Hospitals, home: Path) -> None:
+    """One that a site process holds open, too: each line is signed by the key of its time."""
+    held = SiteAudit(home, read_site_file(home), clock=lambda: now_of(three))
+    held.say(Paused())
+    _, new = rotation.begin(home)
+    membership.adopt(home, named(three, new.public), now=now_of(three))
+    SiteAudit(home, read_site_file(home), clock=lambda: now_of(three)).say(Resumed())
+    held.say(Paused())
+    chain = held._log().read()
+    assert chain.key == new.public.hex()
+    assert (home / LOG_FILE).read_bytes().count(b'"KEY"') == 1
