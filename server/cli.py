@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,33 +21,18 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 import typer
 from rich.console import Console
 
-from common import credentials, keyfile
+from common import keyfile
 from common.credentials import KEY_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, RunFolderTaken
 from common.fingerprint import Fingerprint
 from common.plan import digest_of, load
+from server import bundle, tls
 from server import export as exports
-from server import tls
-from server.home import (
-    COORDINATOR_FILE,
-    COORDINATOR_VARIABLE,
-    EVIDENCE_VARIABLE,
-    LOG_FILE,
-    NODES_FOLDER,
-    PAUSE_FILE,
-    PLAN_VARIABLE,
-    ROSTER_VARIABLE,
-    RUN_VARIABLE,
-    STOP_FILE,
-    TEMPLATE,
-    CoordinatorHome,
-    TlsSection,
-)
+from server.home import COORDINATOR_FILE, NODES_FOLDER, PAUSE_FILE, STOP_FILE, TEMPLATE, CoordinatorHome, TlsSection
 from server.live import show
 from server.live.look import look
-from server.logbook import Reader, in_words
-from server.supervise import Supervisor
+from server.start import LogFormat
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,13 +52,6 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option("--folder", "-C", help="The coordinator's folder, made by init.")]
 HERE: Final = Path("coordinator")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-class LogFormat(StrEnum):
-    """How the run's log is shown on standard output; the file holds JSON in either case."""
-
-    text = "text"
-    json = "json"
 
 
 @app.command()
@@ -122,15 +99,14 @@ def start(
     log_format: Annotated[LogFormat, typer.Option(help="How log lines are shown; the file run/log.jsonl is JSON.")] = LogFormat.text,
     as_json: AsJson = False,
 ) -> None:
-    """Run the plan to its last round, whatever dies on the way. Goes on where the run folder stands; Ctrl-C stops, and loses nothing."""
-    home = CoordinatorHome.open(folder)
-    check_ready(home)
-    reader = Reader(home.run / LOG_FILE)
-    word = Supervisor(home, environment(home), tick=lambda: _show_lines(reader, log_format)).run()
-    if word.end != "done":
-        raise word.as_error()
-    model = home.run / exports.MODEL_FILE
-    _tell({"end": word.end, "model": str(model)}, f"done: the model is '{model}'. To hand it on: fedward server export", as_json=as_json)
+    """Run the plan to its last round, whatever dies on the way.
+
+    It goes on where the run folder stands. Ctrl-C, or SIGTERM, stops it and loses nothing: start it again. With --json all lines are JSON,
+    and the last one says how it ended.
+    """
+    here = Path(__file__).parents[1] == Path.cwd()
+    command = [sys.executable, *([] if here else ["-P"]), "-m", "server.start", "--folder", str(folder), "--log-format", log_format.value]
+    os.execv(sys.executable, [*command, *(["--json"] if as_json else [])])  # noqa: S606 - ourselves, without what trains
 
 
 @app.command()
@@ -167,51 +143,36 @@ def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def stop(folder: Folder = HERE, as_json: AsJson = False) -> None:
-    """Finish the round that is open and then end the coordinator. To end it at once, send it SIGTERM: nothing is lost either way."""
+    """Ask sites nothing more, and end the coordinator. What they have answered so far is kept; a later start goes on from there."""
     _flag(folder, STOP_FILE)
-    _tell({"stopping": True}, "it ends after this round. To go on later: fedward server start", as_json=as_json)
+    _tell({"stopping": True}, "it ends as soon as it looks. To go on later: fedward server start", as_json=as_json)
 
 
 @app.command()
 def export(
     folder: Folder = HERE,
     out: Annotated[Path, typer.Option(help="The folder to put it into.")] = Path("model"),
+    with_vectors: Annotated[
+        bool, typer.Option("--with-vectors", help="Also the masked updates, if the run kept them ([run] evidence): for computing it anew.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put the model, its card and the evidence of how it came about into a folder of their own."""
+    """Put the model, its card and the evidence of how it came about into a folder of their own.
+
+    The evidence is audit.zip: with the bundles of the sites it is what `fedward audit verify` takes.
+    """
     home = CoordinatorHome.open(folder)
     parts = [home.run / exports.MODEL_FILE, home.run / exports.CARD_FILE]
     for part in parts:
         if not part.is_file():
             raise DataNotFound(f"'{part}' is not there: the plan's last round is not committed.", fix="Look at: fedward server status.")
     out.mkdir(parents=True, exist_ok=True)
+    audit = out / "audit.zip"
+    bundle.export(bundle.Folders(run=home.run, key=home.folder, roster=home.roster_folder), audit, with_vectors=with_vectors)
     for part in parts:
         write_atomically(out / part.name, part.read_bytes(), fsync=True)
-    _tell(
-        {"out": str(out), "files": [part.name for part in parts]},
-        f"wrote {', '.join(part.name for part in parts)} to '{out}'",
-        as_json=as_json,
-    )
-
-
-def check_ready(home: CoordinatorHome) -> None:
-    """Whether a start can come to anything, before anything is started. Raises: FedwardError."""
-    load(home.plan_file)
-    keyfile.load(home.folder / KEY_FILE, "coordinator")
-    credentials.load_roster(home.roster_folder)
-    if not home.file.superlink.insecure:
-        tls.renew(tls.Place(ca=home.ca, certificate=home.certificate, key=home.certificate_key), now=tls.now())
-
-
-def environment(home: CoordinatorHome) -> dict[str, str]:
-    """Where the ServerApp's process finds what is its."""
-    return {
-        PLAN_VARIABLE: str(home.plan_file),
-        RUN_VARIABLE: str(home.run),
-        COORDINATOR_VARIABLE: str(home.folder),
-        ROSTER_VARIABLE: str(home.roster_folder),
-        EVIDENCE_VARIABLE: home.file.run.evidence,
-    }
+    names = [*(part.name for part in parts), audit.name]
+    _tell({"out": str(out), "files": names}, f"wrote {', '.join(names)} to '{out}'", as_json=as_json)
 
 
 def _tls_place(folder: Path) -> tls.Place:
@@ -223,12 +184,6 @@ def _flag(folder: Path, name: str) -> None:
     run = CoordinatorHome.open(folder).run
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(run / name, b"", fsync=True)
-
-
-def _show_lines(reader: Reader, log_format: LogFormat) -> None:
-    for line in reader.news():
-        sys.stdout.write((line if log_format is LogFormat.json else in_words(line)) + "\n")
-    sys.stdout.flush()
 
 
 def _tell(facts: dict[str, Any], *words: str, as_json: bool) -> None:

@@ -86,11 +86,12 @@ class TlsSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSection:
-    """[live]: where the page and the metrics are served; port 0 serves neither."""
+    """[live]: where the page and the metrics are served, and by which other names they may be asked for; port 0 serves neither."""
 
     __pydantic_config__ = STRICT
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8800
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +148,7 @@ ca = "tls/ca.crt"         # mailboxes that connect without a proxy trust this
 [live]
 host = "127.0.0.1"        # the live page and /metrics, for people and machines that may see the run
 port = {live_port}              # 0: none
+names = []                # host names under which a proxy in front may ask for it
 
 [run]
 folder = "run"            # journal, checkpoints, log, model

@@ -52,7 +52,7 @@ class Federation:
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
     """Three hospitals and a coordinator, whose session is the one that the engine will take too."""
-    played = made_scenario(private=True, change=("rounds = 4", "rounds = 3")).with_changes(sites=3)
+    played = made_scenario(private=True, change=("rounds = 4", "rounds = 2")).with_changes(sites=3)
     stage = made_stage(tmp_path / "stage", played)
     folder = tmp_path / "coordinator"
     words = [sys.executable, "-m", "fedward", "server", "init", str(folder), "--plan", str(stage.plan_file), "--live-port", "0"]
