@@ -43,6 +43,7 @@ LARGEST_MANIFEST: Final = 64 * 2**20
 LARGEST_FILE: Final = 2**32
 _FORMAT: Final = 1
 _TITLE: Final = b"fedward bundle 1\n"
+_BLOCK: Final = 2**20
 UNREADABLE: Final = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 """What the standard library raises at a .zip that was damaged or made to harm."""
 FileName = Annotated[str, Field(pattern=r"^(evidence/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
@@ -143,6 +144,20 @@ class Bundle:
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise self._broken(f"'{name}' is not the file that its manifest names")
         return content
+
+    def check(self, name: str) -> None:
+        """Whether a file is as it was, without keeping it in memory. Raises: BundleFormat."""
+        digest, size = self._files[name]
+        hasher, left = hashlib.sha256(), size + 1
+        try:
+            with self._stream(name) as file:
+                while left > 0 and (block := file.read(min(_BLOCK, left))):
+                    hasher.update(block)
+                    left -= len(block)
+        except UNREADABLE as error:
+            raise self._broken(f"'{name}' cannot be read") from error
+        if left != 1 or hasher.hexdigest() != digest:
+            raise self._broken(f"'{name}' is not the file that its manifest names")
 
     def _read(self, name: str, limit: int) -> bytes:
         try:

@@ -104,6 +104,11 @@ def check_keys(party: Witness, kept: Archive, found: Findings) -> None:
 
 def _witness(bundle: Bundle, found: Findings) -> Witness:
     manifest = bundle.manifest
+    for name in bundle.names:
+        try:
+            bundle.check(name)
+        except BundleFormat as error:
+            found.add("F_BUNDLE", manifest.name, error.message)
     if not bundle.has(LOG_FILE):
         raise BundleFormat(f"'{bundle.path}' holds no {LOG_FILE}.", fix="Ask for it again.")
     chain = Chain(name=f"the log of '{manifest.name}'")
