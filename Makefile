@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/default
+PROFILE ?= cpu
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,4 +36,13 @@ fuzz: $(STAMP) ## a million mutated messages to both roles of secure aggregation
 bench: $(STAMP) ## seconds and megabytes beside the limit and beside the peers
 	$(BIN)/python -m simulations.benchmarks.engine
 
-.PHONY: help simulate test check fuzz bench
+bundle: $(STAMP) ## all that an installation needs in one folder, and its list of components; PROFILE=cuda for a GPU
+	PYTHON=$(BIN)/python deploy/locked/bundle.sh $(PROFILE) runs/bundle-$(PROFILE) $(BUNDLE_OPTIONS)
+	PYTHON=$(BIN)/python runs/bundle-$(PROFILE)/install.sh $(CURDIR)/runs/installed-$(PROFILE)
+	deploy/locked/sbom.sh runs/installed-$(PROFILE)/bin/python runs/bundle-$(PROFILE).cdx.json
+
+sbom: $(STAMP) ## the list of components of this environment, in CycloneDX: runs/sbom.cdx.json
+	@mkdir -p runs
+	deploy/locked/sbom.sh $(BIN)/python runs/sbom.cdx.json
+
+.PHONY: bundle sbom help simulate test check fuzz bench

@@ -168,7 +168,7 @@ def _locked(lock: Path) -> Iterator[tuple[str, str]]:
     """Names and versions of a pip requirements file with hashes."""
     for line in lock.read_text(encoding="utf-8").splitlines():
         if line[:1].isalnum():
-            wanted = Requirement(line.rstrip("\\ "))
+            wanted = Requirement(line.partition(" --hash")[0].rstrip("\\ "))
             if wanted.marker is None or wanted.marker.evaluate():
                 yield canonicalize_name(wanted.name), next(iter(wanted.specifier)).version
 
