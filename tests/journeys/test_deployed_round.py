@@ -11,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from server.export import MODEL_FILE
 from server.home import JOURNAL_FILE, CoordinatorHome
 from server.journal import CommittedRound, Journal
 from simulations.engine.nursery import Nursery
+from simulations.hospitals import Coordinates, furnish
 from simulations.stage import Stage
-from tests.journeys.hospitals import Coordinates, furnish
 from tests.journeys.made import made_federation, made_scenario, made_stage, reserved_rounds, train
 from tests.server.coordinators import Running, free_port, started
 
@@ -74,7 +75,7 @@ def hospitals(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The hospitals' process; it ends with the test."""
     with (folder.parent / "hospitals.log").open("ab") as words:
         alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the engine's workers: a float's last bit depends on how many add up
-        command = [sys.executable, "-m", "tests.journeys.hospitals", str(folder)]
+        command = [sys.executable, "-m", "simulations.hospitals", str(folder)]
         process = subprocess.Popen(command, stdout=words, stderr=words, env=alone)
         try:
             yield process
@@ -101,3 +102,27 @@ def test_a_deployed_run_whose_coordinator_is_killed_ends_with_the_bits_of_the_en
         running.wait_for("phase_opened", round=2, phase="MASK")
         os.kill(running.app_pid(), signal.SIGKILL)
         expect_the_engines_bits(federation, running, nursery, within_s=180)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["superlink", "superexec", "supervisor", "database"])
+def test_whatever_dies_the_round_goes_on_within_a_minute_and_ends_with_the_bits_of_the_engine(
+    federation: Federation, nursery: Nursery, victim: str
+) -> None:
+    with hospitals(federation.hospitals), ExitStack() as stack:
+        running = stack.enter_context(started(federation.home))
+        running.wait_for("phase_opened", round=2, phase="SHARE")
+        killed = time.monotonic()
+        if victim == "supervisor":
+            running.process.kill()
+            running.process.wait()
+            running = stack.enter_context(started(federation.home))
+        elif victim == "database":
+            for path in federation.home.superlink.glob("state.db*"):
+                path.unlink()
+        else:
+            os.kill(running.pid_of(victim), signal.SIGKILL)
+        running.wait_for("phase_closed", round=2, phase="SHARE", within_s=2 * BACK_WITHIN_S)
+        took_s = time.monotonic() - killed
+        expect_the_engines_bits(federation, running, nursery, within_s=180)
+    assert took_s < BACK_WITHIN_S

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several hospitals as one process of their own: each with a real mailbox, which connects to a SuperLink, and a site behind a real socket.
 
-    python tests/journeys/hospitals.py FOLDER      FOLDER/NAME/home, FOLDER/NAME/mailbox
+    python -m simulations.hospitals FOLDER      FOLDER/NAME/home, FOLDER/NAME/mailbox
 
-What a hospital keeps apart by processes and users is here one program, so that a test pays once for loading what trains; and its sites may
-be simulated ones, which `fedward site serve` refuses, so that noise is seeded and a run can be compared bit by bit. That the processes of
-one hospital are apart is shown by simulations/rig.
+What a hospital keeps apart by processes and users is here one program, so that whoever plays many pays once for loading what trains; and
+its sites may be simulated ones, which `fedward site serve` refuses, so that noise is seeded and a run can be compared bit by bit. That the
+processes of one hospital are apart is shown by simulations/rig.
 """
 
 import os
