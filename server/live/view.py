@@ -127,7 +127,7 @@ def _site(site: SiteStatus, status: Status) -> Facts:
 
 
 def _problems(status: Status) -> list[Facts]:
-    """The newest of each site and code, and how many of the kept ones there are."""
+    """The newest of each site and code, and how many of the kept ones there are. Past is what a later round did well without."""
     newest = {(failure.site, failure.code): failure for failure in status.failures}
     often = [(failure.site, failure.code) for failure in status.failures]
     ordered = sorted(newest.values(), key=lambda failure: -failure.at)[:PROBLEMS_SHOWN]
@@ -139,6 +139,7 @@ def _problems(status: Status) -> list[Facts]:
             "round": failure.round,
             "at": failure.at,
             "times": often.count((failure.site, failure.code)),
+            "past": failure.round < status.committed and failure.site != "",
         }
         for failure in ordered
     ]

@@ -142,9 +142,9 @@ function showSum(sum, run) {
 
 function problem(found) {
   const often = found.times > 1 ? `, and ${found.times - 1} more lately` : "";
-  const when = element("p", { className: "when" }, `Round ${found.round}${often}, `, ago(found.at), " · ", element("code", {}, found.code));
+  const when = element("p", { className: "when" }, `${found.past ? "Earlier: round" : "Round"} ${found.round}${often}, `, ago(found.at), " · ", element("code", {}, found.code));
   const what = element("p", {}, element("span", { className: "what" }, `${found.who} ${found.what}. `), element("span", { className: "todo" }, found.todo));
-  return element("li", {}, what, when);
+  return element("li", { className: found.past ? "past" : "" }, what, when);
 }
 
 function site(found) {

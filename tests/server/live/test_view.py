@@ -66,6 +66,17 @@ def test_a_refusal_is_told_in_words_with_what_to_do_and_how_often() -> None:
     assert "fedward site doctor" in problem["todo"]
 
 
+def test_what_the_last_rounds_did_well_without_is_past() -> None:
+    status = whole_round(begun(), 1, now=1000.0, lost={"mercy": SILENT})
+    assert not seen_of(status, 1100.0)["run"]["problems"][0]["past"]
+    status = whole_round(status, 2, now=1030.0)
+    assert seen_of(status, 1100.0)["run"]["problems"][0]["past"]
+    status = story.ended(status, "stopped", "E_DISK_FULL", 1100.0)
+    stopped, earlier = seen_of(status, 1101.0)["run"]["problems"]
+    assert (stopped["who"], stopped["what"], stopped["past"]) == ("The run stopped:", "this machine has no disk space left", False)
+    assert earlier["past"]
+
+
 def test_sites_in_trouble_come_first() -> None:
     status = whole_round(begun(), 1, now=1000.0, lost={"west": "E_POLICY"})
     assert [site["name"] for site in seen_of(status, 1100.0)["run"]["sites"]] == ["west", "east", "mercy", "north", "south"]
