@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,25 +13,41 @@ from common.errors import EngineError
 
 Command = Sequence[str | Path | int]
 _PROGRAM: Final = """
-import json, sys
+import json, os, sys
 import fedward
 from common.errors import FedwardError
-for command in json.load(sys.stdin):
+for user, command in json.load(sys.stdin):
     print("$ fedward " + " ".join(command), flush=True)
+    if user is not None:
+        os.setegid(user)
+        os.seteuid(user)
     try:
         code = fedward.app(command, prog_name="fedward", standalone_mode=False)
     except FedwardError as error:
         sys.exit(f"{error.code}: {error}")
     if code:
         sys.exit(f"exit code {code}")
+    if user is not None:
+        os.seteuid(0)
+        os.setegid(0)
 """
 
 
-def fedward(*commands: Command, log: Path | None = None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """Who types the commands: `users`, one for each of them; and what the program is begun with, so that they can read it."""
+
+    users: Sequence[int] = ()
+    begun_with: Sequence[str] = ()
+
+
+def fedward(*commands: Command, log: Path | None = None, operators: Operators | None = None) -> str:
     """Run them one after another; what they printed, each under its own line. Raises: EngineError, with the failed one's words."""
-    text = json.dumps([[str(word) for word in command] for command in commands])
+    by = operators or Operators()
+    users: Sequence[int | None] = by.users or [None] * len(commands)
+    text = json.dumps([[user, [str(word) for word in command]] for user, command in zip(users, commands, strict=True)])
     done = subprocess.run(  # noqa: S603 - this interpreter, on our own commands
-        [sys.executable, "-c", _PROGRAM], input=text, capture_output=True, text=True, check=False
+        [*by.begun_with, sys.executable, "-c", _PROGRAM], input=text, capture_output=True, text=True, check=False
     )
     if log is not None:
         with log.open("a") as file:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from simulations.rig import toy
-from simulations.rig.commands import Command, fedward, tool
+from simulations.rig.commands import Command, Operators, fedward, tool
 from simulations.rig.places import Hospital, Places
 
 _TLS: Final = Path(__file__).parents[2] / "deploy" / "pki" / "tls.sh"
 _LOG: Final = "commands.log"
 PATIENTS: Final = 40
+_NO_IMAGES: Final = '# root = "/data/images"'
 
 
 def begin(places: Places, plan: str, *, names: Sequence[str], port: int) -> None:
@@ -34,22 +35,28 @@ def begin(places: Places, plan: str, *, names: Sequence[str], port: int) -> None
     )
 
 
-def prepare(places: Places, hospital: Hospital, *, address: str) -> None:
-    """A hospital makes its folders and keys, and writes its request; its images are there before it."""
-    hospital.folder.mkdir(mode=0o755)
-    hospital.logs.mkdir()
-    toy.write_pictures(hospital.images, patients=PATIENTS, seed=hospital.number)
-    site: Command = ["site", "init", "--name", hospital.name, "--home", hospital.home, "--mailbox", hospital.mailbox]
-    fedward(
-        [*site, "--coordinator", address, "--socket", hospital.socket],
-        ["site", "enrol", "--home", hospital.home, "--out", hospital.request],
-        log=places.logs / _LOG,
-    )
+def prepare(places: Places, hospitals: Sequence[Hospital], addresses: Sequence[str]) -> None:
+    """Hospitals make their folders and keys, and write their requests; their images are there before it."""
+    commands: list[Command] = []
+    for hospital, address in zip(hospitals, addresses, strict=True):
+        hospital.folder.mkdir(mode=0o755)
+        hospital.logs.mkdir()
+        toy.write_pictures(hospital.images, patients=PATIENTS, seed=hospital.number)
+        own: Command = ["--name", hospital.name, "--home", hospital.home, "--mailbox", hospital.mailbox]
+        commands.append(["site", "init", *own, "--coordinator", address, "--socket", hospital.socket])
+        commands.append(["site", "enrol", "--home", hospital.home, "--out", hospital.request])
+    fedward(*commands, log=places.logs / _LOG)
+    for hospital in hospitals:
+        _edit(hospital)
+        shutil.copy(places.authority / "ca.crt", hospital.mailbox / "ca.crt")
+
+
+def _edit(hospital: Hospital) -> None:
+    """What its operator does with an editor: say where the images are."""
     file = hospital.home / "site.toml"
     text = file.read_text()
-    assert '# root = "/data/images"' in text
-    file.write_text(text.replace('# root = "/data/images"', f'root = "{hospital.images}"'))
-    shutil.copy(places.authority / "ca.crt", hospital.mailbox / "ca.crt")
+    assert _NO_IMAGES in text
+    file.write_text(text.replace(_NO_IMAGES, f'root = "{hospital.images}"'))
 
 
 def admit(places: Places, hospitals: Sequence[Hospital]) -> None:
@@ -89,16 +96,26 @@ def sign_plan(places: Places) -> None:
     shutil.copy(places.plan.with_suffix(".sig"), places.coordinator / "plan.sig")
 
 
-def approve(places: Places, hospital: Hospital) -> None:
-    """The hospital pins the root, approves roster and data, opens its ledger, and approves the plan."""
-    at: Command = ["--home", hospital.home]
-    fedward(
-        ["site", "approve", "--roots", places.consortium / "roots", "--roster", places.consortium / "roster", *at, "--yes"],
-        ["site", "ledger", "open", *at],
-        ["site", "snapshot", "--plan", places.plan, *at],
-        ["site", "approve", places.plan, *at, "--yes"],
-        log=places.logs / _LOG,
-    )
+def approve(places: Places, hospitals: Sequence[Hospital]) -> None:
+    """Hospitals pin the root, approve roster and data, open their ledgers, and approve the plan."""
+    commands: list[Command] = []
+    for hospital in hospitals:
+        at = ("--home", hospital.home)
+        commands += [
+            ["site", "approve", "--roots", places.consortium / "roots", "--roster", places.consortium / "roster", *at, "--yes"],
+            ["site", "ledger", "open", *at],
+            ["site", "snapshot", "--plan", places.plan, *at],
+            ["site", "approve", places.plan, *at, "--yes"],
+        ]
+    fedward(*commands, log=places.logs / _LOG)
+
+
+def approve_roster(places: Places, hospitals: Sequence[Hospital], operators: Operators) -> None:
+    """Operators approve whoever is new in the roster."""
+    commands: list[Command] = [
+        ["site", "approve", "--roster", places.consortium / "roster", "--home", hospital.home, "--yes"] for hospital in hospitals
+    ]
+    fedward(*commands, log=places.logs / _LOG, operators=operators)
 
 
 def _add(places: Places, hospital: Hospital) -> Command:

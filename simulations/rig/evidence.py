@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,28 @@ _ROUNDING = 1e-6
 
 def committed(folder: Path, plan: Plan) -> list[CommittedRound]:
     """The rounds that a run has committed, from a copy of its journal: looking must not mend what a resume has to mend."""
+    with _copied(folder, plan) as journal:
+        return journal.committed() if journal else []
+
+
+def session(folder: Path, plan: Plan) -> bytes:
+    """The run's own name for itself."""
+    with _copied(folder, plan) as journal:
+        assert journal is not None
+        return journal.session
+
+
+@contextmanager
+def _copied(folder: Path, plan: Plan) -> Iterator[Journal | None]:
     with tempfile.TemporaryDirectory() as beside:
         for path in folder.glob(f"{JOURNAL}*"):
             shutil.copy(path, beside)
         if not (Path(beside) / JOURNAL).exists():
-            return []
+            yield None
+            return
         journal = Journal(Path(beside) / JOURNAL, plan=digest_of(plan), session=b"", power_cut_safe=False)
         try:
-            return journal.committed()
+            yield journal
         finally:
             journal.close()
 
@@ -96,21 +110,34 @@ def _torn(stage: Stage, after: Sequence[CommittedRound]) -> Iterator[str]:
 
 def _unpaid(stage: Stage, site: str, after: Sequence[CommittedRound]) -> Iterator[str]:
     plan = stage.scenario.plan
-    chain, entries = ledger.read((stage.home(site) / LEDGER_FILE).read_bytes(), name=site)
-    paid = [entry.fact for entry in entries if isinstance(entry.fact, Spent)]
     begun = [line for line in trainings(stage.folder) if line["site"] == site]
+    yield from unpaid_in(stage.home(site), site, plan, after)
+    chain, paid = _ledger(stage.home(site), site)
     reserved, trained = Counter(fact.round for fact in paid), Counter(line["round"] for line in begun)
     for number, times in trained.items():
         if reserved[number] < times:
             yield f"{site} trained {times} times in round {number} and paid for {reserved[number]}"
-    for done in after:
-        if site in done.sites and not any((fact.round, fact.attempt) == (done.round, done.attempt) for fact in paid):
-            yield f"{site} is in the sum of round {done.round}, attempt {done.attempt}, and never paid for it"
     delta = plan.privacy.delta
     assert delta is not None
     charged = chain.tally.epsilon(View(unit=plan.privacy.unit, plan=digest_of(plan)), delta) if paid else 0.0
     if charged * (1 + _ROUNDING) < (found := recounted(begun, plan)):
         yield f"{site}: the ledger says epsilon {charged:.4f}, its trainings cost {found:.4f}"
+
+
+def unpaid_in(home: Path, site: str, plan: Plan, after: Sequence[CommittedRound]) -> list[str]:
+    """Rounds in whose sum a site is without having paid for it."""
+    _, paid = _ledger(home, site)
+    charged = {(fact.round, fact.attempt) for fact in paid if fact.plan == digest_of(plan)}
+    return [
+        f"{site} is in the sum of round {done.round}, attempt {done.attempt}, and never paid for it"
+        for done in after
+        if site in done.sites and not any(number == done.round and attempt <= done.attempt for number, attempt in charged)
+    ]
+
+
+def _ledger(home: Path, site: str) -> tuple[ledger.Chain, list[Spent]]:
+    chain, entries = ledger.read((home / LEDGER_FILE).read_bytes(), name=site)
+    return chain, [entry.fact for entry in entries if isinstance(entry.fact, Spent)]
 
 
 def trainings(folder: Path) -> list[dict[str, Any]]:

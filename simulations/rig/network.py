@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from common.errors import EngineError
-from simulations.rig.commands import tool
+from simulations.rig.commands import Operators, tool
 from simulations.rig.places import COORDINATOR_USER, FLEET_PORT, Hospital, Places
 
 _WAN, _COORDINATOR = "10.88.0.254", "10.88.0.1"
@@ -87,6 +87,10 @@ class Network(Protocol):
 
     def of_site(self, hospital: Hospital) -> list[str]: ...
 
+    def operators(self, hospitals: Sequence[Hospital]) -> Operators:
+        """Those who type commands at hospitals that run."""
+        ...
+
     def own(self, places: Places, hospitals: Sequence[Hospital]) -> None:
         """Give folders to the users that will use them."""
         ...
@@ -125,6 +129,9 @@ class Loopback:
 
     def of_site(self, hospital: Hospital) -> list[str]:
         return []
+
+    def operators(self, hospitals: Sequence[Hospital]) -> Operators:
+        return Operators()
 
     def own(self, places: Places, hospitals: Sequence[Hospital]) -> None:
         for hospital in hospitals:
@@ -202,8 +209,12 @@ class Namespaces:
         read_only = [f"mount --bind '{hospital.images}' '{hospital.images}'", f"mount -o remount,ro,bind '{hospital.images}'"]
         return [*_enter(read_only, network=False), *_as_user(hospital.site_user, groups=[hospital.door_group])]
 
+    def operators(self, hospitals: Sequence[Hospital]) -> Operators:
+        return Operators(users=[hospital.site_user for hospital in hospitals], begun_with=_enter([]))
+
     def own(self, places: Places, hospitals: Sequence[Hospital]) -> None:
-        _give(places.coordinator, COORDINATOR_USER, COORDINATOR_USER)
+        if places.coordinator.stat().st_uid != COORDINATOR_USER:
+            _give(places.coordinator, COORDINATOR_USER, COORDINATOR_USER)
         places.logs.chmod(0o777)
         for hospital in hospitals:
             hospital.door.mkdir(exist_ok=True)

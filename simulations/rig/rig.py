@@ -20,6 +20,7 @@ from typing import Final, Self
 from common.errors import EngineError
 from common.plan import Plan, load
 from server.journal import CommittedRound
+from server.live.status import STATUS_FILE
 from simulations.rig import enrolment, evidence
 from simulations.rig.crew import Crew, Service, end_leftovers
 from simulations.rig.front import configure
@@ -76,15 +77,13 @@ class Rig:
     def enrol(self) -> None:
         """From nothing to approved plans, by the commands that people type. The network is up from here on."""
         self._tell(f"network: {'namespaces' if self.setting.namespaces else 'loopback'}")
-        for hospital in self.hospitals:
-            self._prepare(hospital)
+        self._prepare(self.hospitals)
         self.network.up(self.hospitals)
         self._tell("the custodian adds their requests and signs the roster, then the plan")
         enrolment.admit(self.places, self.hospitals)
         enrolment.sign_plan(self.places)
-        for hospital in self.hospitals:
-            self._tell(f"{hospital.name} approves roots, roster, data and plan")
-            enrolment.approve(self.places, hospital)
+        self._tell("hospitals approve roots, roster, data and plan")
+        enrolment.approve(self.places, self.hospitals)
         self.network.own(self.places, self.hospitals)
 
     def begin(self) -> None:
@@ -92,21 +91,27 @@ class Rig:
         self._tell("the custodian makes the root, the coordinator its folder and the proxy's certificate")
         enrolment.begin(self.places, self.setting.plan, names=self.network.names(), port=self._superlink_port)
 
-    def _prepare(self, hospital: Hospital) -> None:
-        self._tell(f"{hospital.name} makes its keys and its request")
-        host, port = self.network.line(hospital)
-        enrolment.prepare(self.places, hospital, address=f"{host}:{port}")
+    def _prepare(self, hospitals: Sequence[Hospital]) -> None:
+        self._tell(f"{', '.join(names_of(hospitals))}: keys, folders, requests")
+        enrolment.prepare(self.places, hospitals, [_spelt(self.network.line(hospital)) for hospital in hospitals])
+
+    def revoke(self, hospital: Hospital) -> None:
+        """The custodian takes trust from a hospital, while everything runs."""
+        self._tell(f"{hospital.name} is revoked")
+        enrolment.revoke(self.places, hospital)
 
     def add(self, number: int) -> Hospital:
-        """One hospital more, while everything runs; it approves what is in force, and its peers approve it."""
-        hospital = self.places.hospital(number)
-        self._prepare(hospital)
-        self.network.add(hospital)
-        enrolment.admit(self.places, [hospital])
-        enrolment.approve(self.places, hospital)
-        self.network.own(self.places, [hospital])
-        self.hospitals.append(hospital)
-        return hospital
+        """One hospital more, while everything runs: it approves what is in force, and its peers' operators approve it."""
+        newcomer = self.places.hospital(number)
+        self._prepare([newcomer])
+        self.network.add(newcomer)
+        enrolment.admit(self.places, [newcomer])
+        enrolment.approve(self.places, [newcomer])
+        enrolment.approve_roster(self.places, self.hospitals, self.network.operators(self.hospitals))
+        self.hospitals.append(newcomer)
+        self.network.own(self.places, [newcomer])
+        self.start_hospital(newcomer)
+        return newcomer
 
     # Running.
 
@@ -208,6 +213,12 @@ class Rig:
     def committed(self) -> list[CommittedRound]:
         """The rounds that are committed by now."""
         return evidence.committed(self.places.run, self.plan)
+
+    def open_round(self) -> int:
+        """The round that is under way, or the last one that was; 0 before the first."""
+        with suppress(FileNotFoundError, ValueError):
+            return int(json.loads((self.places.run / STATUS_FILE).read_text()).get("round") or 0)
+        return 0
 
     def wait_for(self, what: str, happened: Callable[[], bool], *, within_s: float) -> float:
         """Until it has happened; how long that took. Raises: EngineError, if it has not, or if the coordinator ended meanwhile."""

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way, with a death in every round: enrol, approve, train, revoke one, add one, and end where nothing had gone wrong.
+
+    make e2e                   seven hospitals and five rounds; simulations/rig/journey.py --help
+
+    round 1   kill -9 the SuperLink
+    round 2   kill -9 the ServerApp          then one hospital is revoked
+    round 3   kill -9 a mailbox              then one hospital is added, which restarts nothing
+    round 4   kill -9 a site process
+    round 5   kill -9 the coordinator's supervisor, and with it all that it runs
+
+Nobody helps: what stands in for systemd starts the dead again. In the end the weights are compared, bit for bit, with those of a run in
+one process over the same sites in which nobody died (simulations.rig.reference), the ledgers with what was trained, and the hospitals'
+hosts are looked at (simulations.rig.hosts): who listens, whom they reached, whether images changed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from server.checkpoint import CheckpointFolder
+from server.home import CHECKPOINTS_FOLDER
+from simulations.rig import evidence, hosts, reference, toy
+from simulations.rig.network import missing
+from simulations.rig.proxy import Line
+from simulations.rig.rig import Rig, Setting
+
+SEED: Final = 7
+_ROUND_WITHIN_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blow:
+    """In which round whom to kill, and how long after the round's beginning."""
+
+    round: int
+    party: str
+    after_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What happens. After which round whom to revoke, and after which to add one; 0 is never."""
+
+    sites: int
+    minimum_cohort: int
+    rounds: int
+    blows: Sequence[Blow]
+    revoke_after: int = 0
+    add_after: int = 0
+
+
+FULL: Final = Script(
+    sites=7,
+    minimum_cohort=5,
+    rounds=5,
+    blows=[
+        Blow(round=1, party="superlink"),
+        Blow(round=2, party="serverapp"),
+        Blow(round=3, party="mailbox h2"),
+        Blow(round=4, party="site h3"),
+        Blow(round=5, party="coordinator"),
+    ],
+    revoke_after=2,
+    add_after=3,
+)
+SHORT: Final = Script(sites=3, minimum_cohort=3, rounds=2, blows=[Blow(round=1, party="superlink"), Blow(round=2, party="site h2")])
+
+
+@dataclass(slots=True)
+class Told:
+    """What came of it, for a page of figures. `complaints` are sentences; there should be none."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    hosts: list[dict[str, Any]] = field(default_factory=list)
+    lines: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Callable[[str], None]) -> Told:
+    """The journey. Raises: EngineError, if it does not come to its end."""
+    told, started = Told(), time.monotonic()
+    plan = toy.plan_text(rounds=script.rounds, minimum_cohort=script.minimum_cohort, deadline_s=120)
+    setting = Setting(sites=script.sites, plan=plan, namespaces=namespaces, line=line, noise_seed=SEED)
+    with Rig(folder, setting, tell=tell) as rig:
+        rig.begin()
+        rig.enrol()
+        told.seconds["enrolled"] = time.monotonic() - started
+        watch = hosts.Watch(rig)
+        rig.start()
+        for number in range(1, script.rounds + 1):
+            _round(rig, script, number, told, tell)
+        told.seconds["end"] = rig.wait_for_end(within_s=_ROUND_WITHIN_S)
+        told.hosts, complaints = watch.findings()
+        told.complaints += complaints
+        told.lines = {hospital.name: rig.line_counts(hospital) for hospital in rig.hospitals}
+        _compare(rig, told)
+    told.seconds["whole"] = time.monotonic() - started
+    return told
+
+
+def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[str], None]) -> None:
+    """One round with its death, and what is done after it."""
+    rig.wait_for(f"round {number} to begin", lambda: rig.open_round() >= number, within_s=_ROUND_WITHIN_S)
+    for blow in script.blows:
+        if blow.round == number:
+            time.sleep(blow.after_s)
+            tell(f"round {number}: kill -9 {blow.party} (process {rig.kill(blow.party)})")
+    told.seconds[f"round {number}"] = rig.wait_for_round(number, within_s=_ROUND_WITHIN_S)
+    tell(f"round {number} is committed")
+    if number == script.revoke_after:
+        rig.revoke(rig.hospitals[script.sites - 1])
+    if number == script.add_after:
+        rig.add(script.sites + 1)
+
+
+def _compare(rig: Rig, told: Told) -> None:
+    plan, done = rig.plan, rig.committed()
+    told.rounds = [{"round": each.round, "attempt": each.attempt, "sites": each.sites, "seconds": each.seconds} for each in done]
+    if [each.round for each in done] != list(range(1, plan.training.rounds + 1)):
+        told.complaints.append(f"rounds {[each.round for each in done]} are committed, of {plan.training.rounds}")
+        return
+    homes = {hospital.name: hospital.home for hospital in rig.hospitals}
+    with tempfile.TemporaryDirectory() as beside:
+        session = evidence.session(rig.places.run, plan)
+        expected = reference.model_of(plan, session, done, homes, seed=SEED, folder=Path(beside))
+    found = CheckpointFolder(rig.places.run / CHECKPOINTS_FOLDER, power_cut_safe=False).load(done[-1]).state.weights
+    if not np.array_equal(expected.values.view(np.uint32), found.view(np.uint32)):
+        told.complaints.append("the final weights are not those of a run in which nobody died")
+    for hospital in rig.hospitals:
+        told.complaints += evidence.unpaid_in(hospital.home, hospital.name, plan, done)
+
+
+def main() -> int:
+    """Exit code 0: nothing to complain about."""
+    parser = argparse.ArgumentParser(description="The whole way, with a death in every round.")
+    parser.add_argument("--short", action="store_true", help="three hospitals, two rounds, two deaths")
+    parser.add_argument("--folder", type=Path, help="where the rig lies afterwards; a temporary folder, if not given")
+    parser.add_argument("--loopback", action="store_true", help="without namespaces, even where they are allowed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    asked = parser.parse_args()
+    if why := "asked for" if asked.loopback else missing():
+        sys.stderr.write(f"over loopback: {why}\n")
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="fedward-rig-"))
+    began = time.monotonic()
+    told = play(
+        SHORT if asked.short else FULL,
+        folder,
+        namespaces=not why,
+        line=Line(),
+        tell=lambda words: print(f"{time.monotonic() - began:7.1f}  {words}", file=sys.stderr, flush=True),  # noqa: T201 - progress
+    )
+    if asked.json:
+        sys.stdout.write(json.dumps(asdict(told)) + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(told)) + "\n")
+    return 1 if told.complaints else 0
+
+
+def _lines(told: Told) -> list[str]:
+    rounds = [
+        f"round {each['round']}: {len(each['sites'])} sites, attempt {each['attempt']}, {each['seconds']:.1f} s" for each in told.rounds
+    ]
+    seconds = [f"{what}: {seconds:.0f} s" for what, seconds in told.seconds.items()]
+    verdict = told.complaints or ["the final weights equal those of a run in which nobody died, bit for bit; nothing to complain about"]
+    return [*seconds, *rounds, *(json.dumps(each) for each in told.hosts), *verdict]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

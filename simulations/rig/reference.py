@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run in which nothing went wrong: the same sites in each round's sum, in one process, without masks, network or kills.
+
+For every committed round, every site of its sum trains on the same model, from its own images, with its own (seeded) noise; the integers
+are added, and the plan's strategy takes its step. It is slow and obvious, and uses the deployed training, quantiser and strategy, so
+whatever differs in the end was done by what is left out here: the protocol, the transport, and everybody who died.
+
+Each site gets a second home with an empty ledger, so that no budget is touched. Only a rig whose sites draw their noise from a seed can be
+compared.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from client.home import PREPARED_FOLDER, SITE_FILE, DataSection, SimulatedSite, SiteFile, SiteName
+from client.site import Site
+from common import credentials
+from common.agreement import grid_of
+from common.models import initial_weights
+from common.plan import Plan, digest_of, dump
+from common.roster import Roster
+from common.update import Weights
+from common.wire import Step, TrainRequest
+from server.combine import GroupSum, combine
+from server.journal import CommittedRound
+from server.strategies import strategy_of
+
+
+def model_of(
+    plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path
+) -> Weights:
+    """The final model. `homes` are the sites' own; second ones are made below `folder`."""
+    sites = {name: _second(home, folder / name, plan, seed=seed) for name, home in homes.items()}
+    roster = credentials.load_roster(next(iter(homes.values())))
+    initial = initial_weights(plan)
+    strategy = strategy_of(plan.training)
+    state = strategy.init(initial.values)
+    for done in rounds:
+        step = Step(session=session, round=done.round, attempt=done.attempt, plan=digest_of(plan))
+        request = TrainRequest(step=step, weights=Weights(layout=initial.layout, values=state.weights))
+        summed = _sum([sites[name] for name in done.sites], request, plan, roster)
+        state = strategy.apply(state, combine([summed], grid_of(plan, roster), plan.aggregation))
+    return Weights(layout=initial.layout, values=state.weights)
+
+
+def _sum(sites: Sequence[Site], request: TrainRequest, plan: Plan, roster: Roster) -> GroupSum:
+    updates = [site.train_ideal(request).update for site in sites]
+    words = np.zeros_like(updates[0].words)
+    for update in updates:
+        words += update.words
+    return GroupSum(words=words, total_weight=sum(update.weight for update in updates), sites=tuple(site.name for site in sites))
+
+
+def _second(home: Path, second: Path, plan: Plan, *, seed: int) -> Site:
+    second.mkdir(parents=True)
+    file = SiteFile(
+        site=SiteName(name=home.parent.name),
+        data=DataSection(namespace="reference"),
+        simulation=SimulatedSite(unsafe_noise_seed=seed, aggregation="ideal"),
+    )
+    (second / SITE_FILE).write_text(dump(file))
+    for name in (credentials.KEY_FILE, credentials.ROSTER_FILE, credentials.ROOTS_FILE):
+        shutil.copy(home / name, second / name)
+    (second / PREPARED_FOLDER).symlink_to(home / PREPARED_FOLDER)
+    return Site.open(second, plan)
