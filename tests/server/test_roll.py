@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The roll: who is behind which node, and whom a call between rounds disturbs."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import pytest
-from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from common import wire
 from server.exchange import Line
 from server.roll import Roll
+from tests.server.lobby import Lobby
 
 
 @pytest.fixture(autouse=True)
@@ -17,37 +16,6 @@ def _in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower's messages say from which run and node they are."""
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-
-
-class Lobby:
-    """A grid of nodes that say a site's name when they are greeted, or refuse (None)."""
-
-    def __init__(self, names: dict[int, str | None]) -> None:
-        self.names = names
-        self.greeted: list[list[int]] = []
-        self._replies: dict[str, Message] = {}
-
-    def get_node_ids(self) -> list[int]:
-        return list(self.names)
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        pushed = list(messages)
-        self.greeted.append([message.metadata.dst_node_id for message in pushed])
-        for message in pushed:
-            message_id = f"{len(self._replies)}"
-            message.metadata.__dict__["_message_id"] = message_id
-            name = self.names[message.metadata.dst_node_id]
-            refusal = wire.encode_refusal(wire.Refusal(site="", code="E_PLAN_NOT_APPROVED"))
-            content = refusal if name is None else wire.encode_hello_reply(wire.HelloReply(site=name))
-            self._replies[message_id] = Message(content, reply_to=message)
-        return [message.metadata.message_id for message in pushed]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self._replies[each] for each in message_ids]
-
-    def wait(self, timeout_s: float) -> bool:
-        del timeout_s
-        return False
 
 
 def roll_of(lobby: Lobby) -> Roll:
