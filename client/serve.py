@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
-from client import handler, place
+from client import audit, handler, place
 from client.account import Account
 from client.approval import approved_plan
 from client.door import METHOD, OPTIONS
@@ -36,6 +37,7 @@ from client.home import SiteFile, read_site_file
 from client.site import Site
 from client.status import Board, Spent, Status
 from common import credentials, envelope, wire
+from common.audit.entries import Stopped
 from common.envelope import Head
 from common.errors import FedwardError, MessageFormat, SimulatedSite
 from common.plan import Plan, digest_of
@@ -166,6 +168,8 @@ def serve(serving: Serving, *, version: str, stopping: threading.Event | None = 
         serving.log.write(Event(event="started", site=file.site.name))
         _wait(stopping)
         _wind_down(service, server, board, serving)
+        with suppress(FedwardError):  # a log that cannot be written holds up no end
+            audit.note(home, Stopped())
 
 
 def check_deployed(file: SiteFile) -> None:

@@ -153,7 +153,11 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
         gate=gate,
         persistence=persistence,
     )
-    weights = coordinator.run()
+    try:
+        weights = coordinator.run()
+    except RunStopped:
+        recorder.stopped()
+        raise
     sites = sorted({site for done in journal.committed() for site in done.sites})
     counted = [as_facts(plan, done) for done in journal.counts.closed()]
     export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds, "counted": counted})

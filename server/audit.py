@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from common.audit import entries, evidence
-from common.audit.entries import At, Fact, StepName, at_of
+from common.audit.entries import At, StepName, at_of
 from common.audit.evidence import Keep, Replies, Reply
 from common.audit.log import LOG_FILE, Log, Pen
 from common.credentials import Credentials
@@ -34,6 +34,7 @@ from common.version import COORDINATOR as SOURCES
 from common.version import code_version
 from server.aggregation import Silent
 from server.combine import GroupSum
+from server.gate import PAUSED
 from server.journal import CommittedRound
 from server.phases import Heard
 from server.vectors import Attempt, VectorFolder
@@ -59,6 +60,7 @@ class Recorder(Silent):
     def __init__(self, run: Run, *, keep: Keep, power_cut_safe: bool, clock: Callable[[], float] = time.time) -> None:
         """Raises: AuditTampered, DiskFull."""
         self._run, self._keep_vectors, self._fsync = run, keep == "vectors", power_cut_safe
+        self._paused = False
         self._folder = run.folder / evidence.FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
         forget_unfinished(self._folder)
@@ -78,9 +80,9 @@ class Recorder(Silent):
         self._keep(evidence.roster_name(roster.digest.hex()), signed)
         self._log.say(entries.RosterAdopted(roster=roster.digest.hex(), epoch=roster.epoch))
 
-    def say(self, *facts: Fact) -> None:
-        """What an operator did: a pause, a stop. Raises: AuditTampered, DiskFull."""
-        self._log.say(*facts)
+    def stopped(self) -> None:
+        """The operator ended the run before its last round. Raises: AuditTampered, DiskFull."""
+        self._log.say(entries.Stopped())
 
     def invited(self, inviting: Inviting, group: int, sites: Sequence[str]) -> None:
         """A header goes out. Raises: AuditTampered, DiskFull."""
@@ -129,6 +131,16 @@ class Recorder(Silent):
                 weight=opened.total_weight,
             )
         )
+
+    def waiting(self, number: int, why: str) -> None:
+        if why == PAUSED and not self._paused:
+            self._log.say(entries.Paused())
+            self._paused = True
+
+    def round_opened(self, number: int, cohort: list[str]) -> None:
+        if self._paused:
+            self._log.say(entries.Resumed())
+            self._paused = False
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         self._log.say(
