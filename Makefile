@@ -45,4 +45,12 @@ sbom: $(STAMP) ## the list of components of this environment, in CycloneDX: runs
 	@mkdir -p runs
 	deploy/locked/sbom.sh $(BIN)/python runs/sbom.cdx.json
 
-.PHONY: bundle sbom help simulate test check fuzz bench
+e2e: $(STAMP) ## seven hospitals as deployed, a death in every round; as root in network namespaces, else on loopback
+	$(BIN)/python -m simulations.rig.journey
+
+rig: $(STAMP) ## the full sweep: every failpoint twenty times on the engine, then bad lines and dead processes on the rig
+	$(BIN)/python -m simulations.rig.kill_sweep --times 20
+	$(BIN)/python -m simulations.rig.journey
+	$(BIN)/python -m simulations.rig.lines
+
+.PHONY: rig e2e bundle sbom help simulate test check fuzz bench

@@ -15,6 +15,7 @@ from server.roster_cli import app as roster
 from simulations import cli
 from simulations.audit_cli import audit
 from simulations.plan_cli import plan
+from simulations.rig.cli import app as rig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +30,7 @@ app.add_typer(roster, name="roster")
 app.add_typer(audit, name="audit")
 app.add_typer(server, name="server")
 app.add_typer(site, name="site")
+app.add_typer(rig, name="rig")
 
 
 def main() -> None:

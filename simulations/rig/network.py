@@ -147,13 +147,13 @@ class Namespaces:
     def up(self, hospitals: Sequence[Hospital]) -> None:
         """Raises: EngineError, where something is not allowed here."""
         self.down()
-        for name in (self._wan, self._coordinator):
+        for name in (self._wan, self.coordinator):
             tool(["ip", "netns", "add", name])
             tool(["ip", "-n", name, "link", "set", "lo", "up"])
         tool(["ip", "-n", self._wan, "link", "add", _BRIDGE, "type", "bridge"])
         tool(["ip", "-n", self._wan, "link", "set", _BRIDGE, "up"])
         tool(["ip", "-n", self._wan, "address", "add", f"{_WAN}/16", "dev", _BRIDGE])
-        self._connect(self._coordinator, "c", _COORDINATOR)
+        self._connect(self.coordinator, "c", _COORDINATOR)
         for hospital in hospitals:
             self.add(hospital)
 
@@ -196,7 +196,7 @@ class Namespaces:
 
     def of_coordinator(self, *, as_root: bool = False) -> list[str]:
         user = [] if as_root else _as_user(COORDINATOR_USER)
-        return ["ip", "netns", "exec", self._coordinator, *_enter([]), *user]
+        return ["ip", "netns", "exec", self.coordinator, *_enter([]), *user]
 
     def of_wan(self) -> list[str]:
         return ["ip", "netns", "exec", self._wan]
@@ -228,7 +228,8 @@ class Namespaces:
         return f"fw{self.tag}-wan"
 
     @property
-    def _coordinator(self) -> str:
+    def coordinator(self) -> str:
+        """The coordinator's namespace."""
         return f"fw{self.tag}-coordinator"
 
 
