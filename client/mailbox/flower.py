@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower's Fleet API as one node sees it: the only module of the mailbox that knows Flower's private names.
 
-Flower has no public client for what a SuperNode does, so flwr is pinned, and `PRIVATE` names what is taken from inside it: a contract test
-(tests/client/test_flower_contract.py) looks at each of them and says which one changed. Flower's own connection, `http_request_response`,
+Flower has no public client for what a SuperNode does, so flwr is pinned, and a contract test (tests/client/test_flower_contract.py) looks
+at each name that is imported here and says which one changed. Flower's own connection, `http_request_response`,
 is not used as a whole: it ends the process when the first connection fails and interrupts it when a heartbeat is refused, and a hospital's
 mailbox has to outlive both. What is used is its client, its signatures, and its way of taking messages apart.
 
@@ -123,8 +123,10 @@ class Taken:
         return time.monotonic() > self.since + float(self.message.metadata.ttl)
 
     def objects(self) -> list[str]:
-        """Raises: MessageFormat."""
-        ids = list(dict.fromkeys(each.object_id for each in iterate_object_tree(self.tree)))
+        """What its content is made of: the message itself, which holds no more than its envelope, is not fetched. Raises: MessageFormat."""
+        if len(self.tree.children) != 1:
+            raise MessageFormat("a message has no content.", fix="Both ends need the same flwr.")
+        ids = list(dict.fromkeys(each.object_id for each in iterate_object_tree(self.tree.children[0])))
         if len(ids) > _MOST_OBJECTS:
             raise MessageFormat(f"a message is made of {len(ids)} objects.", fix="Nothing of it was fetched.")
         return ids
@@ -243,12 +245,12 @@ class Link:
 def content_of(taken: Taken, objects: dict[str, bytes]) -> Content:
     """Put a message's content together. Takes the objects out of the dictionary as it goes. Raises: MessageFormat."""
     try:
-        message = inflate_object_from_contents(taken.tree.object_id, objects)
-        if isinstance(message, Message) and message.has_content():
-            return message.content
+        content = inflate_object_from_contents(taken.content_id, objects)
     except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
         raise MessageFormat("a message cannot be put together from its objects.", fix="Both ends need the same flwr.") from None
-    raise MessageFormat("a message has no content.", fix="Both ends need the same flwr.")
+    if not isinstance(content, Content):
+        raise MessageFormat(f"a message's content is a {type(content).__name__}.", fix="Both ends need the same flwr.")
+    return content
 
 
 def reply_to(taken: Taken, content: Content) -> Reply:

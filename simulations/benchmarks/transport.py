@@ -131,7 +131,7 @@ def supernode(folder: Path, link: Link, *, socket: Path, program: Sequence[str] 
         *("--superlink", link.address, "--root-certificates", str(folder / "ca.crt"), "--port", str(free_port())),
         *("--auth-supernode-private-key", str(folder / KEY_FILE)),
     ]
-    environment = {**quiet(folder), "FEDWARD_SOCKET": str(socket), **run.pop("environment", os.environ)}
+    environment = {**os.environ, **quiet(folder), "FEDWARD_SOCKET": str(socket), **run.pop("environment", {})}
     with running(command, folder / "supernode.log", environment, **run) as process:
         yield process
 
@@ -227,7 +227,7 @@ def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) ->
             else:
                 stack.enter_context(supernode(folders[-1], link, socket=socket))
         told = ask(link, nodes=sites, trips=[{**trip, "times": times + 1}], timeout_s=_PATIENCE_S)
-        bad = [each for each in told if each["silent"] or any("error" in reply for reply in each["replies"])]
+        bad = [each for each in told if len(each["replies"]) < sites or any("error" in reply for reply in each["replies"])]
         if bad:
             raise RuntimeError(f"{carrier}, {trip['name']}: {bad[:1]}")
         first, *rest = (each["seconds"] for each in told)

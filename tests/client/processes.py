@@ -23,6 +23,7 @@ def fedward(*words: str, log: Path, environment: dict[str, str] | None = None) -
 def site_process(home: Path, *, socket: Path, words: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """`fedward site serve`, answering."""
     log = home.parent / f"{home.name}.log"
+    log.unlink(missing_ok=True)  # of a process before this one
     with ending(fedward("site", "serve", "--home", str(home), "--socket", str(socket), "--log-format", "json", *words, log=log)) as process:
         wait_for(lambda: '"started"' in log.read_text() or process.poll() is not None, within_s=60)
         assert process.poll() is None, log.read_text()
