@@ -8,6 +8,7 @@ A site is asked when a step is opened, and has answered, refused or failed when 
 was silent. Lists stay short however long the run: of failures the newest, of commits all recent ones and ever fewer older ones.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,7 @@ _STATES: Final[Mapping[str, SiteState]] = {
     "E_SITE_PAUSED": "paused",
     "E_SITE_LEFT": "left",
 }
+_FOLDERS: Final = re.compile(r"(?<![\w/])/(?:[^/'\"\s]+/)+")
 _STAYS: Final = frozenset({"paused", "left", "revoked"})
 """What a site still is when it is not asked."""
 
@@ -176,8 +178,8 @@ def phase_closed(status: Status, phase: str, *, answered: int, asked: int, now: 
 
 
 def waiting(status: Status, number: int, why: str, now: float) -> Status:
-    """The run does not go on for now."""
-    status = replace(status, round=max(status.round, number), why=why)
+    """The run does not go on for now. What is said of it may name a file, but not where on this machine it lies."""
+    status = replace(status, round=max(status.round, number), why=_FOLDERS.sub("", why))
     return status if status.state == "waiting" else replace(status, state="waiting", since=now)
 
 

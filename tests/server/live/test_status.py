@@ -99,6 +99,12 @@ def test_waiting_lasts_until_anything_happens() -> None:
     assert (status.state, status.why) == ("running", "")
 
 
+def test_what_a_run_waits_for_names_no_folder_of_this_machine() -> None:
+    why = "E_CHECKPOINT_CORRUPT: checkpoint '/srv/fedward/run/checkpoints/round-000003.safetensors' is torn; 3 of 5 sites and/or more."
+    status = story.waiting(begun(), 3, why, 1000.0)
+    assert status.why == "E_CHECKPOINT_CORRUPT: checkpoint 'round-000003.safetensors' is torn; 3 of 5 sites and/or more."
+
+
 def test_lists_stay_short_however_long_the_run() -> None:
     status = begun(rounds=5000)
     for number in range(1, 2001):
