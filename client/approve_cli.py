@@ -6,7 +6,6 @@ the difference to the one in force; then a plan, as the page that `client/readin
 nothing is asked. A plan that is against policy.toml cannot be approved by saying yes.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +47,6 @@ def approve(
     """
     if as_json and not (yes or look):
         raise typer.BadParameter("--json cannot ask; give --yes too, or --look to see and approve nothing.")
-    os.umask(0o077)
     asking = _Asking(home=home, yes=yes, look=look, as_json=as_json)
     if roots is not None:
         asking.pin(roots)

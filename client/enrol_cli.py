@@ -55,12 +55,10 @@ def init(
     """
     if home is None and mailbox is None:
         raise typer.BadParameter("give --home, --mailbox, or both.")
-    os.umask(0o077)
     made: list[Made] = []
-    if home is not None:
-        made += enrolment.begin_site(home, name=name, socket=socket)
-    if mailbox is not None:
-        made += enrolment.begin_mailbox(mailbox, name=name, address=coordinator, socket=socket)
+    with enrolment.for_its_owner_alone():
+        made += enrolment.begin_site(home, name=name, socket=socket) if home else []
+        made += enrolment.begin_mailbox(mailbox, name=name, address=coordinator, socket=socket) if mailbox else []
     if home is not None and mailbox is not None:
         enrolment.note_mailbox(home, transport_key.public_half(mailbox / transport_key.KEY_FILE))
     tell(
@@ -87,7 +85,6 @@ def enrol(
     The six words are what counts: read them to the custodian by telephone. A site that is in the roster asks for more time, or for
     its mailbox's new key, in the same way.
     """
-    os.umask(0o077)
     if mailbox_key is not None:
         enrolment.note_mailbox(home, transport_key.read_public(mailbox_key))
     _hand_out(home, enrolment.kind_of(home), out, weight=weight, days=days, as_json=as_json)
@@ -98,7 +95,8 @@ def rotate(home: HomeOption = HERE, weight: Weight = 1, days: Days = 365, out: O
 
     Nothing else is to be done: when that roster is in force here, ledger and approval pass to the new key.
     """
-    os.umask(0o077)
+    with enrolment.for_its_owner_alone():
+        rotation.begin(home)
     _hand_out(home, "rotate", out, weight=weight, days=days, as_json=as_json)
 
 
@@ -117,8 +115,8 @@ def recover(
     Telephone the custodian first: the old key is to be revoked. The plan is to be approved again. A site that had left comes back by
     this, too (--stolen: its old key is not to be used again).
     """
-    os.umask(0o077)
-    rotation.recover(home, reason=reason, stolen=stolen, never_opened=never_opened)
+    with enrolment.for_its_owner_alone():
+        rotation.recover(home, reason=reason, stolen=stolen, never_opened=never_opened)
     pause.come_back(home)
     _hand_out(home, "recover", out, weight=weight, days=days, as_json=as_json)
 

@@ -12,7 +12,8 @@ identity. The home keeps a copy of the mailbox's public key, so that the request
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,6 +102,16 @@ def begin_mailbox(folder: Path, *, name: str, address: str, socket: str = SOCKET
         ),
         _once(folder / MAILBOX_FILE, "where it connects to: edit it", _writer(text)),
     ]
+
+
+@contextmanager
+def for_its_owner_alone() -> Iterator[None]:
+    """What is written meanwhile, public halves of keys too, nobody else can read."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def name_of(home: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 from common import enrolment, transport_key
 from common.durable import write_atomically
 from common.enrolment import Leave, Request
-from common.errors import EnrolmentRefused, NodeKey, RosterTaken, UnknownPeer
+from common.errors import EnrolmentRefused, NodeKey, RosterNotFound, RosterTaken, UnknownPeer
 from common.roster import Member, Roster
 from server.roster_folder import RosterFolder, read
 
@@ -36,6 +36,10 @@ class Enrolled:
 
 def read_request(file: Path, *, now: int) -> Request:
     """Raises: EnrolmentRefused, RosterNotFound, RosterKey."""
+    if not file.is_file():
+        raise RosterNotFound(
+            f"'{file}' is no file of a request.", fix="Name what fedward site enrol wrote, such as north.request; or give a name and a key."
+        )
     return enrolment.read(read(file), now=now)
 
 
