@@ -32,7 +32,7 @@ from server.audit import Recorder, Run
 from server.checkpoint import CheckpointFolder
 from server.consortium import Consortium
 from server.counts import CountedRound
-from server.exchange import Line
+from server.exchange import Line, Pace
 from server.fsa1 import SecureAggregation
 from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
@@ -59,8 +59,8 @@ Outcome = tuple[Weights, list[CommittedRound]]
 class Federation:
     """A plan, the folder of its sites' homes, and the folder where its journal and checkpoints go.
 
-    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say. The last three are
-    those of a deployed coordinator, for tests of it.
+    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say. From `gate` on
+    they are what a deployed coordinator has, for tests of it.
     """
 
     plan: Plan
@@ -76,6 +76,7 @@ class Federation:
     gate: Gate = field(default_factory=Open)
     persistence: Persistence | None = None
     power_cut_safe: bool = False
+    pace: Pace = field(default_factory=Pace)
 
     def train(self, observer: Observer, *, engine: EngineName, workers: int | None, nursery: Nursery | None = None) -> Outcome:
         """Run, or go on with, all rounds. A `nursery` (of FAULTY_APP, if there are faults) saves the local engine its start-up.
@@ -126,7 +127,7 @@ class Federation:
         """The coordinator of this federation, on a grid and journal that are open already."""
         initial, members = initial_weights(self.plan), Consortium(key=self.coordinator, roster=self.coordinator)
         recorder = self._recorder(initial, journal, members)
-        roll = Roll(line=Line(grid), plan=digest_of(self.plan), minimum=self.plan.aggregation.minimum_cohort)
+        roll = Roll(line=Line(grid, self.pace), plan=digest_of(self.plan), minimum=self.plan.aggregation.minimum_cohort)
         return Coordinator(
             roll=roll,
             plan=self.plan,
