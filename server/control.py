@@ -8,6 +8,9 @@ The bundle that starts a run holds no code at all: a pyproject.toml that names `
 its own installation. What a stock SuperNode fetches is therefore the same two names, and it runs what the hospital has installed.
 """
 
+import hashlib
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +19,6 @@ from typing import Final
 
 import httpx
 import tomli_w
-from flwr.cli.build import build_fab_from_files
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -35,6 +37,8 @@ from common.errors import TransportError
 
 SERVER_APP: Final = "server.app:app"
 CLIENT_APP: Final = "client.app:app"
+_PROJECT_FILE: Final = "pyproject.toml"
+_LIST_FILE: Final = ".info/CONTENT"
 _TIMEOUT_S: Final = 10.0
 _RUNNING: Final = ("pending", "starting", "running")
 
@@ -116,13 +120,18 @@ class Control:
 
 
 def bundle() -> bytes:
-    """The smallest bundle that Flower takes: names, and no code."""
+    """The smallest bundle that Flower takes: names, and no code. As `flwr build` makes it: each file, and a list of them with digests."""
     project = {
         "project": {"name": "fedward", "version": "1.0.0"},
         "tool": {"flwr": {"app": {"publisher": "fedward", "components": {"serverapp": SERVER_APP, "clientapp": CLIENT_APP}}}},
     }
-    content, _ = build_fab_from_files({"pyproject.toml": tomli_w.dumps(project).encode()})
-    return content
+    content = tomli_w.dumps(project).encode()
+    listed = f"{_PROJECT_FILE},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as packed:
+        for name, data in ((_PROJECT_FILE, content), (_LIST_FILE, listed.encode())):
+            packed.writestr(zipfile.ZipInfo(name), data)  # dated 1980: the same names make the same bundle
+    return whole.getvalue()
 
 
 @contextmanager

@@ -11,12 +11,11 @@ A run that is over is stopped at the SuperLink too, so that no mailbox is handed
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from common.errors import CohortTooSmall, DiskFull, RosterExpired, TransportError, Unforeseen
 from server import outcome
 from server.children import Backoff
-from server.control import Control
 from server.home import APP_LOCK_FILE, OUTCOME_FILE, CoordinatorHome
 from server.logbook import Line, Logbook
 from server.outcome import Outcome
@@ -40,13 +39,23 @@ class Flight:
     before: Identity | None
 
 
+class Runs(Protocol):
+    """What a SuperLink does with runs (`server.control.Control`)."""
+
+    def start_run(self) -> int: ...
+
+    def stop_run(self, run: int) -> None: ...
+
+    def is_running(self, run: int) -> bool: ...
+
+
 class Flights:
     """One after the other. `look` is called again and again while messages can be carried."""
 
     def __init__(self, home: CoordinatorHome, book: Logbook) -> None:
         self._lock, self._word, self._book = home.run / APP_LOCK_FILE, home.run / OUTCOME_FILE, book
         self._flight: Flight | None = None
-        self._pause, self._asked = Backoff(), 0.0
+        self._pause, self._asked = Backoff(clock=lambda: time.monotonic()), 0.0
         self.count, self.deaths, self.since = 0, 0, 0.0
 
     @property
@@ -54,7 +63,7 @@ class Flights:
         """The ServerApp's process, while there is one."""
         return Lock.holder(self._lock)
 
-    def look(self, control: Control) -> Outcome | None:
+    def look(self, control: Runs) -> Outcome | None:
         """Do what is due. The run's last word, if that is the end of it."""
         if self._flight is None:
             if self._pause.due:
@@ -69,7 +78,7 @@ class Flights:
         if app := self.app:
             end([app], patience_s=_GRACE_S)
 
-    def _submit(self, control: Control) -> None:
+    def _submit(self, control: Runs) -> None:
         self.end_app()  # of a run that nobody follows any more
         self._pause.begun()
         before = Lock.last(self._lock)
@@ -87,7 +96,7 @@ class Flights:
         """Whether a process has held the lock since; seen by what it wrote there, for it may have lived shorter than our look lasts."""
         return Lock.last(self._lock) != flight.before
 
-    def _may_still_come(self, control: Control, flight: Flight) -> bool:
+    def _may_still_come(self, control: Runs, flight: Flight) -> bool:
         """Whether a process may still take it up: Flower has not ended it, and it was not submitted long ago."""
         now = time.monotonic()
         if outcome.read(self._word, run=flight.run) or now - flight.submitted > _TAKEN_UP_WITHIN_S:
@@ -105,7 +114,7 @@ class Flights:
         again = word.code in _TRIED_AGAIN and self._pause.quick_deaths < _TIMES
         return word.end == "refused" and (word.code in _WAITED_OUT or again)
 
-    def _ended(self, control: Control, flight: Flight) -> Outcome | None:
+    def _ended(self, control: Runs, flight: Flight) -> Outcome | None:
         self._flight = None
         with suppress(TransportError):  # it may be over there already, or forgotten
             control.stop_run(flight.run)
