@@ -10,11 +10,12 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from client.doctor import agreed, carrier, link, machine, permissions
+from client.doctor import agreed, link, machine, permissions
 from client.doctor.agreed import Ground
-from client.doctor.findings import Finding, State, gather, ok, refusal
+from client.doctor.findings import Finding, State, gather, look, ok, refusal
 from client.doctor.standing import owner_of
 from client.ledger.cli import AsJson
+from client.mailbox import settings
 from client.telling import tell
 from common.errors import FedwardError
 
@@ -91,15 +92,21 @@ def _site(home: Path) -> Iterator[Finding]:
 
 def _mailbox(folder: Path) -> Iterator[Finding]:
     try:
-        found = carrier.read(folder)
+        found = settings.read(folder)
     except (FedwardError, OSError) as error:
         yield refusal("mailbox", error)
         return
-    yield ok("mailbox", f"carries to {found.link.host}:{found.link.port}")
+    yield ok("mailbox", f"carries to {found.address}")
     yield from gather("permissions", permissions.mailbox_secret, found.key)
     yield from gather("socket", permissions.door, found.socket)
-    yield from gather("authority", link.authority, found.link)
-    yield from gather("reach", link.way, found.link)
+    secure = link.link_of(found)
+    if secure is None:
+        yield look(
+            "reach", "mailbox.toml says insecure = true: a trial on this machine, without TLS.", "Take that line out before patients."
+        )
+        return
+    yield from gather("authority", link.authority, secure)
+    yield from gather("reach", link.way, secure)
 
 
 def _show(findings: list[Finding]) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from client.doctor.findings import Finding, look, ok, wrong
+from client.mailbox.settings import Settings
 
 TOLERANCE_S: Final = 300
 _UNEASY_S: Final = 30
@@ -34,33 +35,43 @@ _WRONG_NAME: Final = (62, 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Where the mailbox connects to, and the authority that it believes."""
+    """Where the mailbox connects to, whom it believes, and the hospital's proxy, where there is one."""
 
     host: str
     port: int
-    authority: Path
+    tls: ssl.SSLContext
+    proxy: tuple[str, int] | None = None
+
+    @property
+    def place(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def next_hop(self) -> tuple[str, int]:
+        return self.proxy or (self.host, self.port)
+
+
+def link_of(settings: Settings) -> Link | None:
+    """The mailbox's own; None where it is told to go without TLS, which is for trials on one machine."""
+    host, _, port = settings.address.rpartition(":")
+    hop = urlsplit(settings.proxy) if settings.proxy else None
+    proxy = (hop.hostname or "", hop.port or 80) if hop else None
+    return Link(host=host.strip("[]"), port=int(port), tls=settings.tls, proxy=proxy) if settings.tls else None
 
 
 def authority(link: Link) -> Iterator[Finding]:
     """The pinned authority's certificate: the consortium's own, and for how long yet."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cafile=link.authority)
-    except ssl.SSLError:
-        yield wrong("authority", f"'{link.authority}' holds no certificate.", "Put the consortium's ca.crt there, as it came.")
-        return
-    pinned, raw = context.get_ca_certs(), context.get_ca_certs(binary_form=True)
+    pinned, raw = link.tls.get_ca_certs(), link.tls.get_ca_certs(binary_form=True)
     if not pinned or len(pinned) > _BUNDLE:
         yield look(
             "authority",
-            f"'{link.authority}' holds {len(pinned)} authorities, the consortium has one.",
+            f"the mailbox believes {len(pinned)} authorities, the consortium has one.",
             "Pin the consortium's alone: with a public bundle any of them could pass for the coordinator.",
         )
         return
-    until = max(ssl.cert_time_to_seconds(str(each["notAfter"])) for each in pinned)
+    now, until = time.time(), max(ssl.cert_time_to_seconds(str(each["notAfter"])) for each in pinned)
     say = f"pinned, SHA-256 {hashlib.sha256(raw[0]).hexdigest()[:16]}, until {_day(until)}"
     renew = "Ask the coordinator for the consortium's new ca.crt; compare its fingerprint by telephone."
-    now = time.time()
     if until < now:
         yield wrong("authority", f"{say}, which is over.", renew)
     else:
@@ -69,22 +80,36 @@ def authority(link: Link) -> Iterator[Finding]:
 
 def way(link: Link) -> Iterator[Finding]:
     """Name, TCP, TLS, certificate and clock, as far as they go."""
-    place = f"{link.host}:{link.port}"
+    host, port = link.next_hop
+    place = f"{host}:{port}"
     try:
-        connected = socket.create_connection((link.host, link.port), timeout=_TIMEOUT_S)
+        connected = socket.create_connection((host, port), timeout=_TIMEOUT_S)
     except socket.gaierror:
-        yield wrong("reach", f"the name '{link.host}' has no address here.", "Ask your network's DNS for it, or put it into /etc/hosts.")
+        yield wrong("reach", f"the name '{host}' has no address here.", "Ask your network's DNS for it, or put it into /etc/hosts.")
         return
     except ConnectionRefusedError:
-        yield wrong("reach", f"{place} is there and refuses.", "Ask the coordinator whether its proxy is running, and compare the port.")
+        yield wrong("reach", f"{place} is there and refuses.", "Ask its people whether the proxy there is running, and compare the port.")
         return
     except OSError as error:
         reason = "no answer within 10 s" if isinstance(error, TimeoutError) else error.strerror or "no way there"
         yield wrong("reach", f"{place}: {reason}.", f"Ask your firewall's people for outbound TCP to {place}, and for nothing else.")
         return
     with closing(connected):
-        yield ok("reach", f"TCP to {place}")
-        yield from _tls(link, connected)
+        yield from _through(link, connected) if link.proxy else [ok("reach", f"TCP to {place}"), *_tls(link, connected)]
+
+
+def _through(link: Link, connected: socket.socket) -> Iterator[Finding]:
+    """The hospital's own proxy passes TLS on unopened, or refuses in its first line."""
+    connected.sendall(f"CONNECT {link.place} HTTP/1.1\r\nHost: {link.place}\r\n\r\n".encode("ascii"))
+    status = _head(connected).partition(b"\r\n")[0].split(b" ", 2)
+    if len(status) < 2 or status[1] != b"200":
+        code = status[1].decode("ascii", "replace")[:3] if len(status) > 1 else "nothing"
+        yield wrong(
+            "reach", f"your proxy answers {code} for {link.place}.", f"Ask your proxy's people to let {link.place} through, unopened."
+        )
+        return
+    yield ok("reach", f"{link.place}, through your proxy")
+    yield from _tls(link, connected)
 
 
 def clock(answer: bytes, *, sent: float, received: float) -> Finding:
@@ -103,17 +128,14 @@ def clock(answer: bytes, *, sent: float, received: float) -> Finding:
 
 
 def _tls(link: Link, connected: socket.socket) -> Iterator[Finding]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile=link.authority)
     try:
-        secure = context.wrap_socket(connected, server_hostname=link.host)
+        secure = link.tls.wrap_socket(connected, server_hostname=link.host)
     except ssl.SSLCertVerificationError as error:
         yield _refused(error, link)
         return
-    except (OSError, ValueError) as error:
-        yield wrong(
-            "certificate", f"no TLS at {link.host}:{link.port} ({type(error).__name__}).", "Compare the port with the coordinator's."
-        )
+    except (OSError, ValueError):
+        fix = "Compare the port with the coordinator's. If it is right, something on the way is old, or reads along."
+        yield wrong("certificate", f"no TLS 1.3 at {link.place}.", fix)
         return
     with closing(secure):
         yield _certificate(secure)
@@ -124,39 +146,36 @@ def _certificate(secure: ssl.SSLSocket) -> Finding:
     until = ssl.cert_time_to_seconds(str((secure.getpeercert() or {})["notAfter"]))
     left = until - time.time()
     say = f"right name, signed by the pinned authority, until {_day(until)}, {secure.version()}"
-    if secure.version() != "TLSv1.3":
-        return wrong("certificate", f"{secure.version()} is spoken, TLS 1.3 expected.", "Something on the way is old, or reads along.")
     if left < _RENEW_S:
         return look("certificate", say, f"It ends in {left / _DAY_S:.0f} days: remind the coordinator to renew it (deploy/pki).")
     return ok("certificate", say)
 
 
 def _refused(error: ssl.SSLCertVerificationError, link: Link) -> Finding:
-    match error.verify_code:
-        case code if code == _EXPIRED:
-            found, fix = (
-                "the coordinator's certificate has expired, by this clock.",
-                "Check this clock; then ask the coordinator to renew it.",
-            )
-        case code if code == _NOT_YET:
-            found, fix = "the coordinator's certificate is not valid yet, by this clock.", "Check this clock: timedatectl"
-        case code if code in _WRONG_NAME:
-            found, fix = f"the certificate is not for '{link.host}'.", "Compare the address in mailbox.toml with the coordinator's."
-        case _:
-            found = "the certificate is not signed by the authority that is pinned here."
-            fix = (
-                f"Nothing was sent. Compare '{link.authority}' with the coordinator by telephone; a proxy that reads along looks the same."
-            )
-    return wrong("certificate", found, fix)
+    if error.verify_code == _EXPIRED:
+        found, fix = "has expired, by this clock.", "Check this clock; then ask the coordinator to renew it."
+    elif error.verify_code == _NOT_YET:
+        found, fix = "is not valid yet, by this clock.", "Check this clock: timedatectl"
+    elif error.verify_code in _WRONG_NAME:
+        found, fix = f"is not for '{link.host}'.", "Compare the address in mailbox.toml with the coordinator's."
+    else:
+        found = "is not signed by the authority that is pinned here."
+        fix = "Nothing was sent. Compare ca.crt with the coordinator by telephone; a proxy that reads along looks the same."
+    return wrong("certificate", f"the coordinator's certificate {found}", fix)
 
 
 def _time(secure: ssl.SSLSocket, host: str) -> Finding:
     sent = time.time()
     secure.sendall(f"HEAD /v1/fleet/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
+    return clock(_head(secure), sent=sent, received=time.time())
+
+
+def _head(connected: socket.socket) -> bytes:
+    """The head of an HTTP answer, as far as it comes."""
     answer = b""
-    while b"\r\n\r\n" not in answer and len(answer) < _LARGEST_HEAD and (part := secure.recv(4096)):
+    while b"\r\n\r\n" not in answer and len(answer) < _LARGEST_HEAD and (part := connected.recv(4096)):
         answer += part
-    return clock(answer, sent=sent, received=time.time())
+    return answer
 
 
 def _day(seconds: float) -> str:

@@ -260,7 +260,8 @@ def test_older_tls_is_refused(proxy: Proxied) -> None:
 
 
 def test_the_doctor_is_content_with_it(proxy: Proxied) -> None:
-    found = {each.check: each for each in link.way(Link(host="localhost", port=proxy.port, authority=proxy.folder / "auth" / "ca.crt"))}
+    context = ssl.create_default_context(cafile=str(proxy.folder / "auth" / "ca.crt"))
+    found = {each.check: each for each in link.way(Link(host="localhost", port=proxy.port, tls=context))}
     assert {check: each.state for check, each in found.items()} == dict.fromkeys(("reach", "certificate", "clock"), State.OK)
     assert proxy.reached == []
 

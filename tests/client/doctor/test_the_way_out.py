@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mailbox's side: name, TCP, TLS, certificate and clock, each broken in turn against real listeners on loopback."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -30,7 +31,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def looked(made: Path, port: int, *, host: str = "localhost", authority: str = "auth") -> dict[str, Finding]:
-    return {each.check: each for each in link.way(Link(host=host, port=port, authority=made / authority / "ca.crt"))}
+    return {each.check: each for each in link.way(Link(host=host, port=port, tls=pinning(made / authority / "ca.crt")))}
+
+
+def pinning(authority: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cafile=authority)
+    return context
 
 
 def test_a_good_link_is_good_all_the_way(made: Path) -> None:
@@ -118,18 +126,17 @@ def test_something_that_speaks_no_tls_is_named(made: Path) -> None:
         thread.start()
         found = looked(made, server.getsockname()[1])["certificate"]
         thread.join()
-    assert "no TLS at" in found.found
+    assert "no TLS 1.3 at" in found.found
 
 
 def test_the_pinned_authority_is_read(made: Path, tmp_path: Path) -> None:
     def of(content: str) -> Finding:
         (tmp_path / "ca.crt").write_text(content)
-        (found,) = link.authority(Link(host="localhost", port=1, authority=tmp_path / "ca.crt"))
+        (found,) = link.authority(Link(host="localhost", port=1, tls=pinning(tmp_path / "ca.crt")))
         return found
 
     mine, other = ((made / name / "ca.crt").read_text() for name in ("auth", "other"))
     assert of(mine).state is of(mine + other).state is State.OK
-    assert of("").state is of("no certificate").state is State.WRONG
     for number in (1, 2):
         tls("authority", tmp_path / f"more-{number}")
     bundle = mine + other + "".join((tmp_path / f"more-{number}" / "ca.crt").read_text() for number in (1, 2))
@@ -178,13 +185,18 @@ def test_the_mailboxes_folder_its_key_and_the_socket_are_looked_at(made: Path, t
     assert "no socket" in told("--mailbox", str(folder))["socket"]["found"]
 
 
+LINK = 'root_certificates = "ca.crt"\n[site]\nsocket = "s"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "has no mailbox.toml"),
-        ("[superlink\n", "not TOML"),
-        ('[superlink]\naddress = "localhost"\nroot_certificates = "ca.crt"\n[site]\nsocket = "s"\n', "NAME:PORT expected"),
-        ('[superlink]\naddress = "localhost:1"\n[site]\nsocket = "s"\n', "no root_certificates"),
+        (None, "E_DATA_NOT_FOUND"),
+        ("[superlink\n", "E_PLAN_SYNTAX"),
+        (f'[superlink]\naddress = "localhost"\n{LINK}', "NAME:PORT"),
+        ('[superlink]\naddress = "localhost:1"\n[site]\nsocket = "s"\n', "E_CERTIFICATE"),
+        (f'[superlink]\naddress = "localhost:1"\n{LINK}', "E_CERTIFICATE"),
+        ('[superlink]\naddress = "far.example.org:1"\ninsecure = true\n[site]\nsocket = "s"\n', "E_INSECURE"),
     ],
 )
 def test_a_mailbox_file_that_is_missing_or_wrong_is_said(tmp_path: Path, text: str | None, words: str) -> None:
@@ -193,6 +205,49 @@ def test_a_mailbox_file_that_is_missing_or_wrong_is_said(tmp_path: Path, text: s
     found = told("--mailbox", str(tmp_path))["mailbox"]
     assert found["state"] == "wrong"
     assert words in found["found"]
+
+
+def test_a_trial_without_tls_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "mailbox.toml").write_text('[superlink]\naddress = "localhost:1"\ninsecure = true\n[site]\nsocket = "s"\n')
+    assert told("--mailbox", str(tmp_path))["reach"]["state"] == "look"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(b"HTTP/1.1 200 OK", State.OK), (b"HTTP/1.1 403 Forbidden", State.WRONG), (b"", State.WRONG)]
+)
+def test_a_hospitals_own_proxy_is_gone_through(made: Path, answer: bytes, state: State) -> None:
+    """It hears CONNECT and nothing else in the clear."""
+    heard = []
+    with listening(made / "tls" / "live") as port, socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def pass_on() -> None:
+            near, _ = proxy.accept()
+            with near, socket.create_connection(("127.0.0.1", port)) as far:
+                heard.append(near.recv(4096))
+                near.sendall(answer + b"\r\n\r\n" if answer else b"")
+                if state is not State.OK:
+                    return
+                back = threading.Thread(target=relay, args=(far, near))
+                back.start()
+                relay(near, far)
+                back.join()
+
+        thread = threading.Thread(target=pass_on)
+        thread.start()
+        context = pinning(made / "auth" / "ca.crt")
+        asked = Link(host="localhost", port=port, tls=context, proxy=("127.0.0.1", proxy.getsockname()[1]))
+        found = {each.check: each for each in link.way(asked)}
+        thread.join()
+    assert heard[0].startswith(f"CONNECT localhost:{port} HTTP/1.1\r\n".encode())
+    assert found["reach"].state is state
+    assert ("clock" in found) is (state is State.OK)
+
+
+def relay(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while part := source.recv(65_536):
+            sink.sendall(part)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def test_a_home_and_a_mailbox_of_one_user_or_inside_each_other_are_not_apart(tmp_path: Path) -> None:
