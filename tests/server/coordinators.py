@@ -61,7 +61,7 @@ class Running:
         path = self.home.run / LOG_FILE
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def wait_for(self, event: str, *, times: int = 1, within_s: float = 120, **facts: object) -> dict[str, Any]:
+    def wait_for(self, event: str, *, times: int = 1, within_s: float = 300, **facts: object) -> dict[str, Any]:
         """The line of the log that says so, once there are so many of them."""
 
         def found() -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ class Running:
         """Of the SuperLink or the SuperExec."""
         return int([line for line in self.lines() if line["event"] == "process_started" and line["process"] == name][-1]["pid"])
 
-    def app_pid(self, *, within_s: float = 120) -> int:
+    def app_pid(self, *, within_s: float = 300) -> int:
         """Of the ServerApp, once it has the run."""
         wait_until(lambda: Lock.holder(self.home.run / "coordinator.lock") is not None, within_s=within_s)
         holder = Lock.holder(self.home.run / "coordinator.lock")

@@ -21,7 +21,7 @@ from tests.journeys.made import made_scenario
 from tests.server.coordinators import Running, a_consortium, made_coordinator, started, wait_until
 
 pytestmark = pytest.mark.slow
-BACK_WITHIN_S = 60
+BACK_WITHIN_S = 180
 
 
 @pytest.fixture
