@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,18 @@ def trainings(folder: Path) -> list[dict[str, Any]]:
 
 def recounted(begun: Sequence[dict[str, Any]], plan: Plan) -> float:
     """What such trainings cost one patient, by Opacus's accountant and the true number of patients."""
-    if not begun:
-        return 0.0
     delta = plan.privacy.delta
     assert delta is not None
+    steps = Counter[tuple[float, float]]()
+    for line in begun:
+        steps[line["noise_multiplier"], plan.training.batch / line["units"]] += line["steps"]
+    return _by_opacus(tuple((noise, rate, count) for (noise, rate), count in sorted(steps.items())), delta)
+
+
+@cache
+def _by_opacus(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    if not history:
+        return 0.0
     accountant = RDPAccountant()
-    accountant.history = [(line["noise_multiplier"], plan.training.batch / line["units"], line["steps"]) for line in begun]
+    accountant.history = list(history)
     return float(accountant.get_epsilon(delta, alphas=list(ORDERS)))

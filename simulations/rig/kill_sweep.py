@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -40,12 +40,14 @@ from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import CHECKPOINTS, Federation
 from simulations.rig import evidence, toy
-from simulations.rig.struck import APP, ORDER_FILE, OUTLIVED_FILE, Order
-from simulations.stage import SITES, Stage, Workshop, find_stage, set_stage
+from simulations.rig.struck import APP, ORDER_FILE, OUTLIVED_FILE, WARM_VARIABLE, Order
+from simulations.stage import PLAN_FILE, SITES, Stage, Workshop, find_stage, set_stage
 
 NUM_SITES: Final = 4
 ROUNDS: Final = 3
 NOISE_SEED: Final = 7
+PATIENTS: Final = 44
+"""Eight for training at each site, so that all of them need the same noise, which is worked out once."""
 RESUME_WITHIN_S: Final = 60.0
 _FAILED = 3
 _STEP_OF: Final = {
@@ -114,21 +116,23 @@ class References:
 
 
 def trials(names: Sequence[str], times: int, seed: int) -> Iterator[Trial]:
-    """Each failpoint so many times, in rounds and at sites drawn at random."""
+    """Each failpoint so many times, in rounds and at sites drawn at random; all in turn, so that a sweep broken off has seen all."""
     rng = random.Random(seed)  # noqa: S311 - which round to kill in is no secret
-    for name in names:
-        for _ in range(times):
-            number = rng.randint(1, ROUNDS)
-            site = f"site_{rng.randrange(NUM_SITES):02d}"
-            if name in _STEP_OF:
-                yield Trial(name=name, order=Order(site=site, round=number, step=_STEP_OF[name], failpoint=name))
-            elif name in failpoints.COORDINATOR:
-                nth = rng.randint(1, ROUNDS * NUM_SITES) if name == "coordinator_after_vector" else number
-                yield Trial(name=name, point=f"{name}:{nth}")
-            elif rng.random() < 0.5:
-                yield Trial(name=name, order=Order(site=site, round=number, step=rng.choice(_STEPS), failpoint=name))
-            else:
-                yield Trial(name=name, point=f"{name}:{rng.randint(1, ROUNDS * (NUM_SITES + 2))}")
+    for _ in range(times):
+        yield from (_trial(name, rng) for name in names)
+
+
+def _trial(name: str, rng: random.Random) -> Trial:
+    number = rng.randint(1, ROUNDS)
+    site = f"site_{rng.randrange(NUM_SITES):02d}"
+    if name in _STEP_OF:
+        return Trial(name=name, order=Order(site=site, round=number, step=_STEP_OF[name], failpoint=name))
+    if name in failpoints.COORDINATOR:
+        nth = rng.randint(1, ROUNDS * NUM_SITES) if name == "coordinator_after_vector" else number
+        return Trial(name=name, point=f"{name}:{nth}")
+    if rng.random() < 0.5:
+        return Trial(name=name, order=Order(site=site, round=number, step=rng.choice(_STEPS), failpoint=name))
+    return Trial(name=name, point=f"{name}:{rng.randint(1, ROUNDS * (NUM_SITES + 2))}")
 
 
 def federation(stage: Stage, *, faults: tuple[Fault, ...]) -> Federation:
@@ -148,7 +152,7 @@ def made(folder: Path) -> Stage:
     """The federation that every trial starts from."""
     played = scenario.parse(toy.plan_text(rounds=ROUNDS, minimum_cohort=2) + toy.SIMULATED.format(sites=NUM_SITES))
     shop = Workshop(cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
-    return set_stage(played, toy.write_pictures(folder.parent / "pictures"), folder, shop)
+    return set_stage(played, toy.write_pictures(folder.parent / "pictures", patients=PATIENTS), folder, shop)
 
 
 def copied(template: Path, folder: Path) -> Stage:
@@ -164,7 +168,7 @@ def run(stage: Stage, nursery: Nursery, *, point: str = "", faults: tuple[Fault,
         try:
             if point:
                 os.environ[failpoints.VARIABLE] = point
-            federation(stage, faults=faults).train(Silent(), engine="local", workers=2, nursery=nursery)
+            federation(stage, faults=faults).train(Silent(), engine="local", workers=1, nursery=nursery)
             status = 0
         except FedwardError as error:
             (stage.folder / "failure").write_text(f"{error.code} {error}")
@@ -235,9 +239,10 @@ def final_model(stage: Stage, last: CommittedRound) -> bytes:
 def sweep(names: Sequence[str], times: int, seed: int, folder: Path) -> Iterator[Found]:
     """Every trial in turn. A trial without complaint leaves nothing; one with a complaint keeps its folder."""
     with ExitStack() as closing:
+        template = made(folder / "template").folder
+        os.environ[WARM_VARIABLE] = str(template / PLAN_FILE)
         nursery = closing.enter_context(Nursery(APP))
         reference_nursery = closing.enter_context(Nursery("simulations.faults:app"))
-        template = made(folder / "template").folder
         references = References(template=template, folder=folder, nursery=reference_nursery)
         for number, trial in enumerate(trials(names, times, seed)):
             stage = copied(template, folder / f"trial-{number}")
@@ -293,10 +298,11 @@ def main() -> int:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kill-sweep-"))
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for each in sweep(asked.only, asked.times, asked.seed, folder):
-        found.append(each)
-        if each.complaints or not asked.json:
-            sys.stderr.write(f"{len(found):4d} {each.trial.name}: {'; '.join(each.complaints) or 'whole'}\n")
+    with suppress(KeyboardInterrupt):  # then what was seen so far is told
+        for each in sweep(asked.only, asked.times, asked.seed, folder):
+            found.append(each)
+            if each.complaints or not asked.json:
+                sys.stderr.write(f"{len(found):4d} {each.trial.name}: {'; '.join(each.complaints) or 'whole'}\n")
     rows = [Row.of(name, found) for name in asked.only]
     if asked.json:
         complaints = [[each.trial.name, complaint] for each in found for complaint in each.complaints]
