@@ -67,12 +67,19 @@ def waiting(home: Path) -> Proposal | None:
 def check_in_force(home: Path) -> None:
     """Whether this site may take part in rounds under its roster. Raises: RosterPending, RosterError."""
     found = waiting(home)
-    if found is not None and _without(read_site_file(home).site.name, found.changes).takes_trust:
+    if found is not None and rests(home, found):
         raise RosterPending(
             f"roster epoch {found.roster.epoch} takes trust from {_whom(found.changes)}, and is not approved here; "
             f"no round is answered under epoch {found.held.epoch if found.held else 0}.",
             fix="Look at it and decide: fedward site approve.",
         )
+
+
+def rests(home: Path, newer: Proposal) -> bool:
+    """Whether a roster that waits takes trust from anybody; a new key of this site's own is one that it asked for."""
+    own = read_site_file(home).site.name
+    others = tuple(site for site in newer.changes.rekeyed if site != own)
+    return replace(newer.changes, rekeyed=others).takes_trust
 
 
 def examine(home: Path, data: bytes, *, now: int) -> Proposal:
@@ -178,11 +185,6 @@ def _check_own_key(home: Path, new: Roster) -> None:
             f"roster epoch {new.epoch} gives site '{name}' a key that is not held here.",
             fix="Somebody else may have been enrolled under this name: telephone the custodian, compare the words of fedward site enrol.",
         )
-
-
-def _without(name: str, changes: Changes) -> Changes:
-    """What is changed of others: a new key of this site's own is one that it asked for."""
-    return replace(changes, rekeyed=tuple(site for site in changes.rekeyed if site != name))
 
 
 def _whom(changes: Changes) -> str:

@@ -21,7 +21,16 @@ from client.home import read_site_file
 from client.membership import INCOMING_FOLDER
 from common import endorsement, news, plan, roster
 from common.durable import OWNER_ONLY, write_atomically
-from common.errors import CoordinatorSignature, FedwardError, PlanMismatch, PlanNotApproved, RosterNotFound, SiteLeft
+from common.errors import (
+    CoordinatorSignature,
+    FedwardError,
+    PlanError,
+    PlanMismatch,
+    PlanNotApproved,
+    RosterError,
+    RosterNotFound,
+    SiteLeft,
+)
 from common.news import News
 from common.plan import Plan
 from common.wire import NewsReply
@@ -57,6 +66,22 @@ def waiting_plan(home: Path) -> SignedPlan | None:
         return SignedPlan(text=(folder / PLAN_FILE).read_bytes(), endorsement=(folder / ENDORSEMENT_FILE).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def undecided(home: Path) -> list[str]:
+    """What waits for this site's operator, in words; what is damaged waits too. Raises nothing that is about what waits."""
+    found = []
+    try:
+        if (newer := membership.waiting(home)) is not None:
+            rests = "; until then this site rests" if membership.rests(home, newer) else ""
+            found.append(f"roster epoch {newer.roster.epoch} ({'; '.join(newer.asks)}){rests}")
+    except RosterError as error:
+        found.append(f"a roster that is damaged ({error.code})")
+    with suppress(PlanError):
+        if (waits := waiting_plan(home)) is not None:
+            sent = plan.parse(waits.text.decode(errors="replace"))
+            found.append(f"plan '{sent.name}', version {sent.plan.version}")
+    return found
 
 
 def forget_plan(home: Path, digest: str) -> None:

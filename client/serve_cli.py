@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
-from client import pause, place, status
+from client import news, pause, place, status
 from client.events import Form, Log
 from client.home import read_site_file
 from client.ledger.cli import HERE, AsJson, HomeOption
@@ -43,16 +43,18 @@ def show_status(home: HomeOption = HERE, as_json: AsJson = False) -> None:
     """Where this site stands: what it is doing, what was refused and why, what patients have spent, and what to do next."""
     file = read_site_file(home)
     found, running = status.read(home), place.is_taken(home, LOCK_FILE)
-    step = next_step(home, found, running=running)
+    step, undecided = next_step(home, found, running=running), news.undecided(home)
     tell(
         {
             "running": running,
             "paused": pause.is_paused(home),
+            "undecided": undecided,
             "next": step,
             **(status.as_json(found) if found else {"site": file.site.name}),
         },
         f"site {file.site.name}: {_in_words(home, found, running=running)}",
         *(_facts(found) if found else []),
+        *(f"  undecided {waits}" for waits in undecided),
         f"Next: {step}",
         as_json=as_json,
     )
@@ -64,6 +66,8 @@ def next_step(home: Path, found: Status | None, *, running: bool) -> str:
         return "nothing; this site has left. To take part again, enrol it anew."
     if pause.is_paused(home):
         return "fedward site resume, when you want to take part again."
+    if news.undecided(home):
+        return "something waits for your decision: fedward site approve."
     if not running and found is None:
         return "fedward site approve PLAN, if that is not done; then: fedward site serve."
     if not running:

@@ -117,3 +117,15 @@ def test_before_the_first_roster_a_site_listens_to_whom_its_roots_name(north: Me
         told(north)
     assert told(north, roster=north.keys.signed_roster) == NewsReply(site="north", epoch=0, plan="")
     assert (north.home / "incoming" / "roster").read_bytes() == north.keys.signed_roster
+
+
+def test_what_waits_is_told_in_words(north: Members) -> None:
+    assert news.undecided(north.home) == []
+    told(north, **plan_of(north, version=4))
+    told(north, roster=north.published(roster.with_member(north.roster, newcomer())))
+    assert news.undecided(north.home) == ["roster epoch 2 (new: anew)", "plan 'journey', version 4"]
+    both = roster.with_member(roster.with_revoked(north.roster, "west"), newcomer())
+    told(north, roster=north.published(both, epoch=3))
+    assert news.undecided(north.home)[0].endswith("until then this site rests")
+    (north.home / "incoming" / "roster").write_bytes(b"torn")
+    assert news.undecided(north.home)[0] == "a roster that is damaged (E_ROSTER_FORMAT)"
