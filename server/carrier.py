@@ -23,7 +23,7 @@ from server.logbook import Line, Logbook
 from server.nodes import Gatekeeper
 from server.superlink import SuperLinkFiles
 
-_ASKED_EVERY_S: Final = 5.0
+_ASKED_EVERY_S: Final = 30.0
 _ANSWERS_WITHIN_S: Final = 45.0
 _MANY_DEATHS: Final = 3
 
