@@ -30,6 +30,8 @@ _SECRET_FILE: Final = "secret"  # noqa: S105 - a file's name
 _FLOWER_HOME: Final = "flower"
 _LARGEST_CHECKED: Final = 256 * 2**20
 _POLL_S: Final = "0.1"
+_PIECE_BYTES: Final = str(2**20)
+"""Of a model on its way to a site: small enough for a slow line to finish one between two drops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class SuperLinkFiles:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": _POLL_S,
+            "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": _PIECE_BYTES,
         }
 
     def is_whole(self) -> bool:
