@@ -107,28 +107,29 @@ def enrolled(status: Status, names: Collection[str], now: float) -> Status:
 
 def round_opened(status: Status, number: int, cohort: Collection[str], now: float) -> Status:
     """A round begins: who is in it is asked, who is not is not. A round that goes on after a restart keeps what was heard in it."""
-    again = number == status.round and status.committed < number
+    names, again = frozenset(cohort), number == status.round and status.committed < number
     status = _going(replace(status, round=number), now)
     if again:
         return status
 
     def place(site: SiteStatus) -> SiteStatus:
         cleared = replace(site, steps=())
-        if site.name in cohort:
+        if site.name in names:
             return _moved(cleared, "asked", now)
         return cleared if site.state in _STAYS else _moved(cleared, "not in cohort", now)
 
-    status = _known(status, cohort, now)
+    status = _known(status, names, now)
     return replace(status, round_since=now, phase="", phase_since=now, phases=(), sites=tuple(map(place, status.sites)))
 
 
 def phase_opened(status: Status, phase: str, asked: Collection[str], now: float) -> Status:
     """These sites are asked. Several groups may open one step."""
+    names = frozenset(asked)
 
     def ask(site: SiteStatus) -> SiteStatus:
-        return _stepped(_moved(site, "asked", now), phase, now) if site.name in asked else site
+        return _stepped(_moved(site, "asked", now), phase, now) if site.name in names else site
 
-    status = _known(_going(status, now), asked, now)
+    status = _known(_going(status, now), names, now)
     if status.phase != phase:
         status = replace(status, phase=phase, phase_since=now)
     return replace(status, sites=tuple(map(ask, status.sites)))
@@ -203,10 +204,12 @@ def round_committed(status: Status, done: CommittedRound, now: float) -> Status:
         round=done.round, at=now, seconds=done.seconds, sites=len(done.sites), missing=len(done.missing), update_norm=done.update_norm
     )
 
-    def took_part(site: SiteStatus) -> SiteStatus:
-        return replace(site, rounds=site.rounds + 1) if site.name in done.sites else site
+    in_sum = frozenset(done.sites)
 
-    status = _known(status, done.sites, now)
+    def took_part(site: SiteStatus) -> SiteStatus:
+        return replace(site, rounds=site.rounds + 1) if site.name in in_sum else site
+
+    status = _known(status, in_sum, now)
     status = replace(status, round=max(status.round, done.round), committed=done.round, sites=tuple(map(took_part, status.sites)))
     for absence in (*done.missing, *done.fallen):
         status = _failed(status, absence.site, absence.why, now, number=done.round)
