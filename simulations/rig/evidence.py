@@ -120,7 +120,7 @@ def _unpaid(stage: Stage, site: str, after: Sequence[CommittedRound]) -> Iterato
             yield f"{site} trained {times} times in round {number} and paid for {reserved[number]}"
     delta = plan.privacy.delta
     assert delta is not None
-    charged = chain.tally.epsilon(View(unit=plan.privacy.unit, plan=digest_of(plan)), delta) if paid else 0.0
+    charged = chain.tally.epsilon(View(unit=plan.privacy.unit, plan=digest_of(plan)), delta) if chain else 0.0
     if charged * (1 + _ROUNDING) < (found := recounted(begun, plan)):
         yield f"{site}: the ledger says epsilon {charged:.4f}, its trainings cost {found:.4f}"
 
@@ -136,7 +136,9 @@ def unpaid_in(home: Path, site: str, plan: Plan, after: Sequence[CommittedRound]
     ]
 
 
-def _ledger(home: Path, site: str) -> tuple[ledger.Chain, list[Spent]]:
+def _ledger(home: Path, site: str) -> tuple[ledger.Chain | None, list[Spent]]:
+    if not (home / LEDGER_FILE).exists():
+        return None, []
     chain, entries = ledger.read((home / LEDGER_FILE).read_bytes(), name=site)
     return chain, [entry.fact for entry in entries if isinstance(entry.fact, Spent)]
 

@@ -1,70 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nginx before the SuperLink: TLS for hospitals, and of everything that the SuperLink offers, the fleet's path alone.
+"""nginx before the SuperLink, by the file that deployments use (deploy/nginx), with this rig's places and ports in it.
 
-Whoever reaches the rest of that port can submit code to the coordinator or register nodes. What is passed on goes to loopback, again
-under TLS, to a certificate that the coordinator made for itself. Bodies are not stored on the way, either way: a model is large, and a
-line is slow.
+Only those are exchanged, and one limit: all lines of a rig come from one address, where hospitals have one each.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from common.errors import EngineError
 from simulations.rig.places import Places
 
-_CONFIGURATION: Final = """\
-daemon off;
-{user}
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 1024; }}
-http {{
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/passed;
-    fastcgi_temp_path {folder}/unused;
-    uwsgi_temp_path {folder}/unused;
-    scgi_temp_path {folder}/unused;
-    server_tokens off;
-    server {{
-        listen {host}:{port} ssl;
-        ssl_certificate {certificates}/server.crt;
-        ssl_certificate_key {certificates}/server.key;
-        ssl_protocols TLSv1.3;
-        keepalive_timeout 300s;
-        location /v1/fleet/ {{
-            proxy_pass https://127.0.0.1:{superlink};
-            proxy_ssl_trusted_certificate {coordinator}/tls/ca.crt;
-            proxy_ssl_verify on;
-            proxy_ssl_name localhost;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            client_max_body_size 0;
-            proxy_request_buffering off;
-            proxy_buffering off;
-            proxy_read_timeout 600s;
-            proxy_send_timeout 600s;
-        }}
-        location / {{ return 404; }}
-    }}
-}}
-"""
+_DEPLOYED: Final = Path(__file__).parents[2] / "deploy" / "nginx" / "nginx.conf"
 
 
-def configure(places: Places, *, listen: tuple[str, int], superlink: int, as_root: bool) -> Path:
-    """Write nginx's configuration; returns its file."""
+def configure(places: Places, *, listen: tuple[str, int], superlink: int) -> Path:
+    """Write the rig's own; returns its file. Raises: EngineError, if the deployed one has changed so that something is not found in it."""
     folder = places.folder / "nginx"
     folder.mkdir(exist_ok=True)
-    file = folder / "nginx.conf"
     host, port = listen
-    text = _CONFIGURATION.format(
-        user="user nobody nogroup;" if as_root else "",
-        folder=folder,
-        host=host,
-        port=port,
-        certificates=places.proxy / "live",
-        superlink=superlink,
-        coordinator=places.coordinator,
-    )
+    text = _DEPLOYED.read_text()
+    for there, here in (
+        ("/etc/fedward/tls/live", str(places.proxy / "live")),
+        ("/etc/fedward/superlink/ca.crt", str(places.coordinator / "tls" / "ca.crt")),
+        ("listen 8443 ssl", f"listen {host}:{port} ssl"),
+        ("        listen [::]:8443 ssl;\n", ""),
+        ("server 127.0.0.1:8000", f"server 127.0.0.1:{superlink}"),
+        ("limit_conn each 64", "limit_conn each 1024"),
+        (" /tmp/", f" {folder}/"),
+        ("worker_processes auto", "worker_processes 1"),
+    ):
+        if there not in text:
+            raise EngineError(f"'{there.strip()}' is not in '{_DEPLOYED}'.", fix="Bring simulations/rig/front.py up to date with it.")
+        text = text.replace(there, here)
+    file = folder / "nginx.conf"
     file.write_text(text)
     return file
+
+
+def command(configuration: Path) -> Sequence[str]:
+    """How nginx is started with it."""
+    return ["nginx", "-e", "stderr", "-p", str(configuration.parent), "-c", str(configuration)]

@@ -9,9 +9,10 @@
     round 4   kill -9 a site process
     round 5   kill -9 the coordinator's supervisor, and with it all that it runs
 
-Nobody helps: what stands in for systemd starts the dead again. In the end the weights are compared, bit for bit, with those of a run in
-one process over the same sites in which nobody died (simulations.rig.reference), the ledgers with what was trained, and the hospitals'
-hosts are looked at (simulations.rig.hosts): who listens, whom they reached, whether images changed.
+Who is in changes between rounds: the coordinator is told to pause meanwhile, since these rounds take seconds and a custodian's work does
+too. But for that nobody helps: what stands in for systemd starts the dead again. In the end the weights are compared, bit for bit, with
+those of a run in one process over the same sites in which nobody died (simulations.rig.reference), the ledgers with what was trained,
+and the hospitals' hosts are looked at (simulations.rig.hosts): who listens, whom they reached, whether images changed.
 """
 
 import argparse
@@ -111,6 +112,9 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
 def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[str], None]) -> None:
     """One round with its death, and what is done after it."""
     rig.wait_for(f"round {number} to begin", lambda: rig.open_round() >= number, within_s=_ROUND_WITHIN_S)
+    changes = number in (script.revoke_after, script.add_after)
+    if changes:
+        rig.pause()
     for blow in script.blows:
         if blow.round == number:
             time.sleep(blow.after_s)
@@ -121,6 +125,8 @@ def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[st
         rig.revoke(rig.hospitals[script.sites - 1])
     if number == script.add_after:
         rig.add(script.sites + 1)
+    if changes:
+        rig.resume()
 
 
 def _compare(rig: Rig, told: Told) -> None:

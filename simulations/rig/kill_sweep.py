@@ -49,7 +49,8 @@ NOISE_SEED: Final = 7
 PATIENTS: Final = 44
 """Eight for training at each site, so that all of them need the same noise, which is worked out once."""
 RESUME_WITHIN_S: Final = 60.0
-_FAILED = 3
+_FAILED: Final = 3
+_PATIENCE: Final = 5
 _STEP_OF: Final = {
     "after_ledger_line": "KEYS",
     "after_reserve": "KEYS",
@@ -236,6 +237,18 @@ def final_model(stage: Stage, last: CommittedRound) -> bytes:
     return Weights(layout=initial_weights(stage.scenario.plan).layout, values=state.weights).digest
 
 
+def _wake(nursery: Nursery, template: Path, folder: Path) -> None:
+    """Let a nursery import what it needs: on a busy machine that takes longer than sites are greeted for."""
+    for _ in range(_PATIENCE):
+        stage = copied(template, folder)
+        status = run(stage, nursery)
+        failure = _failure(stage)
+        shutil.rmtree(folder)
+        if status == 0:
+            return
+    raise EngineError(f"no run comes to its end here: {failure}", fix="See what else this machine does.")
+
+
 def sweep(names: Sequence[str], times: int, seed: int, folder: Path) -> Iterator[Found]:
     """Every trial in turn. A trial without complaint leaves nothing; one with a complaint keeps its folder."""
     with ExitStack() as closing:
@@ -244,6 +257,8 @@ def sweep(names: Sequence[str], times: int, seed: int, folder: Path) -> Iterator
         nursery = closing.enter_context(Nursery(APP))
         reference_nursery = closing.enter_context(Nursery("simulations.faults:app"))
         references = References(template=template, folder=folder, nursery=reference_nursery)
+        for name, each in {"struck": nursery, "honest": reference_nursery}.items():
+            _wake(each, template, folder / f"wake-{name}")
         for number, trial in enumerate(trials(names, times, seed)):
             stage = copied(template, folder / f"trial-{number}")
             found = play(trial, stage, nursery, references)

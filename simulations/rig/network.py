@@ -77,7 +77,7 @@ class Network(Protocol):
         """Where a hospital's line begins: the one address that it may reach."""
         ...
 
-    def of_coordinator(self, *, as_root: bool = False) -> list[str]:
+    def of_coordinator(self) -> list[str]:
         """What a command of the coordinator's is begun with."""
         ...
 
@@ -118,7 +118,7 @@ class Loopback:
     def line(self, hospital: Hospital) -> tuple[str, int]:
         return "127.0.0.1", self.first_line + hospital.number
 
-    def of_coordinator(self, *, as_root: bool = False) -> list[str]:
+    def of_coordinator(self) -> list[str]:
         return []
 
     def of_wan(self) -> list[str]:
@@ -165,6 +165,7 @@ class Namespaces:
         rules = hospital.folder / "nftables"
         rules.write_text(_OUTBOUND_ONLY.format(line=line, port=port))
         tool(["ip", "netns", "exec", name, "nft", "-f", rules])
+        tool(["ip", "netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])  # it looks for routers
         self._connect(name, str(hospital.number), self.address(hospital))
 
     def _connect(self, name: str, end: str, address: str) -> None:
@@ -194,9 +195,8 @@ class Namespaces:
     def namespace(self, hospital: Hospital) -> str:
         return f"fw{self.tag}-{hospital.name}"
 
-    def of_coordinator(self, *, as_root: bool = False) -> list[str]:
-        user = [] if as_root else _as_user(COORDINATOR_USER)
-        return ["ip", "netns", "exec", self.coordinator, *_enter([]), *user]
+    def of_coordinator(self) -> list[str]:
+        return ["ip", "netns", "exec", self.coordinator, *_enter([]), *_as_user(COORDINATOR_USER)]
 
     def of_wan(self) -> list[str]:
         return ["ip", "netns", "exec", self._wan]
@@ -213,8 +213,9 @@ class Namespaces:
         return Operators(users=[hospital.site_user for hospital in hospitals], begun_with=_enter([]))
 
     def own(self, places: Places, hospitals: Sequence[Hospital]) -> None:
-        if places.coordinator.stat().st_uid != COORDINATOR_USER:
-            _give(places.coordinator, COORDINATOR_USER, COORDINATOR_USER)
+        for folder in (places.coordinator, places.proxy, places.folder / "nginx"):
+            if folder.exists() and folder.stat().st_uid != COORDINATOR_USER:
+                _give(folder, COORDINATOR_USER, COORDINATOR_USER)
         places.logs.chmod(0o777)
         for hospital in hospitals:
             hospital.door.mkdir(exist_ok=True)

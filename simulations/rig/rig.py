@@ -10,20 +10,22 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 from common.errors import EngineError
 from common.plan import Plan, load
+from server.home import PAUSE_FILE
 from server.journal import CommittedRound
 from server.live.status import STATUS_FILE
 from simulations.rig import enrolment, evidence
 from simulations.rig.crew import Crew, Service, end_leftovers
-from simulations.rig.front import configure
+from simulations.rig.front import command, configure
 from simulations.rig.network import Loopback, Namespaces, Network, missing
 from simulations.rig.places import Hospital, Places
 from simulations.rig.proxy import Line
@@ -67,6 +69,9 @@ class Rig:
         self.crew = Crew(self.places.state)
         self._closing.callback(self.network.down)
         self._closing.callback(self.crew.close)
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGTERM, _leave)
+            self._closing.callback(signal.signal, signal.SIGTERM, before)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,15 +122,13 @@ class Rig:
 
     def start(self) -> None:
         """Everything, coordinator last."""
-        host, _ = self.network.front()
-        as_root = os.geteuid() == 0
-        configuration = configure(self.places, listen=self.network.front(), superlink=self._superlink_port, as_root=as_root)
-        nginx = [*self.network.of_coordinator(as_root=True), "nginx", "-c", str(configuration), "-p", str(configuration.parent)]
+        configuration = configure(self.places, listen=self.network.front(), superlink=self._superlink_port)
+        self.network.own(self.places, [])
+        nginx = [*self.network.of_coordinator(), *command(configuration)]
         self.crew.start("nginx", Service(command=nginx, log=self.places.logs / "nginx.log"))
         for hospital in self.hospitals:
             self.start_hospital(hospital)
         self.start_coordinator()
-        del host
 
     def start_hospital(self, hospital: Hospital) -> None:
         """Its line, its site process, its mailbox."""
@@ -188,6 +191,16 @@ class Rig:
                 return pid
         raise EngineError(f"the coordinator has no '{party}' to kill.", fix="See its log.")
 
+    def pause(self) -> None:
+        """As `fedward server pause` does, without the seconds that a command takes: the round that is open is the last until `resume`."""
+        file = self.places.run / PAUSE_FILE
+        file.touch()
+        if os.geteuid() == 0:
+            os.chown(file, self.places.coordinator.stat().st_uid, -1)
+
+    def resume(self) -> None:
+        (self.places.run / PAUSE_FILE).unlink(missing_ok=True)
+
     def set_line(self, hospital: Hospital, line: Line) -> None:
         """Make a hospital's line good or bad from now on."""
         file = hospital.logs / "line.json"
@@ -247,6 +260,12 @@ class Rig:
 
 
 _PYTHON: Final = {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends a rig as Ctrl-C does: by the way out."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _command_of(pid: int) -> str:
