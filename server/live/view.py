@@ -54,7 +54,7 @@ def _run(status: Status, seen: Look) -> Facts:
         "sums": _sums(status),
         "open_since": status.phase_since if status.phase else None,
         "deadline": status.deadline,
-        "sites": [_site(site, status) for site in sorted(status.sites, key=lambda site: (_ORDER.index(site.state), site.name))],
+        "sites": [_site(site) for site in sorted(status.sites, key=lambda site: (_ORDER.index(site.state), site.name))],
         "problems": _problems(status),
         "history": [[done.round, done.update_norm, done.seconds, done.sites, done.missing, done.at] for done in status.history],
         "rounds_shown": ROUNDS_SHOWN,
@@ -109,7 +109,7 @@ def _steps(status: Status, kind: str) -> list[Facts]:
     return found
 
 
-def _site(site: SiteStatus, status: Status) -> Facts:
+def _site(site: SiteStatus) -> Facts:
     did = {step.phase: step.state for step in site.steps}
     return {
         "name": site.name,
@@ -122,7 +122,6 @@ def _site(site: SiteStatus, status: Status) -> Facts:
         "rounds": site.rounds,
         "sent": size(site.bytes_up),
         "steps": [{"word": step_word(phase), "state": did.get(phase, "ahead")} for phase in _ROUND],
-        "asked_now": status.phase in did,
     }
 
 
