@@ -42,8 +42,8 @@ def approve(
 ) -> None:
     """Show what the consortium asks of this hospital, in plain words, and approve it: root keys, a roster, a plan, in this order.
 
-    Without arguments: whatever the coordinator has sent and nobody here has decided on. Nothing is trained but the plan approved here, and
-    nobody is worked with but the sites of the roster approved here.
+    PLAN is a signed plan, with its signatures beside it: ct.toml, ct.sig. Without arguments: whatever the coordinator has sent and nobody
+    here has decided on. Nothing is trained but the plan approved here, and nobody is worked with but the sites of the roster approved here.
     """
     if as_json and not (yes or look):
         raise typer.BadParameter("--json cannot ask; give --yes too, or --look to see and approve nothing.")

@@ -17,7 +17,7 @@ from common import endorsement, keyfile
 from common import roster as rosters
 from common.durable import write_atomically
 from common.endorsement import Endorsement
-from common.errors import PlanSignature, RosterNotFound
+from common.errors import PlanSignature, PlanUnknownKey, RosterNotFound
 from common.fingerprint import Fingerprint
 from common.plan import Plan, digest_of, load
 from common.roster import Roots
@@ -38,13 +38,13 @@ def sign(
     folder: Folder = Path("consortium"),
     as_json: AsJson = False,
 ) -> None:
-    """Put a root key's signature under a plan, beside those of other custodians. The plan's file is not touched.
+    """Put a root key's signature under a plan, beside those of other custodians: ct.sig, for ct.toml, which is not touched.
 
     A plan that is edited afterwards, by a single value, is another plan and needs new signatures; a new roster needs none.
     """
     if as_json and not yes:
         raise typer.BadParameter("--json cannot ask; give --yes too, after reading the plan with fedward plan show.")
-    found, place, file = load(plan), RosterFolder(folder), plan.with_suffix(".sig")
+    found, place, file = _load(plan), RosterFolder(folder), plan.with_suffix(".sig")
     roots, root = place.roots(), keyfile.load(key, "root")
     said = _statement(found, place, roots, file, epoch)
     if not yes:
@@ -65,11 +65,21 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Say whether enough root keys stand behind this very plan; refuse by name what was altered or is not signed."""
-    found, file = load(plan), plan.with_suffix(".sig")
+    found, file = _load(plan), plan.with_suffix(".sig")
     known = rosters.parse_roots(read(roots)) if roots else RosterFolder(folder).roots()
     said = endorsement.parse(read(file))
     endorsement.check(said, found, roots=known)
     _tell(found, said, known, file, as_json=as_json)
+
+
+def _load(file: Path) -> Plan:
+    """A plan as hospitals get it. Raises: DataNotFound, PlanError."""
+    try:
+        return load(file)
+    except PlanUnknownKey as error:
+        if "[simulation]" not in error.message:
+            raise
+        raise PlanUnknownKey(error.message, fix="That table is for simulations and no part of a plan: remove it, then sign.") from None
 
 
 def _statement(plan: Plan, place: RosterFolder, roots: Roots, file: Path, epoch: int | None) -> Endorsement:

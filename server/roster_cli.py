@@ -54,7 +54,8 @@ app = typer.Typer(
     help="Who takes part: a signed list of sites and their public keys.\n\n"
     "Sites believe no coordinator about who else is in a round; they believe this file, signed by the consortium's offline root keys. "
     "Every edit makes a draft under a new epoch, signatures make the draft the roster, and a roster holds for thirty days.\n\n"
-    "A first session, to be typed as it stands (at a real consortium every site makes its own key, and only north.pub travels):\n\n"
+    "A first session, to be typed as it stands. At a real consortium every site makes its own key and sends a request, a file that holds no "
+    "secret: fedward roster add north.request. See docs/enrolment.md.\n\n"
     "\b\n    " + SESSION.replace("\n", "\n    ") + "\n\n"
     "Two of three custodians: each makes a key (fedward roster keygen mine.key --role root), then fedward roster init consortium "
     "--root a.pub --root b.pub --root c.pub --needed 2, and each signs the same folder. "
@@ -125,7 +126,10 @@ def add(
     folder: Folder = Path("consortium"),
     as_json: AsJson = False,
 ) -> None:
-    """Put a site into the draft. Compare the printed words with the site by telephone before anybody signs."""
+    """Put a site into the draft. Compare the printed words with the site by telephone before anybody signs.
+
+    SITE is the file of its request, such as north.request: to join, to stay longer, or for a new key. With KEY it is the site's name.
+    """
     now = _now()
     if key is None:
         _add_request(Path(site), RosterFolder(folder), now=now, yes=yes, as_json=as_json)
@@ -186,7 +190,10 @@ def revoke(
     folder: Folder = Path("consortium"),
     as_json: AsJson = False,
 ) -> None:
-    """Take trust from a site, in the draft. It holds from the first round after the signed roster has arrived."""
+    """Take trust from a site, in the draft. It holds from the first round after the signed roster has arrived.
+
+    SITE is its name, or the file of its statement that it leaves, such as north.leave.
+    """
     now, place = _now(), RosterFolder(folder)
     name = enrolling.read_leave(Path(site), place.newest(), now=now).site if Path(site).is_file() else site
     draft = place.revoke(name, now=now)

@@ -267,3 +267,11 @@ def test_the_oldest_roster_may_be_chosen(consortium: Path, plan: Path) -> None:
     said = endorsement.parse(Path("ct.sig").read_bytes())
     root = keyfile.load(consortium / "root.key", "root").public
     assert (said.minimum_epoch, [each.root for each in said.signatures]) == (1, [root])
+
+
+def test_a_simulations_plan_is_not_signed_as_it_is(consortium: Path) -> None:
+    """A plan that ships with fedward has a table for simulations, which no hospital reads."""
+    done("plan new ct.toml --from ct-lung")
+    assert "remove it" in refused("plan sign ct.toml --key consortium/root.key -y", "E_PLAN_UNKNOWN_KEY")
+    Path("ct.toml").write_text(Path("ct.toml").read_text().partition("[simulation]")[0])
+    done("plan sign ct.toml --key consortium/root.key -y")
