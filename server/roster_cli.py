@@ -54,7 +54,7 @@ app = typer.Typer(
     help="Who takes part: a signed list of sites and their public keys.\n\n"
     "Sites believe no coordinator about who else is in a round; they believe this file, signed by the consortium's offline root keys. "
     "Every edit makes a draft under a new epoch, signatures make the draft the roster, and a roster holds for thirty days.\n\n"
-    "A first session, to be typed as it stands. At a real consortium every site makes its own key and sends a request, a file that holds no "
+    "A first session, to be typed as it stands. At a real consortium every site makes its own key and sends a request, which holds no "
     "secret: fedward roster add north.request. See docs/enrolment.md.\n\n"
     "\b\n    " + SESSION.replace("\n", "\n    ") + "\n\n"
     "Two of three custodians: each makes a key (fedward roster keygen mine.key --role root), then fedward roster init consortium "
