@@ -66,7 +66,7 @@ class Manifest:
     sig: Signature = NO_SIGNATURE
 
 
-_SPELLING: Final = Spelling(_TITLE, TypeAdapter(Manifest))
+SPELLING: Final = Spelling(_TITLE, TypeAdapter(Manifest))
 Contents = Mapping[str, Path]
 """Name in the bundle -> the file that goes there."""
 
@@ -104,7 +104,7 @@ def write(target: Path, party: Party, contents: Contents) -> Manifest:
         head=chain.head.hex(),
         files=tuple(sorted(files)),
     )
-    signed = _SPELLING.signed(manifest, party.signer.sign)
+    signed = SPELLING.signed(manifest, party.signer.sign)
     (_write_zip if target.suffix == ZIP else _write_folder)(target, {MANIFEST: signed, LOG_FILE: whole}, others)
     return manifest
 
@@ -118,10 +118,10 @@ class Bundle:
         self._zip = _opened_zip(path) if not path.is_dir() else None
         content = self._read(MANIFEST, LARGEST_MANIFEST)
         try:
-            self.manifest = _SPELLING.parse(content)
+            self.manifest = SPELLING.parse(content)
         except ValueError:
             raise self._broken(f"its {MANIFEST} does not parse") from None
-        if not signature_holds(bytes.fromhex(self.manifest.key), bytes.fromhex(self.manifest.sig), _SPELLING.signed_text(self.manifest)):
+        if not signature_holds(bytes.fromhex(self.manifest.key), bytes.fromhex(self.manifest.sig), SPELLING.signed_text(self.manifest)):
             raise self._broken(f"its {MANIFEST} is not signed by the key that it names")
         self._files = {name: (digest, size) for name, digest, size in self.manifest.files}
         if (found := set(self._names())) != {MANIFEST, *self._files}:

@@ -68,14 +68,14 @@ def replay(ground: Ground, room: Room, found: Findings) -> Replayed | None:
     """One attempt once more. What does not agree is noted; None, if nothing can be had from it."""
     number = room.invited.at.round
     try:
-        inviting = _inviting(ground, room.invited)
+        inviting = inviting_of(ground, room.invited)
         if inviting is None:
             found.skip(f"the replies of round {number}: its roster is in no bundle")
             return None
         if inviting.tag.rt.hex() != room.invited.tag:
             found.add("F_EVIDENCE", "coordinator", f"round {number}: the tag does not follow from plan, roster and model.", number=number)
             return None
-        replies = {step: _replies(ground.bundle, room, step) for step in room.heard}
+        replies = {step: replies_of(ground.bundle, room, step) for step in room.heard}
         said = _announced(inviting, replies["KEYS"]) if "KEYS" in replies else {}
         total = _sum(ground, room, inviting, replies, found) if room.summed else None
     except FedwardError as error:
@@ -90,7 +90,8 @@ def replay(ground: Ground, room: Room, found: Findings) -> Replayed | None:
     )
 
 
-def _inviting(ground: Ground, invited: Invited) -> Inviting | None:
+def inviting_of(ground: Ground, invited: Invited) -> Inviting | None:
+    """The stage that the coordinator began an attempt with; None, if its roster is in no bundle. Raises: FedwardError."""
     roster = ground.kept.rosters.get(invited.roster)
     if roster is None:
         return None
@@ -121,7 +122,7 @@ def _chair(ground: Ground, roster: Roster, members: frozenset[str], kind: Kind) 
     return Chair(signer=_NOBODY, terms=terms, roster=roster)
 
 
-def _replies(bundle: Bundle, room: Room, step: str) -> Replies:
+def replies_of(bundle: Bundle, room: Room, step: str) -> Replies:
     """A step's replies, if they are those whose hashes are in the log. Raises: BundleFormat, MessageFormat."""
     name = f"{evidence.FOLDER}/{evidence.step_name(room.invited.at, room.invited.group, step)}"
     if not bundle.has(name):

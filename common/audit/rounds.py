@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from common.agreement import groups_of
 from common.audit.conduct import exchanges
 from common.audit.entries import (
     Answered,
@@ -23,13 +24,15 @@ from common.audit.entries import (
     Invited,
     Masked,
     Met,
+    PlanFollowed,
     Released,
+    RosterAdopted,
     Said,
     SessionBegun,
     Summed,
 )
 from common.audit.findings import Findings
-from common.audit.parties import Witness
+from common.audit.parties import Archive, Witness
 
 _SAME_TO_ALL = ("KEYS", "SHARE", "CONFIRM", "UNMASK", "ABANDON")
 """Steps whose request is the same bytes for a whole group; what peers sealed for each other differs."""
@@ -46,13 +49,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A session as the logs tell it. `said` is by site, then by tag and step."""
+    """A session as the logs tell it. `said` is by site, then by tag and step; `groups` by site and tag, since groups have one tag."""
 
     session: str
     coordinator: Witness | None
     sites: Sequence[Witness]
     rooms: Mapping[tuple[At, int], Room]
     said: Mapping[str, Mapping[tuple[str, str], tuple[int, Said]]]
+    groups: Mapping[tuple[str, str], int]
 
     @property
     def committed(self) -> Mapping[int, Committed]:
@@ -65,7 +69,7 @@ class Story:
         return next((fact for _, fact in facts if fact.session == self.session), None)
 
 
-def story_of(session: str, parties: Sequence[Witness]) -> Story:
+def story_of(session: str, parties: Sequence[Witness], kept: Archive) -> Story:
     """Everything that the logs say of one session."""
     coordinator = next((each for each in parties if each.role == "coordinator"), None)
     sites = [each for each in parties if each.role == "site"]
@@ -74,7 +78,8 @@ def story_of(session: str, parties: Sequence[Witness]) -> Story:
         for site in sites
     }
     rooms = _rooms(session, coordinator) if coordinator else {}
-    return Story(session=session, coordinator=coordinator, sites=sites, rooms=rooms, said=said)
+    groups = {(site.name, tag): group for site in sites for tag, group in _groups_of(site, kept).items()}
+    return Story(session=session, coordinator=coordinator, sites=sites, rooms=rooms, said=said, groups=groups)
 
 
 def check(story: Story, found: Findings) -> None:
@@ -106,17 +111,32 @@ def _in_order(item: tuple[tuple[At, int], Invited]) -> tuple[int, str, int, int]
     return at.round, at.kind, at.attempt, group
 
 
-def _by_attempt(story: Story) -> Iterator[tuple[tuple[str, str], dict[str, tuple[int, Said]]]]:
-    """For each tag and step, who said what."""
-    found: dict[tuple[str, str], dict[str, tuple[int, Said]]] = defaultdict(dict)
+def _groups_of(site: Witness, kept: Archive) -> dict[str, int]:
+    """By tag, the group that the site was in, as plan and roster in force had it."""
+    plan, roster, groups = "", "", dict[str, int]()
+    for entry in site.entries:
+        match entry.fact:
+            case PlanFollowed() as fact:
+                plan = fact.plan
+            case RosterAdopted() as fact:
+                roster = fact.roster
+            case Answered() as fact if fact.step == "KEYS" and plan in kept.plans and roster in kept.rosters:
+                members = groups_of(kept.plans[plan], kept.rosters[roster])
+                groups[fact.exchange.tag] = next((number for number, group in enumerate(members) if site.name in group), 0)
+    return groups
+
+
+def _by_attempt(story: Story) -> Iterator[tuple[tuple[str, str, int], dict[str, tuple[int, Said]]]]:
+    """For each tag, step and group, who said what."""
+    found: dict[tuple[str, str, int], dict[str, tuple[int, Said]]] = defaultdict(dict)
     for site, said in story.said.items():
-        for key, each in said.items():
-            found[key][site] = each
+        for (tag, step), each in said.items():
+            found[tag, step, story.groups.get((site, tag), 0)][site] = each
     yield from found.items()
 
 
 def _check_requests(story: Story, found: Findings) -> None:
-    for (_, step), said in _by_attempt(story):
+    for (_, step, _), said in _by_attempt(story):
         requests = {fact.exchange.request for _, fact in said.values()}
         if step in _SAME_TO_ALL and len(requests) > 1:
             at = next(iter(said.values()))[1].exchange.at
@@ -125,11 +145,11 @@ def _check_requests(story: Story, found: Findings) -> None:
 
 
 def _check_transcripts(story: Story, found: Findings) -> None:
-    summed = {room.summed.tag: room.summed.transcript for room in story.rooms.values() if room.summed}
-    for (tag, step), said in _by_attempt(story):
+    summed = {(room.summed.tag, room.summed.group): room.summed.transcript for room in story.rooms.values() if room.summed}
+    for (tag, step, group), said in _by_attempt(story):
         told = {site: fact.transcript for site, (_, fact) in said.items() if isinstance(fact, Answered | Masked | Released)}
-        if step in ("CONFIRM", "UNMASK") and tag in summed:
-            told["coordinator"] = summed[tag]
+        if step in ("CONFIRM", "UNMASK") and (tag, group) in summed:
+            told["coordinator"] = summed[tag, group]
         if len(set(told.values())) > 1:
             at = next(iter(said.values()))[1].exchange.at
             names = ", ".join(sorted(told))

@@ -101,7 +101,7 @@ def verify(
     session = _session(parties, found)
     if session is None:
         return _report(None, None, kept, parties, (), found)
-    story = rounds.story_of(session, parties)
+    story = rounds.story_of(session, parties, kept)
     rounds.check(story, found)
     _check_plans(story, found)
     shown = {key: ["logs"] for key in story.rooms}
