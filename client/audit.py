@@ -26,7 +26,7 @@ from common.audit.chain import Chain
 from common.audit.entries import KINDS, At, Exchange, Fact, Said, at_of
 from common.audit.log import LOG_FILE, Log, Pen
 from common.credentials import KEY_FILE, ROSTER_FILE
-from common.durable import write_atomically
+from common.durable import OWNER_ONLY, write_atomically
 from common.errors import FedwardError, RosterError, StorageError
 from common.plan import Plan, digest_of, to_toml
 from common.roster import Roster
@@ -123,7 +123,7 @@ class SiteAudit:
         folder = self._home / EVIDENCE_FOLDER
         folder.mkdir(exist_ok=True)
         if not (folder / name).exists():
-            write_atomically(folder / name, content, fsync=self._file.power_cut_safe)
+            write_atomically(folder / name, content, fsync=self._file.power_cut_safe, mode=OWNER_ONLY)
 
 
 def note(home: Path, *facts: Fact) -> None:

@@ -23,7 +23,7 @@ from common.audit.entries import At, StepName, at_of
 from common.audit.evidence import Keep, Replies, Reply
 from common.audit.log import LOG_FILE, Log, Pen
 from common.credentials import Credentials
-from common.durable import forget_unfinished, write_atomically
+from common.durable import OWNER_ONLY, forget_unfinished, write_atomically
 from common.plan import Plan, digest_of, to_toml
 from common.roster import Roster
 from common.secagg.coordinator import Inviting, Unmasking
@@ -168,4 +168,4 @@ class Recorder(Silent):
     def _keep(self, name: str, content: bytes) -> None:
         path = self._folder / name
         if not path.exists() or path.read_bytes() != content:
-            write_atomically(path, content, fsync=self._fsync)
+            write_atomically(path, content, fsync=self._fsync, mode=OWNER_ONLY)
