@@ -21,13 +21,13 @@ def configure(places: Places, *, listen: tuple[str, int], superlink: int) -> Pat
     host, port = listen
     text = _DEPLOYED.read_text()
     for there, here in (
+        (" /tmp/", f" {folder}/"),
         ("/etc/fedward/tls/live", str(places.proxy / "live")),
         ("/etc/fedward/superlink/ca.crt", str(places.coordinator / "tls" / "ca.crt")),
         ("listen 8443 ssl", f"listen {host}:{port} ssl"),
         ("        listen [::]:8443 ssl;\n", ""),
         ("server 127.0.0.1:8000", f"server 127.0.0.1:{superlink}"),
         ("limit_conn each 64", "limit_conn each 1024"),
-        (" /tmp/", f" {folder}/"),
         ("worker_processes auto", "worker_processes 1"),
     ):
         if there not in text:

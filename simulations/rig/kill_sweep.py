@@ -185,7 +185,7 @@ def play(trial: Trial, stage: Stage, nursery: Nursery, references: References) -
         trial.order.give(stage.folder)
     status = run(stage, nursery, point=trial.point)
     before = evidence.committed(stage.folder, plan)
-    wrong, resumed_s = list(_undead(trial, stage, status)), 0.0
+    wrong, resumed_s = list(undead(trial, stage, status)), 0.0
     if trial.point and status == -signal.SIGKILL:
         started = time.monotonic()
         status = run(stage, nursery)
@@ -208,7 +208,7 @@ def play(trial: Trial, stage: Stage, nursery: Nursery, references: References) -
     )
 
 
-def _undead(trial: Trial, stage: Stage, status: int) -> Iterator[str]:
+def undead(trial: Trial, stage: Stage, status: int) -> Iterator[str]:
     """A failpoint that killed nobody has shown nothing."""
     if trial.point and status != -signal.SIGKILL:
         yield f"the coordinator did not die at {trial.point}: {status}"
