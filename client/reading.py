@@ -146,7 +146,7 @@ def _work(found: Reading) -> Iterator[str]:
     yield f"  The model ({_FAMILIES[plan.model.family]}) learns to tell apart: {', '.join(plan.task.classes)}."
     yield f"  {training.rounds} rounds; in each, {each} of about {training.batch} {unit}."
     if plan.evaluation:
-        yield f"  In {len(plan.evaluation_rounds)} of them the model is tried on patients of ours whom it never trains on."
+        yield f"  {len(plan.evaluation_rounds)} times the model is tried on patients of ours whom it never trains on."
     if plan.statistics:
         yield "  Once, before the first, patients are counted."
 
@@ -163,7 +163,7 @@ def _company(found: Reading) -> Iterator[str]:
 
 def _leaving(found: Reading) -> Iterator[str]:
     plan, group = found.plan, found.plan.aggregation
-    yield "  No image, no patient's name or number, no label, no count of our patients."
+    yield "  No image, no patient's name or number, no label, no exact count of our patients."
     noised = "clipped and noised " if plan.is_private else ""
     yield f"  In each round one {noised}change of the model, {_size(found.bytes_up)}, encrypted: the coordinator can only open the sum"
     yield f"  over all hospitals in the round ({found.smallest} or more). The model, {_size(4 * found.parameters)}, comes back."
@@ -183,6 +183,7 @@ def _costs(found: Reading) -> Iterator[str]:
     whom = "each patient with all their images" if privacy.unit == "patient" else "each single image; a patient with several has less"
     yield f"  The plan promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all rounds together, to {whom}."
     yield f"  {_meaning(privacy.epsilon)}"
+    yield f"  That it is worse has a chance of {privacy.delta:g}."
     if isinstance(cost, Cost):
         yield from _costs_here(found, cost)
     elif isinstance(cost, Unknown):
