@@ -28,6 +28,8 @@ _WAITED_OUT: Final = frozenset({CohortTooSmall.code, RosterExpired.code, DiskFul
 """What somebody else will mend: sites come back, a roster is renewed, space is made."""
 _TRIED_AGAIN: Final = frozenset({Unforeseen.code})
 _TIMES: Final = 3
+_STILLBORN: Final = 6
+"""So many in a row that never came to hold the lock are no accident: the installation is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Flights:
         self._lock, self._word, self._book = home.run / APP_LOCK_FILE, home.run / OUTCOME_FILE, book
         self._flight: Flight | None = None
         self._pause, self._asked = Backoff(clock=lambda: time.monotonic()), 0.0
-        self.count, self.deaths, self.since = 0, 0, 0.0
+        self.count, self.deaths, self.since, self._stillborn = 0, 0, 0.0, 0
 
     @property
     def app(self) -> Identity | None:
@@ -64,7 +66,7 @@ class Flights:
         return Lock.holder(self._lock)
 
     def look(self, control: Runs) -> Outcome | None:
-        """Do what is due. The run's last word, if that is the end of it."""
+        """Do what is due. The run's last word, if that is the end of it. Raises: TransportError, if no ServerApp ever comes up."""
         if self._flight is None:
             if self._pause.due:
                 self._submit(control)
@@ -119,6 +121,12 @@ class Flights:
         with suppress(TransportError):  # it may be over there already, or forgotten
             control.stop_run(flight.run)
         word = outcome.read(self._word, run=flight.run)
+        self._stillborn = 0 if word or self._was_taken_up(flight) else self._stillborn + 1
+        if self._stillborn >= _STILLBORN:
+            raise TransportError(
+                f"a ServerApp was started {_STILLBORN} times and never got as far as the run.",
+                fix='See why with this installation\'s own Python: python -c "import server.app". Then start again; nothing is lost.',
+            )
         if word is not None and not self._may_mend(word):
             return word
         self._pause.died()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The run as Flower sees it: submitted once, submitted again when it died without a word, ended by the word that it leaves."""
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,14 @@ def test_a_life_that_never_begins_is_given_up_when_flower_says_so_or_after_two_m
     assert scene.superlink.stopped == [1]
     scene.look(10)
     assert scene.superlink.stopped == [1, 2]
+
+
+def test_an_installation_that_cannot_even_begin_is_told_and_not_tried_for_ever(scene: Scene) -> None:
+    scene.superlink.running = False
+    with pytest.raises(TransportError, match="started 6 times") as told:
+        deque((scene.look() for _ in range(400)), maxlen=0)
+    assert "import server.app" in told.value.fix
+    assert scene.now < 60
 
 
 def test_done_is_believed_and_so_is_a_refusal_with_its_words(scene: Scene) -> None:
