@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 SIDE: Final = 16
 _BAR: Final = slice(3, 13)
 _GREY, _NOISE, _CONTRAST = 90, 25, 70
+SMALLEST_HIDDEN: Final = 8
+_A_UNIT: Final = 130
 
 PLAN: Final = """\
 [plan]
-name = "{name}"
+name = "toy"
 purpose = "a toy federation that is broken on purpose"
 [input]
 modality = "any"
@@ -26,7 +28,7 @@ classes = ["left", "right"]
 [model]
 family = "cnn"
 widths = [4, 8]
-hidden = 8
+hidden = {hidden}
 [training]
 rounds = {rounds}
 local_steps = 2
@@ -52,9 +54,16 @@ folds = 4
 """
 
 
-def plan_text(*, name: str = "toy", rounds: int = 3, minimum_cohort: int = 3, spare_rounds: int = 4, deadline_s: int = 60) -> str:
+def plan_text(
+    *, rounds: int = 3, minimum_cohort: int = 3, spare_rounds: int = 4, deadline_s: int = 60, hidden: int = SMALLEST_HIDDEN
+) -> str:
     """The toy plan; hospitals may repeat `spare_rounds` of it after crashes without passing its epsilon."""
-    return PLAN.format(name=name, rounds=rounds, minimum_cohort=minimum_cohort, spare_rounds=spare_rounds, deadline_s=deadline_s)
+    return PLAN.format(rounds=rounds, minimum_cohort=minimum_cohort, spare_rounds=spare_rounds, deadline_s=deadline_s, hidden=hidden)
+
+
+def hidden_for(parameters: int) -> int:
+    """How wide the hidden layer is in a model of about so many parameters: 128 weights enter each unit, with a bias, and one leaves it."""
+    return max(SMALLEST_HIDDEN, parameters // _A_UNIT)
 
 
 def write_pictures(folder: Path, *, patients: int = 40, images_each: int = 2, seed: int = 0) -> Path:
