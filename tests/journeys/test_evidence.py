@@ -65,16 +65,8 @@ def judged(stage: Stage, out: Path) -> Report:
 def test_a_sites_log_tells_a_round_in_the_order_in_which_it_was_done(finished: Stage) -> None:
     for site in finished.sites:
         told = [fact for fact in facts(finished, site) if isinstance(fact, Asked | Reserved | Answered | Met | Masked | Released)]
-        assert [getattr(fact, "step", fact.kind) for fact in told] == [
-            "ASK",
-            "RESERVE",
-            "KEYS",
-            "MEET",
-            "SHARE",
-            "MASK",
-            "CONFIRM",
-            "RELEASE",
-        ]
+        done = [getattr(fact, "step", fact.kind) for fact in told]
+        assert done == ["ASK", "RESERVE", "KEYS", "MEET", "SHARE", "MASK", "CONFIRM", "RELEASE"] * 3
         assert [name for name, _ in next(fact for fact in told if isinstance(fact, Met)).heads] == [s for s in finished.sites if s != site]
 
 
