@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from server.inquiry import Answer, Inquiry, Pace, Replies
+from server.inquiry import Answer, Inquiry, Pace, Reply
 from server.looks import ThreadedLooks
 
 _WAIT_S = 0.2
@@ -64,7 +64,7 @@ class Line:
         if isinstance(self.grid, WaitingGrid):
             yield from self._wait_for(question, contents, group=group, deadline_s=deadline_s, until=until)
             return
-        with closing(ThreadedLooks[str, Replies]()) as looks:
+        with closing(ThreadedLooks[str, Reply]()) as looks:
             inquiry = Inquiry(self.grid, question, group=group, deadline_s=deadline_s, expected_s=expected_s, looks=looks, pace=self.pace)
             yield from inquiry.answers(contents, until=until)
 

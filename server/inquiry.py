@@ -15,9 +15,10 @@ same. An idle link is retried, a moving one is left alone:
                       for `return_s` and nobody else is awaited either
     moving            its reply has been announced and is being uploaded: not asked again, and waited for beyond the group's patience
 
-What can be seen of a moving reply through Flower is little: that the call for it has not returned for `moving_s`, and that its node sends
-heartbeats. How many bytes have come cannot be seen. An upload that stalls looks like one that moves, until Flower's upload session runs
-out three minutes after its last object (5 MB at most); then its reply counts as lost. The deadline ends all of this.
+What can be seen of a moving reply: that it was announced, that its node sends heartbeats, and each piece of it that has come
+(`server.replies`), so that an upload of which nothing came for `stalled_s` does not count as moving. Less than a piece cannot be seen, and
+on another grid than Flower's own no piece: there an upload that stalls looks like one that moves until Flower's upload session runs out,
+three minutes after its last piece; then its reply counts as lost. The deadline ends all of this.
 
 Each id is looked for by itself (`server.looks`), soon after asking and then every half second, less often where there are many.
 """
@@ -34,6 +35,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.looks import Looks
+from server.replies import ReplyLost, taker_of
 
 LOST: Final = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
 OFFLINE: Final = ErrorCode.NODE_UNAVAILABLE
@@ -63,6 +65,7 @@ class Pace:
     look_s: float = 0.5
     looks_per_s: float = 40.0
     moving_s: float = 3.0
+    stalled_s: float = 75.0
     return_s: float = 120.0
     roll_s: float = 2.0
     crashes: int = 2
@@ -72,13 +75,14 @@ class Pace:
 
 @dataclass(slots=True, eq=False)
 class _Sent:
-    """One message on its way: when its reply is looked for next, or since when that look has lasted."""
+    """One message on its way: when its reply is looked for next, or since when that look has lasted and something of it came last."""
 
     message_id: str
     node: int
     look_at: float
     every_s: float
     since: float | None = None
+    moved_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +101,7 @@ class _Awaited:
     sent: dict[str, _Sent] = field(default_factory=dict)
 
 
-Replies = list[Message]
+Reply = Message | None
 
 
 class Inquiry:
@@ -111,11 +115,12 @@ class Inquiry:
         group: str,
         deadline_s: float,
         expected_s: float,
-        looks: Looks[str, Replies],
+        looks: Looks[str, Reply],
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid, self._question, self._group = grid, question, group
+        self._taker, self._is_done = taker_of(grid), False
         self._looks, self._pace, self._clock = looks, pace, clock
         self._last = clock() + deadline_s
         self._expected_s = expected_s
@@ -132,12 +137,15 @@ class Inquiry:
         silence_s = max(self._pace.silence_s, self._expected_s)
         for node, content in contents.items():
             self._awaited[node] = _Awaited(node, content, silence_s, self._pace.silence_s, self._pace.lost_s)
-        while self._awaited and not self._is_over(until()):
-            self._ask(each for each in self._awaited.values() if each.ask_at <= self._clock())
-            self._roll()
-            yield from self._given_up()
-            self._look()
-            yield from self._hear(self._idle_s(until()))
+        try:
+            while self._awaited and not self._is_over(until()):
+                self._ask(each for each in self._awaited.values() if each.ask_at <= self._clock())
+                self._roll()
+                yield from self._given_up()
+                self._look()
+                yield from self._hear(self._idle_s(until()))
+        finally:
+            self._is_done = True
 
     # Asking.
 
@@ -215,7 +223,10 @@ class Inquiry:
         return sent.since is not None and now - sent.since >= self._pace.moving_s
 
     def _is_moving(self, each: _Awaited, now: float) -> bool:
-        return each.node in self._online and any(self._is_slow(sent, now) for sent in each.sent.values())
+        return each.node in self._online and any(self._is_slow(sent, now) and self._is_alive(sent, now) for sent in each.sent.values())
+
+    def _is_alive(self, sent: _Sent, now: float) -> bool:
+        return not self._taker.shows_progress or now - sent.moved_at < self._pace.stalled_s
 
     def _is_over(self, end: float) -> bool:
         now = self._clock()
@@ -234,7 +245,15 @@ class Inquiry:
                 return
             sent.since = now
             self._looking[sent.message_id] = sent
-            self._looks.begin(sent.message_id, lambda sent=sent: list(self._grid.pull_messages([sent.message_id])))  # type: ignore[misc] # bound here
+            self._looks.begin(sent.message_id, lambda sent=sent: self._take(sent))  # type: ignore[misc] # bound here
+
+    def _take(self, sent: _Sent) -> Reply:
+        """In the look's own thread."""
+
+        def moved() -> None:
+            sent.moved_at = self._clock()
+
+        return self._taker.take(sent.message_id, moved=moved, is_over=lambda: self._is_done)
 
     def _is_busy(self, now: float) -> bool:
         """Enough looks are under way. One that waits for an upload is no work, and counts up to a higher number."""
@@ -246,16 +265,18 @@ class Inquiry:
         seen = self._looks.next(timeout_s)
         while seen is not None and self._clock() < self._last:
             sent = self._looking.pop(seen.key)
-            if seen.error is not None and not isinstance(seen.error, PASSING):
+            if seen.error is not None and not isinstance(seen.error, (ReplyLost, *PASSING)):
                 raise seen.error
             since, sent.since = sent.since or 0.0, None
             each = self._awaited.get(sent.node)
             if each is not None and sent.message_id in each.sent:
-                reply = next((reply for reply in seen.found or () if reply.metadata.reply_to_message_id == sent.message_id), None)
-                if reply is None:
+                if isinstance(seen.error, ReplyLost):
+                    del each.sent[sent.message_id]
+                    self._lose(each)
+                elif seen.found is None:
                     self._look_later(sent, since, failed=seen.error is not None)
                 else:
-                    yield from self._read(each, sent, reply)
+                    yield from self._read(each, sent, seen.found)
             seen = self._looks.next(0)
 
     def _look_later(self, sent: _Sent, since: float, *, failed: bool) -> None:

@@ -15,7 +15,7 @@ from itertools import count
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from server.inquiry import Replies
+from server.inquiry import Reply
 from server.looks import Seen
 
 SESSION_S = 180.0
@@ -107,17 +107,17 @@ class Tides:
 
     def __init__(self, clock: Clock, sea: Sea) -> None:
         self._clock, self._sea = clock, sea
-        self._ends: list[tuple[float, int, Seen[str, Replies]]] = []
+        self._ends: list[tuple[float, int, Seen[str, Reply]]] = []
         self._order = count()
 
-    def begin(self, key: str, look: Callable[[], Replies]) -> None:
+    def begin(self, key: str, look: Callable[[], Reply]) -> None:
         try:
-            seen: Seen[str, Replies] = Seen(key, look())
+            seen: Seen[str, Reply] = Seen(key, look())
         except Exception as error:  # as the threads carry it
             seen = Seen(key, None, error)
         heapq.heappush(self._ends, (self._clock.now + self._sea.took_s, next(self._order), seen))
 
-    def next(self, timeout_s: float) -> Seen[str, Replies] | None:
+    def next(self, timeout_s: float) -> Seen[str, Reply] | None:
         if self._ends and self._ends[0][0] <= self._clock.now + timeout_s:
             end, _, seen = heapq.heappop(self._ends)
             self._clock.now = max(self._clock.now, end)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reply is taken piece by piece, as Flower stores it; and the private names that this needs are flwr's still."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from server.replies import FromGrid, FromSuperLink, ReplyLost, taker_of
+
+MOST_PIECES = 9
+
+
+@pytest.fixture(autouse=True)
+def _in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's messages say from which run and node they are."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+class Store:
+    """A SuperLink's Runtime API with one reply in it, whose pieces arrive one with each `sleep`; `gone` once its session has run out."""
+
+    def __init__(self, *, arrived: int) -> None:
+        question = Message(RecordDict(), 7, "query.hello")
+        question.metadata.__dict__["_message_id"] = "question"
+        vector = Array(np.arange(3 * 5_000_000, dtype=np.uint8))  # three pieces of five megabytes
+        self.reply = Message(RecordDict({"vector": ArrayRecord({"vector": vector})}), reply_to=question)
+        self.reply.metadata.__dict__["_message_id"] = self.reply.object_id
+        self._pieces = {name: each.deflate() for name, each in get_all_nested_objects(self.reply).items()}
+        self._order, self.arrived = list(self._pieces), arrived
+        self.gone, self.announced, self.confirmed = False, True, 0
+
+    def PullMessages(self, request: Any) -> PullAppMessagesResponse:  # noqa: N802 - Flower's name
+        if not self.announced or list(request.message_ids) != ["question"]:
+            return PullAppMessagesResponse()
+        self.announced = False
+        proto = message_to_proto(remove_content_from_message(self.reply))
+        return PullAppMessagesResponse(messages_list=[proto], message_object_trees=[get_object_tree(self.reply)])
+
+    def PullObject(self, request: Any) -> PullObjectResponse:  # noqa: N802 - Flower's name
+        there = self._order.index(request.object_id) < self.arrived
+        content = self._pieces[request.object_id] if there else b""
+        return PullObjectResponse(object_found=not self.gone, object_available=there, object_content=content)
+
+    def ConfirmMessageReceived(self, request: Any) -> ConfirmMessageReceivedResponse:  # noqa: N802 - Flower's name
+        assert request.message_object_id == self.reply.metadata.message_id
+        self.confirmed += 1
+        return ConfirmMessageReceivedResponse()
+
+
+def grid_on(store: Store) -> HttpGrid:
+    grid = HttpGrid("127.0.0.1:1", insecure=True, token="a token")
+    grid.set_run(Run.create_empty(1))
+    grid._client = store  # type: ignore[assignment] # the three calls that a look makes
+    return grid
+
+
+def take(store: Store, *, sleep: Callable[[float], None], is_over: Callable[[], bool] = lambda: False) -> tuple[Message | None, int]:
+    """The reply, and how often something of it had come."""
+    came: list[None] = []
+    found = FromSuperLink(grid_on(store), sleep=sleep).take("question", moved=lambda: came.append(None), is_over=is_over)
+    return found, len(came)
+
+
+def test_a_reply_that_is_there_is_taken_at_once_and_whole() -> None:
+    store = Store(arrived=MOST_PIECES)
+    found, _ = take(store, sleep=lambda _: pytest.fail("there is nothing to wait for"))
+    assert found is not None
+    assert found.content.array_records["vector"]["vector"].data == store.reply.content.array_records["vector"]["vector"].data
+    assert found.metadata.reply_to_message_id == "question"
+    assert store.confirmed == 1
+
+
+def test_pieces_that_are_late_are_waited_for_and_each_is_told_of() -> None:
+    store, slept = Store(arrived=0), list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        store.arrived += 1
+
+    found, came = take(store, sleep=sleep)
+    assert found is not None
+    assert came == len(slept) + 1, "the announcement, then one with each piece"
+    assert max(slept) < 0.1, "while something comes, it is looked for soon"
+
+
+def test_nothing_is_there_before_it_is_announced() -> None:
+    store = Store(arrived=0)
+    store.announced = False
+    assert take(store, sleep=lambda _: None) == (None, 0)
+
+
+def test_a_reply_whose_session_has_run_out_is_lost() -> None:
+    store = Store(arrived=1)
+
+    def sleep(_: float) -> None:
+        store.gone = True
+
+    with pytest.raises(ReplyLost):
+        take(store, sleep=sleep)
+    assert store.confirmed == 0
+
+
+def test_a_look_ends_when_nobody_waits_for_it() -> None:
+    slept: list[float] = []
+    found, _ = take(Store(arrived=1), sleep=slept.append, is_over=lambda: len(slept) >= 3)
+    assert found is None
+    assert len(slept) == 3
+
+
+def test_another_grid_is_asked_in_flowers_own_way() -> None:
+    store = Store(arrived=MOST_PIECES)
+    grid: Any = SimpleNamespace(pull_messages=lambda ids: [store.reply] if ids == ["question"] else [])
+    taker = taker_of(grid)
+    assert isinstance(taker, FromGrid)
+    assert taker.take("question", moved=lambda: None, is_over=lambda: False) is store.reply
+    assert taker.take("another", moved=lambda: None, is_over=lambda: False) is None
+
+
+def test_flowers_client_has_the_calls_that_a_look_makes() -> None:
+    for name in ("PullMessages", "PullObject", "ConfirmMessageReceived"):
+        assert callable(getattr(RuntimeHttpClient, name))
+    assert isinstance(HttpGrid._runtime_client, property)
