@@ -27,9 +27,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from common.agreement import grid_of
+from common.credentials import load_roster
 from server.checkpoint import CheckpointFolder
 from server.home import CHECKPOINTS_FOLDER
-from simulations.rig import evidence, hosts, reference, toy
+from simulations.rig import capture, evidence, hosts, reference, toy
 from simulations.rig.network import missing
 from simulations.rig.proxy import Line
 from simulations.rig.rig import Rig, Setting
@@ -85,6 +87,8 @@ class Told:
     complaints: list[str] = field(default_factory=list)
     hosts: list[dict[str, Any]] = field(default_factory=list)
     lines: dict[str, dict[str, int]] = field(default_factory=dict)
+    disk_copies: int = 0
+    searched: dict[str, int] = field(default_factory=dict)
 
 
 def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Callable[[str], None]) -> Told:
@@ -96,7 +100,7 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
         rig.begin()
         rig.enrol()
         told.seconds["enrolled"] = time.monotonic() - started
-        watch = hosts.Watch(rig)
+        watch, disk = hosts.Watch(rig), capture.DiskWatch(rig.places, folder / "captured")
         rig.start()
         for number in range(1, script.rounds + 1):
             _round(rig, script, number, told, tell)
@@ -104,6 +108,8 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
         told.hosts, complaints = watch.findings()
         told.complaints += complaints
         told.lines = {hospital.name: rig.line_counts(hospital) for hospital in rig.hospitals}
+        told.disk_copies = disk.close()
+        told.complaints += rig.stop_captures()
         _compare(rig, told)
     told.seconds["whole"] = time.monotonic() - started
     return told
@@ -138,12 +144,30 @@ def _compare(rig: Rig, told: Told) -> None:
     homes = {hospital.name: hospital.home for hospital in rig.hospitals}
     with tempfile.TemporaryDirectory() as beside:
         session = evidence.session(rig.places.run, plan)
-        expected = reference.model_of(plan, session, done, homes, seed=SEED, folder=Path(beside))
+        expected = reference.play(plan, session, done, homes, seed=SEED, folder=Path(beside))
     found = CheckpointFolder(rig.places.run / CHECKPOINTS_FOLDER, power_cut_safe=False).load(done[-1]).state.weights
-    if not np.array_equal(expected.values.view(np.uint32), found.view(np.uint32)):
+    if not np.array_equal(expected.weights.values.view(np.uint32), found.view(np.uint32)):
         told.complaints.append("the final weights are not those of a run in which nobody died")
     for hospital in rig.hospitals:
         told.complaints += evidence.unpaid_in(hospital.home, hospital.name, plan, done)
+    _search(rig, told, expected)
+
+
+def _search(rig: Rig, told: Told, expected: reference.Expected) -> None:
+    """What must not be at the coordinator, neither on its disk nor on its wire."""
+    needles: dict[str, bytes] = {}
+    for hospital in rig.hospitals:
+        needles |= dict(capture.secrets_of(hospital))
+        needles |= dict(capture.patients_of(hospital))
+        told.complaints += capture.control(hospital)
+    step = grid_of(rig.plan, load_roster(rig.places.coordinator)).step
+    for (site, number), words in expected.updates.items():
+        needles |= dict(capture.update_windows(f"{site}: update of round {number}", words))
+        floats = (words.view(np.int32) * step).astype(np.float32)
+        needles |= dict(capture.update_windows(f"{site}: update of round {number} as floats", floats))
+    files = [path for path in (*rig.places.coordinator.rglob("*"), *(rig.places.folder / "captured").rglob("*")) if path.is_file()]
+    told.searched = {"needles": len(needles), "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    told.complaints += capture.found_in(files, needles)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ compared.
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,37 +22,43 @@ from common import credentials
 from common.agreement import grid_of
 from common.models import initial_weights
 from common.plan import Plan, digest_of, dump
-from common.roster import Roster
-from common.update import Weights
+from common.update import QuantisedDelta, Weights, Words
 from common.wire import Step, TrainRequest
 from server.combine import GroupSum, combine
 from server.journal import CommittedRound
 from server.strategies import strategy_of
 
 
-def model_of(
-    plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path
-) -> Weights:
-    """The final model. `homes` are the sites' own; second ones are made below `folder`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The final model, and what each site's update was in each round before it was masked: what must be nowhere."""
+
+    weights: Weights
+    updates: Mapping[tuple[str, int], Words]
+
+
+def play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path) -> Expected:
+    """The whole run. `homes` are the sites' own; second ones are made below `folder`."""
     sites = {name: _second(home, folder / name, plan, seed=seed) for name, home in homes.items()}
     roster = credentials.load_roster(next(iter(homes.values())))
     initial = initial_weights(plan)
     strategy = strategy_of(plan.training)
     state = strategy.init(initial.values)
+    updates: dict[tuple[str, int], Words] = {}
     for done in rounds:
         step = Step(session=session, round=done.round, attempt=done.attempt, plan=digest_of(plan))
         request = TrainRequest(step=step, weights=Weights(layout=initial.layout, values=state.weights))
-        summed = _sum([sites[name] for name in done.sites], request, plan, roster)
-        state = strategy.apply(state, combine([summed], grid_of(plan, roster), plan.aggregation))
-    return Weights(layout=initial.layout, values=state.weights)
+        made = {name: sites[name].train_ideal(request).update for name in done.sites}
+        updates |= {(name, done.round): update.words for name, update in made.items()}
+        state = strategy.apply(state, combine([_sum(made)], grid_of(plan, roster), plan.aggregation))
+    return Expected(weights=Weights(layout=initial.layout, values=state.weights), updates=updates)
 
 
-def _sum(sites: Sequence[Site], request: TrainRequest, plan: Plan, roster: Roster) -> GroupSum:
-    updates = [site.train_ideal(request).update for site in sites]
-    words = np.zeros_like(updates[0].words)
-    for update in updates:
+def _sum(made: Mapping[str, QuantisedDelta]) -> GroupSum:
+    words = np.zeros_like(next(iter(made.values())).words)
+    for update in made.values():
         words += update.words
-    return GroupSum(words=words, total_weight=sum(update.weight for update in updates), sites=tuple(site.name for site in sites))
+    return GroupSum(words=words, total_weight=sum(update.weight for update in made.values()), sites=tuple(made))
 
 
 def _second(home: Path, second: Path, plan: Plan, *, seed: int) -> Site:

@@ -7,6 +7,7 @@ own children ("superlink", "superexec", "serverapp") can be killed too; it bring
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -23,7 +24,7 @@ from common.plan import Plan, load
 from server.home import PAUSE_FILE
 from server.journal import CommittedRound
 from server.live.status import STATUS_FILE
-from simulations.rig import enrolment, evidence
+from simulations.rig import capture, enrolment, evidence
 from simulations.rig.crew import Crew, Service, end_leftovers
 from simulations.rig.front import command, configure
 from simulations.rig.network import Loopback, Namespaces, Network, missing
@@ -126,12 +127,39 @@ class Rig:
         self.network.own(self.places, [])
         nginx = [*self.network.of_coordinator(), *command(configuration)]
         self.crew.start("nginx", Service(command=nginx, log=self.places.logs / "nginx.log"))
+        if isinstance(self.network, Namespaces) and shutil.which("tcpdump"):
+            self._capture("coordinator", self.network.coordinator, "any", [])
         for hospital in self.hospitals:
             self.start_hospital(hospital)
         self.start_coordinator()
 
+    def _capture(self, name: str, namespace: str, interface: str, options: Sequence[str]) -> None:
+        folder = self.places.folder / "captured"
+        folder.mkdir(exist_ok=True)
+        dump = ["tcpdump", "-i", interface, "-nn", "-U", "-Z", "root", "-w", str(folder / f"{name}.pcap"), *options]
+        command = ["ip", "netns", "exec", namespace, *dump]
+        self.crew.start(f"capture {name}", Service(command=command, log=self.places.logs / f"tcpdump-{name}.log"))
+
+    def stop_captures(self) -> list[str]:
+        """End the captures; whether any hospital sent anything elsewhere than to its line, as they tell."""
+        for name in self.crew.names():
+            if name.startswith("capture "):
+                self.crew.stop(name)
+        complaints = []
+        for hospital in self.hospitals:
+            file = self.places.folder / "captured" / f"{hospital.name}.pcap"
+            if file.exists():
+                to, (host, port) = capture.destinations(file), self.network.line(hospital)
+                if to != {f"{host}.{port}"}:
+                    complaints.append(f"{hospital.name} connected to {sorted(to)}, and should to {host}.{port} alone")
+                if strange := capture.others(file):
+                    complaints.append(f"{hospital.name} sent or got {strange} packets that are neither TCP nor ARP")
+        return complaints
+
     def start_hospital(self, hospital: Hospital) -> None:
         """Its line, its site process, its mailbox."""
+        if isinstance(self.network, Namespaces) and shutil.which("tcpdump"):
+            self._capture(hospital.name, self.network.namespace(hospital), "line0", ["-s", "96"])
         self.set_line(hospital, self.setting.line)
         here, there = self.network.line(hospital), self.network.front()
         line = [sys.executable, "-m", "simulations.rig.proxy", "--listen", _spelt(here), "--to", _spelt(there)]

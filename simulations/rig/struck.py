@@ -2,7 +2,8 @@
 """The honest ClientApp, which one order may kill at a failpoint, and which keeps its own count of what it trained.
 
 The order is a file: which site, in which round and step, at which failpoint. Whoever matches it takes it away first, so that it is
-carried out once; a site that outlives it says so, because a failpoint that was not reached has shown nothing.
+carried out once; a site that outlives it says so, because a failpoint that was not reached has shown nothing. Another file may set the
+clocks of sites wrong (`set_clocks`), and another repeat every message to them (`repeat_messages`).
 
 The count is the second half of an argument about the ledger: each training writes a line to a file of its own before it begins, from
 what it was really given (patients, steps, noise), and never looks at the ledger. The file is written by the worker, not by the site.
@@ -10,7 +11,8 @@ what it was really given (patients, steps, noise), and never looks at the ledger
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ from common.update import Weights
 APP: Final = "simulations.rig.struck:app"
 ORDER_FILE: Final = "order.json"
 OUTLIVED_FILE: Final = "outlived"
+CLOCKS_FILE: Final = "clocks.json"
+REPEATS_FILE: Final = "repeats"
 TRAININGS_FILE: Final = "trainings.jsonl"
 WARM_VARIABLE: Final = "FEDWARD_RIG_WARM"
 WARM_UNITS: Final = 8
@@ -58,6 +62,18 @@ def _warm() -> None:
 
 
 _warm()
+
+
+def set_clocks(folder: Path, ahead_s: Mapping[str, float]) -> None:
+    """Sites whose clocks go wrong, by so many seconds, in a run folder's federation."""
+    (folder / CLOCKS_FILE).write_text(json.dumps(dict(ahead_s)))
+
+
+def repeat_messages(folder: Path, times: int) -> None:
+    """From now on every site hears every message so often, and answers the last of them."""
+    (folder / REPEATS_FILE).write_text(str(times))
+
+
 app = ClientApp()
 
 
@@ -71,7 +87,13 @@ def secure(message: Message, context: Context) -> Message:
     """Die as ordered, else answer honestly; what is trained meanwhile is counted."""
     home = embedded.home_of(context.node_config)
     folder = home.parent.parent
-    with _counted(folder / TRAININGS_FILE, home.name, message), _armed(folder, home.name, message):
+    with (
+        _counted(folder / TRAININGS_FILE, home.name, message),
+        _clock_of(folder / CLOCKS_FILE, home.name),
+        _armed(folder, home.name, message),
+    ):
+        for _ in range(_repeats(folder / REPEATS_FILE)):
+            honest.secure(message, context)
         return honest.secure(message, context)
 
 
@@ -99,6 +121,22 @@ def _armed(folder: Path, name: str, message: Message) -> Iterator[None]:
     finally:
         del os.environ[failpoints.VARIABLE]
         (folder / OUTLIVED_FILE).touch()
+
+
+@contextmanager
+def _clock_of(file: Path, name: str) -> Iterator[None]:
+    """What this process takes for the time, while it is that site."""
+    ahead_s = json.loads(file.read_text()).get(name, 0.0) if file.exists() else 0.0
+    rightly = time.time
+    vars(time)["time"] = lambda: rightly() + ahead_s
+    try:
+        yield
+    finally:
+        vars(time)["time"] = rightly
+
+
+def _repeats(file: Path) -> int:
+    return int(file.read_text()) - 1 if file.exists() else 0
 
 
 def _read(file: Path) -> Order | None:
