@@ -1,41 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The front door: `fedward COMMAND`. It mounts the rooms' commands; how they end is `common.ending`."""
+"""The front door: `fedward COMMAND`. It mounts the rooms' commands; how they end is `common.ending`.
+
+The two processes that a hospital keeps running come in by doors of their own, which load no more than they need: the mailbox nothing that
+trains, so that a machine that only carries messages needs no torch; the site process nothing of simulations and servers.
+"""
 
 import os
+import sys
+from functools import cache
 
 # Flower reads these once, when it is imported, and reports usage to its makers and asks for new versions unless told not to.
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 import typer
 
-from client.cli import app as site
 from common.ending import run_to_the_end
-from server.cli import app as server
-from server.roster_cli import app as roster
-from simulations import cli
-from simulations.audit_cli import audit
-from simulations.plan_cli import plan
-from simulations.rig.cli import app as rig
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Hospitals train one diagnostic model together while every image stays at home.\n\n"
-    "Start with: fedward simulate (ten made hospitals, a private model, a report, in a few minutes).",
-)
-app.command()(cli.simulate)
-app.command()(cli.evaluate)
-app.add_typer(plan, name="plan")
-app.add_typer(roster, name="roster")
-app.add_typer(audit, name="audit")
-app.add_typer(server, name="server")
-app.add_typer(site, name="site")
-app.add_typer(rig, name="rig")
+
+@cache
+def house() -> typer.Typer:
+    """All commands."""
+    from client.cli import app as site
+    from server.cli import app as server
+    from server.roster_cli import app as roster
+    from simulations import cli
+    from simulations.audit_cli import audit
+    from simulations.plan_cli import plan
+    from simulations.rig.cli import app as rig
+
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Hospitals train one diagnostic model together while every image stays at home.\n\n"
+        "Start with: fedward simulate (ten made hospitals, a private model, a report, in a few minutes).",
+    )
+    app.command()(cli.simulate)
+    app.command()(cli.evaluate)
+    app.add_typer(plan, name="plan")
+    app.add_typer(roster, name="roster")
+    app.add_typer(audit, name="audit")
+    app.add_typer(server, name="server")
+    app.add_typer(site, name="site")
+    app.add_typer(rig, name="rig")
+    return app
+
+
+def door(words: list[str]) -> typer.Typer:
+    """The one command of a long-lived process, or the whole house."""
+    if words[:2] == ["site", "join"]:
+        from client.join_cli import app
+    elif words[:2] == ["site", "serve"]:
+        from client.serve_cli import app
+    else:
+        return house()
+    alone = typer.Typer(pretty_exceptions_enable=False)
+    alone.add_typer(app, name="site")
+    return alone
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """`fedward.app` is the house, built when somebody asks for it."""
+    if name == "app":
+        return house()
+    raise AttributeError(f"module 'fedward' has no attribute '{name}'")
 
 
 def main() -> None:
     """Entry point of the `fedward` script; exit codes as `common.ending` says."""
-    run_to_the_end(lambda: app(prog_name="fedward"))
+    run_to_the_end(lambda: door(sys.argv[1:])(prog_name="fedward"))
 
 
 if __name__ == "__main__":

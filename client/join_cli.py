@@ -23,3 +23,12 @@ def join(
     """
     command = [sys.executable, "-m", "client.mailbox", "--mailbox", str(mailbox), "--log-format", log_format]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter and module; nothing is left of this process
+
+
+app = typer.Typer()
+app.command()(join)
+
+
+@app.callback()
+def _alone() -> None:
+    """So that the command keeps its name where it is the only one."""

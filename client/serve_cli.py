@@ -26,7 +26,7 @@ LogFormat = Annotated[Form, typer.Option("--log-format", help="One line an event
 
 def serve(
     home: HomeOption = HERE,
-    socket: Annotated[Path | None, typer.Option(help="Where to answer; else [serve] socket in site.toml, else door/site.sock.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="Where to answer; else as site.toml says, else door/site.sock in the home.")] = None,
     log_format: LogFormat = "text",
     grace: Annotated[float, typer.Option(min=0, help="Seconds that a step may still take when the process is told to stop.")] = GRACE_S,
 ) -> None:
@@ -111,3 +111,12 @@ def _ago(seconds: int) -> str:
         if seconds >= length:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
+
+
+app = typer.Typer()
+app.command()(serve)
+
+
+@app.callback()
+def _alone() -> None:
+    """So that the command keeps its name where it is the only one."""

@@ -14,8 +14,7 @@ import typer
 
 from client.events import Form, Log
 from client.mailbox import life
-from common.backtrace import keep_whole, outline
-from common.errors import FedwardError, Unforeseen
+from common.ending import run_to_the_end
 
 
 def join(
@@ -28,22 +27,15 @@ def join(
 
 def main() -> None:
     """Exit codes as `fedward`'s."""
-    status = 0
+    status: object = 0
     try:
-        typer.run(join)
+        run_to_the_end(lambda: typer.run(join))
     except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except FedwardError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
-        status = 1
-    except Exception as error:
-        keep_whole(error)
-        sys.stderr.write(f"{Unforeseen.code}: {outline(error)}\n")
-        status = 1
+        status = ended.code or 0
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread may still wait for a site that trains, or a coordinator that is away; what it carried is in the folder.
-    os._exit(status)
+    os._exit(status if isinstance(status, int) else 1)
 
 
 if __name__ == "__main__":
