@@ -64,6 +64,7 @@ def init(
     tell(
         {"site": name, "files": [{"file": str(each.path), "made": each.new} for each in made]},
         *(f"{'made ' if each.new else 'there'}  {each.path}  ({each.what})" for each in made),
+        *_still_missing(mailbox),
         *_owners(home, mailbox),
         f"Next: fedward site enrol --home '{home}'"
         if home
@@ -191,6 +192,12 @@ def _hand_out(home: Path, kind: Kind, out: Path | None, *, weight: int, days: in
         "Next, with the files that the custodian sends back: fedward site approve --roots roots --roster roster",
         as_json=as_json,
     )
+
+
+def _still_missing(mailbox: Path | None) -> list[str]:
+    if mailbox is None or (authority := mailbox / enrolment.AUTHORITY_FILE).exists():
+        return []
+    return [f"wanted {authority}  (from the coordinator: by it the mailbox knows whom it talks to)"]
 
 
 def _owners(home: Path | None, mailbox: Path | None) -> list[str]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site's key grows old, is lost or stolen: it works on until the roster names the new one, and its ledger never starts afresh."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from common.errors import ApprovalBroken, LedgerRollback, LedgerTampered, Roster
 from common.privacy.entries import Caps
 from common.privacy.tally import Tally
 from common.secagg.keys import SigningKey
-from tests.client.homes import account, release
+from tests.client.homes import account, edit, release
 from tests.client.hospitals import Hospitals, hospitals
 
 
@@ -194,3 +195,22 @@ def test_the_audit_log_goes_on_under_the_new_key(three: Hospitals, home: Path) -
     chain = held._log().read()
     assert chain.key == new.public.hex()
     assert (home / LOG_FILE).read_bytes().count(b'"KEY"') == 1
+
+
+def test_two_homes_that_share_a_ledger_change_keys_together(three: Hospitals, home: Path, tmp_path: Path) -> None:
+    """A second home over the same patients: the key to come is copied there, and whichever hears of the roster first, both go on."""
+    second = tmp_path / "second"
+    shutil.copytree(home, second)
+    for mine in (second / "ledger.jsonl", *second.glob("ledger.head-*")):
+        mine.unlink()
+    edit(second / "site.toml", "[ledger]\n", f'[ledger]\nfolder = "{home}"\n')
+    was = tally(second)
+    _, new = rotation.begin(home)
+    for name in (rotation.NEXT_KEY_FILE, "identity.next.pub"):
+        shutil.copy(home / name, second / name)
+    for number, each in enumerate((second, home), start=3):
+        membership.take_in(each, named(three, new.public), now=now_of(three))
+        assert credentials.load(each, "site").signer == new
+        assert approval.approved_plan(each) == three.plan
+        account(each).pay(release(number, three.plan))
+    assert sum(item.times for item in tally(second).items()) == 2 + sum(item.times for item in was.items())

@@ -15,16 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client import approval, membership, pause
+from client import approval, membership, pause, policy
 from client.account import Account, Release
 from client.home import read_site_file
+from client.mailbox import settings
 from client.news import receive
 from common import keyfile, news, roster
-from common.errors import FedwardError, RosterPending, SiteLeft, SitePaused
+from common.errors import CertificateMissing, FedwardError, RosterPending, SiteLeft, SitePaused
 from common.fingerprint import Fingerprint
 from common.news import News
 from common.plan import Plan, digest_of, to_toml
@@ -383,3 +385,47 @@ def test_a_consortiums_files_are_verified_as_a_stranger_would(built: Town) -> No
     found = roster.verify((built.home("north") / "roster").read_bytes(), roots=roots)
     assert [member.site_id for member in found.members] == list(SITES)
     assert all(member.not_after > time.time() + 300 * 24 * 3600 for member in found.members)
+
+
+def test_a_new_mailbox_key_reaches_the_coordinator_with_a_renewal(town: Town) -> None:
+    """Half of the year later: the mailbox's key is made anew, the identity stays."""
+    before = (town.desk / "consortium" / "nodes" / "north.pub").read_bytes()
+    with town.at("north"):
+        for name in ("node.key", "node.pub"):
+            (Path("mailbox") / name).unlink()
+        done("site init --name north --home home --mailbox mailbox")
+        assert told("site enrol --home home --days 400")["kind"] == "renew"
+    town.asks("north")
+    assert (town.desk / "consortium" / "nodes" / "north.pub").read_bytes() != before
+    town.tells("north", "south")
+    for site in ("north", "south"):
+        trains(town, site, 1)  # nobody was asked
+        held = membership.in_force(town.home(site))
+        assert held is not None
+        assert held.find("north").not_after > time.time() + 390 * 24 * 3600  # type: ignore[union-attr]
+
+
+def test_home_and_mailbox_may_be_made_on_two_machines(tmp_path: Path) -> None:
+    with at(tmp_path):
+        shown = done("site init --name north --mailbox mailbox --coordinator fed.example.org:443")
+        assert f"chown -R fedward-mailbox: '{tmp_path / 'mailbox'}'" in shown
+        done("site init --name north --home home")
+        assert refused("site enrol --home home") == "E_ENROLMENT"
+        assert told("site enrol --home home --mailbox-key mailbox/node.pub")["kind"] == "join"
+        assert 'address = "fed.example.org:443"' in Path("mailbox/mailbox.toml").read_text()
+        assert refused("site init --name North --home other") == "E_ROSTER_FORMAT"
+        assert not Path("other").exists()
+        assert typed("site init --name north").exit_code == 2
+        (tmp_path / "file").write_text("")
+        assert refused("site init --name north --home file/home") == "E_DISK_FULL"
+
+
+def test_what_init_writes_is_read_by_those_who_need_it(built: Town) -> None:
+    assert read_site_file(built.home("north")).data is not None
+    mailbox = built.folder / "north" / "mailbox"
+    with pytest.raises(CertificateMissing, match=r"ca\.crt"):
+        settings.read(mailbox)
+    shutil.copy(certifi.where(), mailbox / "ca.crt")  # any authority's: the coordinator's comes from the coordinator
+    found = settings.read(mailbox)
+    assert (found.address, str(found.socket)) == ("coordinator.example:443", "/run/fedward/site.sock")
+    assert policy.load(built.home("north")) == policy.Policy()
