@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from client.door import ask
 from common.envelope import Envelope, Head
+from fedward import app
 from tests.client.hospitals import hospitals
+from tests.deploy.authorities import tls
+from tests.deploy.test_nginx import free_port
 from tests.deploy.units import INSTALLED, UNITS, USER, calls, confinement, environment, service
 
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
@@ -180,6 +184,62 @@ def test_the_site_process_serves_under_what_its_unit_forbids(tmp_path: Path) -> 
     finally:
         process.terminate()
         assert process.wait(60) == 0, (tmp_path / "said").read_text()
+
+
+def settled(words: list[str], name: str, folder: Path, sign: str) -> tuple[int, str]:
+    """Start a command under its unit, wait until it says `sign`, and end it with SIGTERM. How it ended, and all that it said."""
+    said = folder / "said.log"
+    with said.open("wb") as file:
+        process = subprocess.Popen(
+            [*confinement(name, folder / "confinement.json", network=True), *words], stdout=file, stderr=file, env=environment(name)
+        )
+    try:
+        until = time.monotonic() + 120
+        while sign not in said.read_text() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        assert sign in said.read_text(), said.read_text()
+    finally:
+        process.terminate()
+        code = process.wait(90)
+    return code, said.read_text()
+
+
+@needs_systemd
+@needs_root
+@pytest.mark.slow
+def test_the_mailbox_runs_under_what_its_unit_forbids(tmp_path: Path) -> None:
+    """No machine code at run time, no listener, nobody's rights; the coordinator is away, which it waits for."""
+    folder = tmp_path / "mailbox"
+    typed = CliRunner().invoke(
+        app, ["site", "init", "--name", "north", "--mailbox", str(folder), "--coordinator", f"localhost:{free_port()}"]
+    )
+    assert typed.exit_code == 0, typed.output
+    tls("authority", tmp_path / "authority")
+    shutil.copy(tmp_path / "authority" / "ca.crt", folder)
+    given_to(folder, USER)
+    assert service("fedward-mailbox.service")["MemoryDenyWriteExecute"] == ["yes"]
+    words = [str(INSTALLED["/opt/fedward/bin/fedward"]), "site", "join", "--mailbox", str(folder), "--log-format", "json"]
+    code, said = settled(words, "fedward-mailbox.service", tmp_path, "E_TRANSPORT")
+    assert code == 0, said
+    assert "Traceback" not in said
+
+
+@needs_systemd
+@needs_root
+@pytest.mark.slow
+def test_the_coordinator_and_its_superlink_run_under_what_their_unit_forbids(tmp_path: Path) -> None:
+    made = hospitals(tmp_path / "made")
+    folder, plan = tmp_path / "coordinator", made.coordinator / "plan.toml"
+    where = ["--port", str(free_port()), "--live-port", "0", "--key", str(made.coordinator / "identity.key")]
+    typed = CliRunner().invoke(app, ["server", "init", str(folder), "--plan", str(plan), *where])
+    assert typed.exit_code == 0, typed.output
+    for name in ("roster", "roots"):
+        shutil.copy(made.coordinator / name, folder)
+    given_to(folder, USER)
+    words = [str(INSTALLED["/opt/fedward/bin/fedward"]), "server", "start", "--folder", str(folder), "--log-format", "json"]
+    code, said = settled(words, "fedward-coordinator.service", tmp_path, "run_submitted")
+    assert code == 3, said  # told to stop before the last round: the unit counts that as a success
+    assert service("fedward-coordinator.service")["SuccessExitStatus"] == ["3"]
 
 
 def test_every_path_of_a_unit_is_one_that_the_readme_makes() -> None:
