@@ -40,6 +40,31 @@ class Invitation:
     memory: Memory
     now: int
 
+    @property
+    def tag(self) -> RoundTag:
+        return self.header.tag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitedBefore:
+    """1 down, once more: the header that was accepted, and that this site has not answered, since it stopped before it had trained."""
+
+    header: Header
+    seat: Seat
+    now: int
+
+    @property
+    def tag(self) -> RoundTag:
+        return self.header.tag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """A later step of an attempt that this site is in."""
+
+    tag: RoundTag
+    seat: Seat
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOffered:

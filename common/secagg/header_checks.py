@@ -19,7 +19,7 @@ from common.errors import (
     UpdateNorm,
 )
 from common.secagg import codec, messages, model, quantise
-from common.secagg.cases import Addressed, Arrival, Invitation, ModelOffered, Retry, Update
+from common.secagg.cases import Addressed, Arrival, Continued, Invitation, InvitedBefore, ModelOffered, Retry, Update
 from common.secagg.memory import place
 from common.secagg.messages import Nothing, Step
 from common.secagg.stages import signers
@@ -53,10 +53,10 @@ def tag_is_the_header(case: Invitation) -> None:
         )
 
 
-def plan_is_approved(case: Invitation) -> None:
-    if case.header.tag.plan != case.seat.terms.plan:
+def plan_is_approved(case: Invitation | InvitedBefore | Continued) -> None:
+    if case.tag.plan != case.seat.terms.plan:
         raise PlanMismatch(
-            f"the round follows plan {case.header.tag.plan.hex()[:16]}, approved here is {case.seat.terms.plan.hex()[:16]}.",
+            f"the round follows plan {case.tag.plan.hex()[:16]}, approved here is {case.seat.terms.plan.hex()[:16]}.",
             fix="Compare the plan files; approve the new one only after reading it.",
         )
 
@@ -89,7 +89,7 @@ def layout_is_planned(case: Invitation) -> None:
         raise ModelLayout("the round's layout is not the plan's.", fix="Both sides must build the model from the same plan.")
 
 
-def roster_is_mine(case: Invitation) -> None:
+def roster_is_mine(case: Invitation | InvitedBefore) -> None:
     if case.header.tag.roster != case.seat.roster.digest:
         raise RosterChanged(
             f"the round follows roster {case.header.tag.roster.hex()[:16]}, held here is {case.seat.roster.digest.hex()[:16]}.",
@@ -105,7 +105,7 @@ def roster_is_not_older(case: Invitation) -> None:
         )
 
 
-def roster_is_valid(case: Invitation) -> None:
+def roster_is_valid(case: Invitation | InvitedBefore) -> None:
     roster.check_valid(case.seat.roster, now=case.now)
 
 

@@ -78,7 +78,7 @@ def handle(seat: Seat, record: Record, control: bytes, *, now: int, offer: Offer
     request = hashlib.sha256(control).digest()
     if message.step is Step.KEYS:
         return _begin(seat, record, message, request, now=now, offer=offer, heads=heads or Heads())
-    seat = seat.turned_to(_check_attempt(record, message))
+    seat = seat.turned_to(_check_attempt(seat, record, message))
     if stored := record.answer(message.step):
         return _repeat(seat, record, stored, request)
     stage, reply, vector = _STEPS[message.step](seat, record.stage, message, now)
@@ -109,12 +109,16 @@ def burn(record: Record) -> Record:
 
 
 def _begin(seat: Seat, record: Record, message: Down, request: bytes, *, now: int, offer: Offer | None, heads: Heads) -> Outcome:
-    """1 down. An identical header is answered as before, whatever has changed here since."""
+    """1 down. An identical header is answered as before, whatever has changed here since; if it was not answered yet, it must hold anew."""
     stored = record.answer(Step.KEYS)
-    if stored and stored.request == request:
-        return Outcome(record=record, reply=stored.reply or None)
+    if stored and stored.request == request and stored.reply:
+        return Outcome(record=record, reply=stored.reply)
     header = codec.read(Header, message.body, what="a header")
     seat = seat.turned_to(header.kind)
+    if stored and stored.request == request:
+        checks.run(cases.InvitedBefore(header=header, seat=seat, now=now))
+        _check_offer(seat, record, header, offer)  # its digest was signed, the weights beside it were not
+        return Outcome(record=record)
     checks.run(cases.Invitation(message=message, header=header, seat=seat, memory=record.memory, now=now))
     _check_offer(seat, record, header, offer)
     memory = record.memory.accept(header.tag, header.kind, roster_epoch=seat.roster.epoch)
@@ -148,7 +152,7 @@ def _same_round(stage: Invited | Keyed | Shared | MaskedOut | Confirmed | Releas
     return (stage.tag.session, stage.tag.round, stage.kind) == (header.tag.session, header.tag.round, header.kind)
 
 
-def _check_attempt(record: Record, message: Down) -> Kind:
+def _check_attempt(seat: Seat, record: Record, message: Down) -> Kind:
     """What this site is summing, if the message belongs to it."""
     if message.rt in record.memory.over:
         raise RoundExpired("a message belongs to an attempt that was given up or overtaken here.", fix="Begin a new attempt.")
@@ -157,6 +161,7 @@ def _check_attempt(record: Record, message: Down) -> Kind:
         raise RoundTagMismatch(
             "a message belongs to a round, attempt or model that is not this site's current one.", fix="Begin a new round."
         )
+    checks.run(cases.Continued(tag=stage.tag, seat=seat))
     return stage.kind
 
 

@@ -248,6 +248,50 @@ def roll_back_to_a_model_never_seen(f: Federation) -> Lie:
     return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=reference))
 
 
+def invited(f: Federation) -> bytes:
+    """The victim accepts a header, and its machine stops before it has trained; the same header comes again."""
+    header = invite(f)
+    f.tell(VICTIM, header)
+    return header
+
+
+@attack("E_MODEL_HASH")
+def crafted_model_beside_the_header_of_the_honest_one(f: Federation) -> Lie:
+    """The header is the very one that was accepted; the weights beside it are not."""
+    values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
+    return Lie(control=invited(f), offer=Offer(values=values, reference=f.offer().reference))
+
+
+@attack("E_PLAN_MISMATCH")
+def header_of_a_plan_whose_approval_was_replaced(f: Federation) -> Lie:
+    """The operator approved another plan before the site came back."""
+    header, seat = invited(f), f.seats[VICTIM]
+    f.seats[VICTIM] = replace(seat, terms=replace(seat.terms, plan=bytes(32)))
+    return Lie(control=header)
+
+
+@attack("E_ROSTER_CHANGED")
+def header_of_a_roster_that_was_replaced(f: Federation) -> Lie:
+    """A site was revoked before the victim came back: nobody trains for a cohort that it would be in."""
+    header, seat = invited(f), f.seats[VICTIM]
+    f.seats[VICTIM] = replace(seat, roster=replace(seat.roster, epoch=seat.roster.epoch + 1))
+    return Lie(control=header)
+
+
+@attack("E_ROSTER_EXPIRED")
+def header_of_a_roster_that_has_expired_since(f: Federation) -> Lie:
+    return Lie(control=invited(f), now=NOW + 2 * MONTH_S)
+
+
+@attack("E_PLAN_MISMATCH")
+def step_of_a_plan_whose_approval_was_replaced(f: Federation) -> Lie:
+    """An update that was made under one plan is not summed under the quorums of another."""
+    _, cohort = f.to_keys()
+    seat = f.seats[VICTIM]
+    f.seats[VICTIM] = replace(seat, terms=replace(seat.terms, plan=bytes(32)))
+    return Lie(control=cohort)
+
+
 @attack("E_ALREADY_MASKED")
 def update_masked_again_for_another_cohort(f: Federation) -> Lie:
     """Sum minus sum-without-you: the second sum never comes to be."""
