@@ -15,6 +15,7 @@ Written on purpose without the site's lock on its attempts: a refusal, a pause a
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +79,7 @@ class SiteAudit:
 
     def answered(self, record: Record, request: bytes, reply: bytes) -> None:
         """A reply is about to leave. Raises: as `enter`, and then it may not."""
-        self.say(fact_of(record, request, reply))
+        self.say(*facts_of(record, request, reply))
 
     def met(self, tag: RoundTag, kind: Kind, own: str, said: Iterable[tuple[str, Heads]]) -> None:
         """What a cohort announced: where its logs stand goes into this one, and so does who remembers a line that is not here."""
@@ -131,29 +132,35 @@ def note(home: Path, *facts: Fact) -> None:
     SiteAudit(home, read_site_file(home)).say(*facts)
 
 
-def fact_of(record: Record, request: bytes, reply: bytes) -> Said:
-    """What a reply is to the log: it follows from the messages alone, so a repeated one gives the same line."""
+def facts_of(record: Record, request: bytes, reply: bytes) -> tuple[Said, ...]:
+    """What a reply is to the log: it follows from the messages alone, so a repeated one gives the same line.
+
+    Shares may be asked of a site that was killed before its confirmation was in the log, and left: then that line comes first.
+    """
     stage = record.stage
     assert not isinstance(stage, Listening)
     down, up = codec.read(Down, request), codec.read(Up, reply)
     exchange = Exchange(at=at_of(stage.tag, stage.kind), tag=stage.tag.rt.hex(), request=_hash(request), reply=_hash(reply))
     match up.step:
         case Step.KEYS:
-            return entries.Answered(exchange=exchange, step="KEYS", transcript=exchange.tag)
+            return (entries.Answered(exchange=exchange, step="KEYS", transcript=exchange.tag),)
         case Step.SHARE:
             transcript = messages.t1(down.rt, codec.read(Cohort, down.body))
-            return entries.Answered(exchange=exchange, step="SHARE", transcript=transcript.hex())
+            return (entries.Answered(exchange=exchange, step="SHARE", transcript=transcript.hex()),)
         case Step.MASK:
             masked = codec.read(Masked, up.body)
-            return entries.Masked(exchange=exchange, transcript=masked.transcript.hex(), vector=masked.vector.hex())
+            return (entries.Masked(exchange=exchange, transcript=masked.transcript.hex(), vector=masked.vector.hex()),)
         case Step.CONFIRM:
-            return entries.Answered(exchange=exchange, step="CONFIRM", transcript=_confirmed(reply))
+            return (entries.Answered(exchange=exchange, step="CONFIRM", transcript=_confirmed(reply)),)
         case Step.UNMASK:
-            confirmed = record.answer(Step.CONFIRM)
-            assert confirmed is not None
-            return entries.Released(exchange=exchange, transcript=_confirmed(confirmed.reply))
+            before = record.answer(Step.CONFIRM)
+            assert before is not None
+            said = _confirmed(before.reply)
+            confirming = replace(exchange, request=before.request.hex(), reply=_hash(before.reply))
+            confirmed = entries.Answered(exchange=confirming, step="CONFIRM", transcript=said)
+            return confirmed, entries.Released(exchange=exchange, transcript=said)
         case Step.ABANDON:
-            return entries.Abandoned(exchange=exchange)
+            return (entries.Abandoned(exchange=exchange),)
 
 
 def _confirmed(reply: bytes) -> str:
