@@ -4,7 +4,8 @@
     findings.py      what a look at one thing came to
     standing.py      as root, each folder is looked at by the eyes of the user who owns it
     permissions.py   owners and modes of the site's home, its keys, the mailbox, the socket between them
-    agreed.py        site.toml, key, roster, policy, approved plan, pauses, ledger, snapshot
+    agreed.py        site.toml, key, roster, policy, approved plan, pauses, ledger, snapshot, audit log
+    volumes.py       on which volume a folder lies, and whether the kernel encrypts it
     machine.py       disk, processor and GPU, data folder, encrypted volume, installed versions
     link.py          the one way out: name, TCP, TLS, certificate, the coordinator's clock
     cli.py           the command

@@ -21,6 +21,8 @@ from client.ledger import head as sealed
 from client.ledger.chain import Chain
 from client.pause import has_left, is_paused
 from common import credentials, keyfile, roster
+from common.audit import chain as audit
+from common.audit.log import LOG_FILE
 from common.durable import Newest
 from common.errors import FedwardError, SnapshotMismatch
 from common.plan import Plan, digest_of
@@ -133,6 +135,17 @@ def spent(ground: Ground) -> Iterator[Finding]:
             "its sealed head lies on the same disk: a restored backup would go unnoticed.",
             "Set [ledger] head in site.toml to another mount.",
         )
+
+
+def written_down(ground: Ground) -> Iterator[Finding]:
+    """Every line and signature of the audit log."""
+    path = ground.home / LOG_FILE
+    if not path.exists():
+        yield ok("audit", "no line yet; the log begins with the first message")
+        return
+    chain = audit.Chain(name="the audit log")
+    chain.check_signatures(audit.lines_of(path.read_bytes()))
+    yield ok("audit", f"{len(chain)} lines, every link and signature holds")
 
 
 def ground_of(home: Path) -> Ground:

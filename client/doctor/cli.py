@@ -27,6 +27,7 @@ _SITE: Final[tuple[tuple[str, Callable[[Ground], Iterator[Finding]]], ...]] = (
     ("policy", agreed.limits),
     ("plan", agreed.plan_in_force),
     ("ledger", agreed.spent),
+    ("audit", agreed.written_down),
     ("data", machine.images),
     ("encryption", machine.encryption),
     ("disk", machine.disk),

@@ -14,9 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from client import pause
+from client.audit import note
 from client.doctor import machine, permissions
 from client.doctor.findings import State
 from common import keyfile, roster
+from common.audit.entries import Paused
 from fedward import app
 from tests.client.doctor.ready import Ready, ground, of, ready
 from tests.client.homes import PATIENTS, account, edit, release
@@ -62,6 +64,12 @@ def test_a_home_that_is_ready_has_nothing_wrong_but_what_this_machine_is(site: R
     found = told(site.home)
     for check in ("home", "identity", "roster", "policy", "plan", "snapshot", "disk", "gpu"):
         assert [each["state"] for each in found[check]] == ["ok"], found[check]
+
+
+def test_an_audit_log_that_holds_is_good(site: Ready) -> None:
+    note(site.home, Paused())
+    (found,) = told(site.home)["audit"]
+    assert (found["state"], found["found"]) == ("ok", "2 lines, every link and signature holds")
 
 
 def test_looking_changes_nothing(site: Ready) -> None:
@@ -157,6 +165,12 @@ def lost_head(site: Ready) -> None:
         path.unlink()
 
 
+def tampered_log(site: Ready) -> None:
+    note(site.home, Paused())
+    content = (site.home / "audit.jsonl").read_text()
+    (site.home / "audit.jsonl").write_text(content.replace('"north"', '"south"', 1))
+
+
 def other_namespace(site: Ready) -> None:
     edit(site.home / "site.toml", "north-thorax", "north-abdomen")
 
@@ -194,6 +208,7 @@ BROKEN: dict[str, tuple[Callable[[Ready], None], str, str]] = {
     "a tampered ledger": (tampered_ledger, "ledger", "E_LEDGER"),
     "an older ledger": (older_ledger, "ledger", "E_LEDGER_ROLLBACK"),
     "the sealed head is lost": (lost_head, "ledger", "E_LEDGER_ROLLBACK"),
+    "a tampered audit log": (tampered_log, "audit", "E_AUDIT"),
     "another namespace": (other_namespace, "ledger", "namespace"),
     "other data than approved": (other_data, "snapshot", "not what was approved"),
     "no folder of images": (no_images, "data", "is not there"),
