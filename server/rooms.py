@@ -101,15 +101,14 @@ class Rooms:
     def open(self, subject: Subject) -> dict[int, Room]:
         """A room for each group, in the attempt that is due. Raises: RosterError; RosterChanged for a roster that goes back."""
         mine = self.members.read()
-        *earlier, opening = self._openings(subject, mine)
-        made = {}
+        sitting = _Sitting(subject=subject, mine=mine, openings=self._openings(subject, mine))
+        opening, made = sitting.openings[-1], {}
         for group, members in enumerate(groups_of(self.plan, opening.roster)):
-            chair = self._chair(subject.kind, opening.roster, members, mine)
+            chair = self._chair(sitting, opening.roster, members)
             tag = self._tag(subject, chair, self._attempt(subject, opening, group))
-            inviting = Inviting(chair=chair, tag=tag, abandons=self._abandons(subject, chair, tag, group, opening, earlier, mine))
             made[group] = Room(
                 group=group,
-                inviting=inviting,
+                inviting=Inviting(chair=chair, tag=tag, abandons=self._abandons(sitting, chair, tag, group)),
                 model=subject.weights.values if subject.kind.has_model else None,
                 sites=tuple(site for site in subject.asked if site in members),
                 nodes=subject.nodes,
@@ -155,10 +154,10 @@ class Rooms:
         first = opening.first_attempt
         return first + self.journal.phases.times_closed(subject.round, subject.kind.name, group, Step.ABANDON.name, since=first)
 
-    def _chair(self, kind: Kind, found: Roster, members: frozenset[str], mine: Credentials) -> Chair:
+    def _chair(self, sitting: "_Sitting", found: Roster, members: frozenset[str]) -> Chair:
         updates = terms_of(self.plan, self.initial, found, members)
-        terms = next(terms for terms in (updates, *terms_beside(updates, self.plan)) if terms.kind is kind)
-        return Chair(signer=mine.signer, terms=terms, roster=found, workers=self.workers)
+        terms = next(terms for terms in (updates, *terms_beside(updates, self.plan)) if terms.kind is sitting.subject.kind)
+        return Chair(signer=sitting.mine.signer, terms=terms, roster=found, workers=self.workers)
 
     def _tag(self, subject: Subject, chair: Chair, attempt: int) -> RoundTag:
         terms = chair.terms
@@ -174,24 +173,32 @@ class Rooms:
             layout=terms.layout,
         )
 
-    def _abandons(
-        self, subject: Subject, chair: Chair, tag: RoundTag, group: int, opening: Opening, earlier: list[Opening], mine: Credentials
-    ) -> tuple[Signed, ...]:
+    def _abandons(self, sitting: "_Sitting", chair: Chair, tag: RoundTag, group: int) -> tuple[Signed, ...]:
         """Signatures that give the attempt before this one up; of all groups that its sites were in, if that was under another roster."""
+        subject, (*earlier, opening) = sitting.subject, sitting.openings
         if tag.attempt > opening.first_attempt:
             return self._given_up(chair, replace(tag, attempt=tag.attempt - 1), group)
         found: list[Signed] = []
         for number, members in enumerate(groups_of(self.plan, earlier[-1].roster)) if earlier else ():
-            if members & chair.terms.members:
-                before = self._chair(subject.kind, earlier[-1].roster, members, mine)
-                last = self._attempt(subject, earlier[-1], number) - 1
-                found += self._given_up(before, self._tag(subject, before, last), number) if last >= 0 else ()
+            last = self._attempt(subject, earlier[-1], number) - 1
+            if last >= 0 and members & chair.terms.members:
+                before = self._chair(sitting, earlier[-1].roster, members)
+                found += self._given_up(before, self._tag(subject, before, last), number)
         return tuple(found)
 
     def _given_up(self, chair: Chair, tag: RoundTag, group: int) -> tuple[Signed, ...]:
         phase = Phase(round=tag.round, kind=chair.terms.kind.name, group=group, attempt=tag.attempt, step=Step.ABANDON.name)
         heard = self.journal.phases.heard(phase)
         return protocol.abandons(chair, tag, heard.replies) if heard else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sitting:
+    """A sum, the coordinator's credentials now, and what the sum was opened under, in order."""
+
+    subject: Subject
+    mine: Credentials
+    openings: tuple[Opening, ...]
 
 
 def large_enough(subject: Subject, rooms: Mapping[int, Room]) -> list[int]:

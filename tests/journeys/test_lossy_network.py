@@ -75,8 +75,7 @@ class Network:
         return self._engine.pull_messages([message_id])
 
 
-def run(federation: Federation, grid: Grid, engine: LocalEngine) -> tuple[Weights, list[CommittedRound]]:
-    del engine
+def run(federation: Federation, grid: Grid) -> tuple[Weights, list[CommittedRound]]:
     plan = digest_of(federation.plan)
     journal = Journal(federation.folder / "journal.sqlite", plan=plan, session=federation._session(plan), power_cut_safe=True)
     try:
@@ -95,7 +94,7 @@ def test_a_run_over_a_network_that_loses_every_third_message_ends_with_the_same_
     federation = replace(made_federation(stage), pace=PACE)
     with LocalEngine(nursery.client_app, 4, workers=2, env=environment(stage), nursery=nursery) as engine:
         network = Network(engine)
-        weights, rounds = run(federation, network, engine)  # type: ignore[arg-type] # the members that a line uses
+        weights, rounds = run(federation, network)  # type: ignore[arg-type] # the members that a line uses
     assert weights.digest == whole
     assert [(done.attempt, done.missing, done.fallen) for done in rounds] == [(0, (), ())] * 4
     assert {tuple(reserved_rounds(stage, site)) for site in stage.sites} == {(1, 2, 3, 4)}
@@ -135,7 +134,7 @@ class Waiting(Quiet):
         self.why.append(why)
 
 
-@pytest.mark.parametrize("step", ["SHARE", "UNMASK"])
+@pytest.mark.parametrize("step", [pytest.param("SHARE", marks=pytest.mark.slow), "UNMASK"])
 def test_a_deployed_coordinator_holds_an_attempt_until_enough_sites_are_back(tmp_path: Path, nursery: Nursery, step: str) -> None:
     """Two of four are away for three messages, where three sites are needed. Nothing is given up, nobody trains or pays again."""
     stage = made_stage(tmp_path / "run", made_scenario(private=True).with_changes(rounds=1))

@@ -104,7 +104,14 @@ def cut(number: int, step: str, when: str) -> Iterator[None]:
             yield
 
 
-@pytest.mark.parametrize(("step", "when"), [("SHARE", "after"), ("MASK", "before"), ("CONFIRM", "after")])
+@pytest.mark.parametrize(
+    ("step", "when"),
+    [
+        pytest.param("SHARE", "after", marks=pytest.mark.slow),
+        ("MASK", "before"),
+        pytest.param("CONFIRM", "after", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_half_done_is_finished_under_the_roster_that_it_was_opened_with(
     stage: Stage, custodian: Custodian, nursery: Nursery, step: str, when: str
 ) -> None:
