@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from client.audit import note
 from client.home import LEDGER_FILE
 from client.site import Site
+from common import roster
 from common.audit.chain import Chain, lines_of
 from common.audit.entries import SPELLING, Abandoned, Answered, Asked, Fact, Masked, Met, Paused, Refused, Rekeyed, Released, Reserved
 from common.audit.log import LOG_FILE
@@ -24,9 +25,13 @@ from server.export import export
 from server.recompute import arithmetic
 from simulations.engine.nursery import Nursery
 from simulations.paid import check_ledgers
+from simulations.rig import kill_sweep
+from simulations.rig.struck import APP, Order
 from simulations.stage import Stage
 from tests.attacks.forgers import exported
 from tests.journeys.made import Quiet, made_federation, made_scenario, made_stage, pictures, train
+from tests.journeys.test_rosters_in_rounds import GOING, Custodian
+from tests.journeys.test_rosters_in_rounds import cut as cut_short
 from tests.journeys.test_secure_rounds import cut
 
 THREE = ("minimum_cohort = 2", "minimum_cohort = 3")
@@ -99,10 +104,45 @@ def test_attempts_that_failed_are_in_the_logs_and_agree(tmp_path: Path, nursery:
     assert [fact.at.attempt for fact in told if isinstance(fact, Asked)] == [0, 0]
 
 
+def test_a_consortium_that_changes_while_a_round_is_half_done_leaves_one_story(tmp_path: Path, nursery: Nursery) -> None:
+    """A site is revoked when round 2 is half done, and before anything of round 3 was heard; a site is new in round 4."""
+    stage = made_stage(tmp_path / "run", made_scenario(private=True).with_changes(sites=5))
+    custodian = Custodian(stage)
+    revoked = roster.with_revoked(custodian.first, stage.sites[GOING])
+    with cut_short(2, "MASK", "before"):
+        train(stage, nursery)
+    custodian.issue(revoked)
+    with cut_short(3, "KEYS", "before"):
+        train(stage, nursery)
+    custodian.issue(custodian.with_newcomer(revoked))
+    train(stage, nursery)
+    report = judged(stage, tmp_path / "bundles")
+    assert report.is_clean, report.findings
+    assert [(each.at.round, each.at.attempt, len(each.survivors)) for each in report.rounds] == [
+        (1, 0, 4),
+        (2, 0, 4),
+        (3, 0, 0),
+        (3, 1, 4),
+        (4, 0, 4),
+    ]
+
+
+def test_a_site_that_is_killed_before_a_line_says_it_when_it_goes_on(tmp_path: Path) -> None:
+    """Its confirmation is stored and not yet in its log; the others were enough, and the shares are asked of it next."""
+    stage = kill_sweep.made(tmp_path / "run")
+    Order(site=stage.sites[0], round=2, step="CONFIRM", failpoint="after_confirm_stored").give(stage.folder)
+    with Nursery(APP) as struck:
+        kill_sweep.federation(stage, faults=()).train(Quiet(), engine="local", workers=2, nursery=struck)
+    said = [fact for fact in facts(stage, stage.sites[0]) if isinstance(fact, Answered | Released) and fact.exchange.at.round == 2]
+    assert [fact.step if isinstance(fact, Answered) else "RELEASE" for fact in said] == ["KEYS", "SHARE", "CONFIRM", "RELEASE"]
+    report = judged(stage, tmp_path / "bundles")
+    assert report.is_clean, report.findings
+
+
 def test_sites_that_fail_at_each_step_are_told_of_as_they_were(tmp_path: Path, nursery: Nursery) -> None:
     steps = ("keys", "share", "mask", "confirm", "unmask")
     stage = made_stage(tmp_path / "run", made_scenario(private=True, change=THREE).with_changes(sites=5, rounds=len(steps)))
-    faults = (f"{stage.sites[2]}:crash:{number}:{step}" for number, step in enumerate(steps, start=1))
+    faults = (f"{stage.sites[2]}:raise:{number}:{step}" for number, step in enumerate(steps, start=1))
     train(stage, nursery, *faults)
     report = judged(stage, tmp_path / "bundles")
     assert report.is_clean, report.findings
