@@ -19,6 +19,7 @@ from client.doctor.volumes import Volume, is_encrypted, volume_of
 from client.home import CACHE_FOLDER, PREPARED_FOLDER, ledger_place
 from common.models import layout_of_plan
 
+DEVICES: Final = Path("/dev")
 LOCK: Final = Path(sys.prefix) / "share" / "fedward" / "locked.txt"
 _WORD_BYTES: Final = 4
 _ROUND_VECTORS: Final = 6
@@ -51,14 +52,14 @@ def processor(ground: Ground) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        yield ok("gpu", f"{torch.cuda.get_device_name()}, {_gib(free)} of {_gib(total)} free; {cores} cores")
-    elif any(Path("/dev").glob("nvidia[0-9]*")):
+        yield ok("gpu", f"{torch.cuda.get_device_name()}, {_gib(free)} of {_gib(total)} free; this version trains on {cores} cores")
+    elif any(DEVICES.glob("nvidia[0-9]*")):
         built = (
             f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
         )
         yield look(
             "gpu",
-            f"this machine has a GPU that PyTorch does not see ({built}); {cores} cores are used.",
+            f"this machine has a GPU that PyTorch does not see ({built}); training uses {cores} cores.",
             "Install the CUDA profile (deploy/locked), and a driver for it: nvidia-smi has to answer as this user.",
         )
     else:

@@ -7,10 +7,13 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from client import pause
@@ -261,6 +264,49 @@ def test_too_small_a_disk_is_named_before_training_meets_it(site: Ready, monkeyp
     found = of(machine.disk(ground(site.home)), "disk")
     assert found.state is State.WRONG
     assert "E_DISK_FULL" in found.found
+
+
+def test_a_gpu_is_told_whether_it_is_seen_or_not(site: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No machine of the tests has one: what PyTorch and the kernel would say is put in their mouths."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    assert "none" in of(machine.processor(ground(site.home)), "gpu").found
+    (tmp_path / "nvidia0").touch()
+    unseen = of(machine.processor(ground(site.home)), "gpu")
+    assert (unseen.state, "does not see" in unseen.found, "nvidia-smi" in unseen.fix) == (State.LOOK, True, True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A made GPU")
+    seen = of(machine.processor(ground(site.home)), "gpu")
+    assert seen.state is State.OK
+    assert seen.found.startswith("A made GPU, 60.0 GiB of 80.0 GiB free; this version trains on ")
+
+
+def test_versions_are_held_to_the_locked_list_and_to_what_fedward_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_of(*lines: str) -> dict[State, str]:
+        (tmp_path / "locked.txt").write_text("# a list\n" + "\n".join(lines) + "\n")
+        return {each.state: each.found for each in machine.versions(tmp_path / "locked.txt") if "Ray" not in each.found}
+
+    torch_version, flwr_version = version("torch"), version("flwr")
+    same = (
+        f"torch=={torch_version} \\",
+        "    --hash=sha256:00",
+        f"flwr=={flwr_version} --hash=sha256:00",
+        'nothing==1 ; sys_platform == "win32" \\',
+    )
+    assert "all as locked" in told_of(*same)[State.OK]
+    assert f"flwr {flwr_version} (locked: 1.0.0)" in told_of(same[0], "flwr==1.0.0 \\")[State.WRONG]
+    assert "absent missing (locked: 2.0)" in told_of("absent==2.0 \\")[State.WRONG]
+    assert {each.state for each in machine.versions(tmp_path / "no-list")} >= {State.LOOK}
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch<1", "absent>=2 ; extra == 'ray'"])
+    assert f"torch {torch_version} (<1)" in told_of(*same)[State.WRONG]
+
+
+def test_ray_at_a_site_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Made:
+        name, version = "Ray", "2.0"
+
+    monkeypatch.setattr(metadata, "distributions", lambda: [Made()])
+    assert any("unpickles" in each.found for each in machine.versions(tmp_path / "no-list"))
 
 
 def test_a_home_that_others_can_look_into_is_named(site: Ready) -> None:
