@@ -79,7 +79,7 @@ def read(folder: Path) -> Settings:
     link = file.superlink
     host = _host_of(link.address)
     if link.insecure:
-        _check_here(host)
+        _check_here(host, link.proxy)
     return Settings(
         folder=folder,
         address=link.address,
@@ -97,7 +97,12 @@ def _host_of(address: str) -> str:
     return host.strip("[]")
 
 
-def _check_here(host: str) -> None:
+def _check_here(host: str, proxy: str | None) -> None:
+    if proxy is not None:
+        raise InsecureLink(
+            "mailbox.toml asks for a link without TLS through a proxy, which would read and answer everything.",
+            fix="Take insecure = true out, and set root_certificates to the coordinator's ca.crt.",
+        )
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

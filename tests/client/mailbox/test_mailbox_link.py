@@ -144,6 +144,13 @@ def test_without_tls_it_talks_to_no_other(tmp_path: Path, address: str) -> None:
         settings.read(mailbox(tmp_path, PLAIN.format(address)))
 
 
+def test_without_tls_it_goes_through_no_proxy(tmp_path: Path) -> None:
+    """An address of this machine is another machine's to answer, once a proxy is asked for it."""
+    text = PLAIN.format("127.0.0.1:9").replace("insecure = true", 'insecure = true\nproxy = "http://proxy.example:3128"')
+    with pytest.raises(InsecureLink, match="through a proxy"):
+        settings.read(mailbox(tmp_path, text))
+
+
 def test_the_coordinators_own_authority_is_the_only_one(tmp_path: Path) -> None:
     place = tls.Place(ca=tmp_path / "ca.crt", certificate=tmp_path / "server.crt", key=tmp_path / "server.key")
     tls.create(place, names=["fl.example"], now=tls.now())
