@@ -8,7 +8,7 @@ the mailbox, which holds neither, takes a message apart, and over the socket goe
       type    u16 length, ASCII
       field   u8 length, key | "i" i64   or   "s" u32 length, UTF-8   or   "b" u32 length, bytes
       vector? 0   or   1 | u8 length, stype | u8 length, dtype | u64 values | u64 bytes
-    vector    raw bytes, in pieces of at most 4 MB
+    vector    raw bytes, in pieces of 4 MB; the last one may be shorter
 
 All numbers are big-endian. One message has one spelling: what `open_head` accepts, `head_of` writes again byte for byte. Every length is
 compared with what is there, and with a limit, before anything of that size is made. What a field means is not this module's business: the
@@ -84,9 +84,10 @@ def vector_of(head: Head, arriving: Iterator[bytes], *, largest: int) -> bytes:
     parts: list[bytes] = []
     left = announced
     for part in arriving:
-        left -= len(part)
-        if left < 0 or not 0 < len(part) <= CHUNK_BYTES:
+        # Whole pieces alone: each is an object, and a vector in millions of crumbs would take many times its size.
+        if left == 0 or len(part) != min(CHUNK_BYTES, left):
             raise MessageTooLarge(f"a vector of {announced} bytes came in pieces that do not add up to it.", fix=_SAME_VERSION)
+        left -= len(part)
         parts.append(part)
     if left:
         raise MessageFormat(f"a vector of {announced} bytes ended {left} bytes early.", fix=_SAME_VERSION)

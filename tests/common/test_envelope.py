@@ -104,7 +104,23 @@ def test_a_vector_that_is_announced_too_large_is_refused_before_anything_is_made
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("parts", [[b"123"], [b"1234", b"5"], [b"12", b"", b"34"], [b"12345"], []])
+def test_a_vector_in_crumbs_is_refused_before_they_pile_up() -> None:
+    """Each piece is an object: a mailbox that was taken could make a model of 40 MB cost the site a gigabyte."""
+    taken = 0
+
+    def crumbs() -> Iterator[bytes]:
+        nonlocal taken
+        yield announced(2 * CHUNK_BYTES)
+        for _ in range(CHUNK_BYTES):
+            taken += 1
+            yield b"12"
+
+    with pytest.raises(MessageTooLarge):
+        read(crumbs(), largest_vector=2 * CHUNK_BYTES)
+    assert taken == 1
+
+
+@pytest.mark.parametrize("parts", [[b"123"], [b"1234", b"5"], [b"12", b"", b"34"], [b"12", b"34"], [b"12345"], [b"1234", b""], []])
 def test_pieces_that_do_not_add_up_are_refused(parts: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
         read([announced(4), *parts], largest_vector=4)
