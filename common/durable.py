@@ -3,11 +3,12 @@
 
 With `common.keyfile` the one place in `common` that touches a disk: coordinator and site must keep their state across a kill in the same
 way, and neither may import the other. A file is written beside its place and renamed into it, so that readers see the old content or the
-new one, never a part.
+new one, never a part. What lies beside is one writer's own, thread by thread: of two who write at once, the last whole one stays.
 """
 
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ Content = bytes | memoryview | tuple[bytes | memoryview, ...]
 
 def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _AS_USUAL) -> None:
     """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         beside.unlink(missing_ok=True)
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
