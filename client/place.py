@@ -2,7 +2,7 @@
 """Where a site process may stand: a home that nobody else reads, and a socket that the mailbox alone reaches.
 
     home      0700, its owner's
-    folder    0750 at most, of a group that the mailbox's user is in
+    folder    0750 at most, this user's own (or root's), of a group that the mailbox's user is in
     socket    0660, of that group
 
 All of it is looked at before the first message, and refused rather than mended: who set a mode had a reason, or made a mistake that should
@@ -92,6 +92,9 @@ def prepare_socket(socket: Path, *, group: str | None) -> None:
     found = stat.S_IMODE(folder.stat().st_mode)
     if found & (_OTHERS | _GROUP_WRITES):
         raise Exposed(f"the socket's folder '{folder}' has mode {found:04o}; expected {FOLDER_MODE:04o}.", fix=f"chmod 0750 '{folder}'")
+    if folder.stat().st_uid not in (0, os.geteuid()):
+        # Its owner could put a link in the socket's place, and have another file opened to the group.
+        raise Exposed(f"the socket's folder '{folder}' belongs to another user.", fix=f"chown it to the site process's user: '{folder}'.")
     if _answers(socket):
         raise SiteRunning(f"another process answers at '{socket}'.", fix="Each site needs a socket of its own; see --socket.")
     socket.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -215,6 +216,31 @@ def test_told_to_stop_it_lets_a_step_end_that_is_nearly_done(everybody: Hospital
         assert status.read(everybody.first).state == "stopped"  # type: ignore[union-attr]
 
 
+def test_told_to_stop_it_begins_no_other_step(everybody: Hospitals, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch)
+    with ThreadPoolExecutor(2) as threads, answering(everybody.first) as site:
+        first = threads.submit(site.step)
+        assert slow.begun.acquire(timeout=20)
+        second = threads.submit(site.step)
+        time.sleep(0.3)
+        site.stopping.set()
+        wait_for(lambda: status.read(site.home).state == "stopping", within_s=10)  # type: ignore[union-attr]
+        slow.go.set()
+        assert first.result(30)["type"] == "secure.reply"
+        with pytest.raises(SiteAway):
+            second.result(30)
+        assert slow.most == 1
+        assert not slow.begun.acquire(timeout=0.1)
+
+
+def test_hello_is_heard_and_not_counted(everybody: Hospitals) -> None:
+    with answering(everybody.first) as site:
+        site.hello(everybody.plan)
+        wait_for(lambda: status.read(site.home).heard, within_s=10)  # type: ignore[union-attr]
+        assert status.read(site.home).answered == 0  # type: ignore[union-attr]
+        assert [event["event"] for event in site.events()] == ["started"]
+
+
 def test_its_log_is_lines_of_a_closed_set_of_fields(everybody: Hospitals) -> None:
     with answering(everybody.first) as site:
         site.step()
@@ -247,6 +273,15 @@ def _with_a_door_that_the_group_may_change(home: Path) -> None:
     (home.parent / "door").chmod(0o770)
 
 
+def _with_a_door_of_somebody_else(home: Path) -> None:
+    """Who owns the folder could put a link in the socket's place, and what it leads to would be opened to the group."""
+    (home.parent / "door").mkdir(mode=0o750)
+    if os.geteuid() == 0:
+        os.chown(home.parent / "door", 64_002, -1)
+    else:
+        pytest.skip("only root can give a folder away")
+
+
 def _in_a_group_that_is_none(home: Path) -> None:
     text = (home / "site.toml").read_text()
     (home / "site.toml").write_text(text.replace("[serve]", '[serve]\ngroup = "nobody-has-it"'))
@@ -260,6 +295,7 @@ def _in_a_group_that_is_none(home: Path) -> None:
         (_approving_nothing, PlanNotApproved, "approved no plan"),
         (_with_an_open_door, Exposed, "0755; expected 0750"),
         (_with_a_door_that_the_group_may_change, Exposed, "0770; expected 0750"),
+        (_with_a_door_of_somebody_else, Exposed, "another user"),
         (_in_a_group_that_is_none, FedwardError, "no group 'nobody-has-it'"),
     ],
 )
