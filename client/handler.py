@@ -33,6 +33,8 @@ from common.errors import FedwardError, MessageFormat, TrainFailed
 from common.wire import Content
 
 ERROR_FILE: Final = "error.log"
+LARGEST_ERRORS: Final = 1 << 20
+"""Bytes; then a new file is begun and the one before is kept as error.log.before, so that no sender of nonsense fills the disk."""
 NOBODY: Final = ""
 
 log = logging.getLogger("fedward.site")
@@ -124,8 +126,11 @@ def _refuse(home: Path | None, code: str, words: str) -> Content:
 
 
 def _write_down(home: Path, line: str) -> None:
-    with suppress(OSError), os.fdopen(os.open(home / ERROR_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY), "a") as file:
+    path = home / ERROR_FILE
+    with suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY), "a") as file:
         file.write(f"{line}\n")
+        if file.tell() > LARGEST_ERRORS:
+            path.replace(path.with_name(f"{ERROR_FILE}.before"))
 
 
 def _name_at(home: Path | None) -> str:

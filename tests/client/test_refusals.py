@@ -137,6 +137,19 @@ def test_a_site_that_cannot_read_its_own_name_refuses_as_nobody(home: Path, spoi
     assert NAME not in caplog.text
 
 
+def test_refusals_without_end_do_not_fill_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "LARGEST_ERRORS", 1000)
+
+    def no(site: Site) -> RecordDict:
+        raise DataUnreadable("words " * 20)
+
+    for _ in range(40):
+        failing(home, no)
+    found = {path.name: path.stat().st_size for path in home.glob("error.log*")}
+    assert set(found) == {"error.log", "error.log.before"} or set(found) == {"error.log.before"}
+    assert sum(found.values()) < 2500
+
+
 def test_words_that_cannot_be_written_down_are_lost_and_not_sent(home: Path) -> None:
     """A full disk raises where the log is written; Flower would send that exception's text, which is a path."""
     (home / "error.log").mkdir()
