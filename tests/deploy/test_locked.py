@@ -220,6 +220,30 @@ def test_every_pip_that_installs_or_fetches_is_held_to_hashes_and_to_wheels() ->
         assert {"--require-hashes", "--no-deps"} <= set(line.split()) or "--no-index" in line, line
 
 
+def built(folder: Path) -> Path:
+    """fedward's wheel, from a copy of the sources, as bundle.sh has it built."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "fedward.py"):
+        shutil.copyfile(ROOT / name, folder / name)  # with new times
+    for room in ("common", "client", "server", "simulations"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
+    words = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder / "dist")]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin", "SOURCE_DATE_EPOCH": "315532800"})
+    (found,) = (folder / "dist").glob("*.whl")
+    return found
+
+
+@pytest.mark.slow
+def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="needs hatchling: pip install 'fedward[deploy]'")
+    first, second = built(tmp_path / "first"), built(tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive:
+        inside = set(archive.namelist())
+    assert {"fedward.py", "client/doctor/cli.py", "server/cli.py"} <= inside
+    assert not [name for name in inside if name.startswith(("tests/", "deploy/", "docs/")) or name.endswith((".key", ".pyc"))]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not Path(sys.executable).with_name("cyclonedx-py").exists(), reason="needs cyclonedx-bom: pip install 'fedward[deploy]'"
