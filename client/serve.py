@@ -51,6 +51,7 @@ _THREADS: Final = 2 * _WAITING_STEPS
 _STEP_NAMES: Final = {message_type: step for step, message_type in wire.SECURE.items()}
 _FLOAT_BYTES: Final = 4
 _TRAINS: Final = "KEYS"
+_LOOKS_UP_S: Final = 0.5
 
 
 class Approved:
@@ -79,6 +80,7 @@ class Service:
         self._desk = Desk(home, Approved(home).site)
         self._turn = threading.Lock()
         self._room = threading.BoundedSemaphore(_WAITING_STEPS)
+        self._closing = threading.Event()
 
     def converse(self, arriving: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One message in, one out; gRPC's handler."""
@@ -90,27 +92,44 @@ class Service:
             yield from self._out("", handler.refusal_from(self._home, error.code))
             return
         if head.message_type not in _STEP_NAMES:
-            yield from self._out(head.message_type, self._told(head, arriving, started))
+            reply = self._told(head, arriving, started)
+            self._board.change(heard=_now(), **(agreed(self._home) if head.message_type == wire.NEWS else {}))
+            yield from self._out(head.message_type, reply)
             return
         if not self._room.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
         try:
-            with self._turn:
+            if not self._has_turn():
+                context.abort(grpc.StatusCode.UNAVAILABLE, "closing")
+            try:
                 reply = self._step(head, arriving, started)
+            finally:
+                self._turn.release()
             yield from self._out(head.message_type, reply)
         finally:
             self._room.release()
 
-    def is_free(self, *, within_s: float) -> bool:
-        """Wait until no step is being answered."""
+    def close(self, *, within_s: float) -> bool:
+        """Begin no other step. False, if one is still being answered after that time."""
+        self._closing.set()
         return self._turn.acquire(timeout=within_s)
+
+    def _has_turn(self) -> bool:
+        """Wait for the step before this one. False, if this process is to end."""
+        while not self._turn.acquire(timeout=_LOOKS_UP_S):
+            if self._closing.is_set():
+                return False
+        if self._closing.is_set():
+            self._turn.release()
+            return False
+        return True
 
     def _step(self, head: Head, arriving: Iterator[bytes], started: float) -> Content:
         training = _STEP_NAMES[head.message_type] == _TRAINS
         self._board.change(state="training" if training else "answering", type=head.message_type, round=_round_of(head), heard=_now())
         reply = self._told(head, arriving, started)
         spent = spent_so_far(self._home, self._file) if training else self._board.now.spent
-        self._board.change(state="waiting", spent=spent)
+        self._board.change(state="waiting", spent=spent, **agreed(self._home))
         return reply
 
     def _told(self, head: Head, arriving: Iterator[bytes], started: float) -> Content:
@@ -118,12 +137,12 @@ class Service:
         code = reply[FIELDS].get("code")
         number, seconds = _round_of(head), time.monotonic() - started
         known = head.message_type if head.message_type in DEPLOYED else ""
-        if code is None:
-            self._board.change(answered=self._board.now.answered + 1)
-            self._log.write(Event(event="answered", site=self._board.now.site, type=known, round=number, seconds=seconds))
-        else:
+        if code is not None:
             self._board.refuse(str(code), message_type=known, number=number)
             self._log.write(Event(event="refused", site=self._board.now.site, type=known, round=number, code=str(code), seconds=seconds))
+        elif known != wire.HELLO:  # which a coordinator may ask many times a minute
+            self._board.change(answered=self._board.now.answered + 1)
+            self._log.write(Event(event="answered", site=self._board.now.site, type=known, round=number, seconds=seconds))
         return reply
 
     def _reply(self, head: Head, arriving: Iterator[bytes]) -> Content:
@@ -195,6 +214,16 @@ def standing(home: Path, file: SiteFile, plan: Plan, *, version: str) -> Status:
     )
 
 
+def agreed(home: Path) -> dict[str, Any]:
+    """The plan and the roster in force, as a status has them; what does not hold at the moment is left as it was told last."""
+    found: dict[str, Any] = {}
+    with suppress(FedwardError, OSError):
+        found["roster_epoch"] = credentials.load_roster(home).epoch
+        plan = approved_plan(home)
+        found |= {"plan": digest_of(plan), "plan_name": plan.name}
+    return found
+
+
 def spent_so_far(home: Path, file: SiteFile) -> tuple[Spent, ...]:
     """From the ledger, verified; empty where there is none that can be read: the ledger's own commands say why."""
     try:
@@ -233,13 +262,13 @@ def _wind_down(service: Service, server: Any, board: Board, serving: Serving) ->
     """Take nothing new; let a step that is being written end; then be gone."""
     board.change(state="stopping")
     server.stop(grace=serving.grace_s)
-    ended = service.is_free(within_s=serving.grace_s)
+    ended = service.close(within_s=serving.grace_s)
     serving.socket.unlink(missing_ok=True)
     board.change(state="stopped")
     if not ended:
         serving.log.write(Event(event="abandoned", site=board.now.site, type=board.now.type, round=board.now.round))
     serving.log.write(Event(event="stopped", site=board.now.site))
-    if not ended:
+    if not ended and threading.current_thread() is threading.main_thread():
         # A thread that trains cannot be stopped, only left behind; what it had reserved stays spent.
         os._exit(0)
 

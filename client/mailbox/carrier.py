@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from client import door, events
 from client.mailbox.flower import Link, LinkDown, NotAccepted, NotKnown, Reply, RunOver, Taken, content_of, reply_to
-from client.mailbox.pending import Pending
+from client.mailbox.pending import MOST, Pending
 from client.mailbox.retrying import Pace, delays
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
@@ -72,11 +72,14 @@ class Carrier:
         self._answers: OrderedDict[tuple[str, str], Content] = OrderedDict()
 
     def take(self, taken: Taken) -> None:
-        """Begin with a message, or let it join the one that it repeats."""
-        self._pending.keep(taken.message_id, taken.raw)
+        """Begin with a message, or let it join the one that it repeats; drop it where so many wait that nobody honest sent them."""
         self._tally.add(messages=1)
         key = (taken.message_type, taken.content_id or taken.message_id)
         with self._lock:
+            if sum(len(job.asked) for job in self._jobs.values()) >= MOST:
+                self._tally.add(dropped=1)
+                return
+            self._pending.keep(taken.message_id, taken.raw)
             if key in self._jobs:
                 self._jobs[key].asked.append(taken)
                 self._tally.add(joined=1)
@@ -176,7 +179,7 @@ class Carrier:
                 refused = str(fields.get("code", "")) if fields.get("type") == "refusal" else ""
                 what: events.What = "refused" if refused else "answered"
                 seconds = time.monotonic() - started
-                self._log.write(events.Event(event=what, type=_type_of(job), code=refused, seconds=seconds))
+                self._log.write(events.Event(event=what, type=_type_of(job), round=taken.round, code=refused, seconds=seconds))
             if not self._stopping.is_set():
                 self._pending.drop(taken.message_id)
             self._pace.busy()

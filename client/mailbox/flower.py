@@ -60,6 +60,7 @@ _STUCK_S: Final = 40
 _POOL: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=120.0)
 """Connections are kept: a new one is three trips over a slow link, and a reply is made of several objects."""
 _MOST_OBJECTS: Final = 1 << 16
+_LONGEST_LABEL: Final = 10
 _TRY_AGAIN: Final = frozenset((408, 425, 429, *range(500, 600)))
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
@@ -111,6 +112,12 @@ class Taken:
     @property
     def run_id(self) -> int:
         return int(self.message.metadata.run_id)
+
+    @property
+    def round(self) -> int | None:
+        """The coordinator's label for people, if it is a number of a round's size."""
+        label = str(self.message.metadata.group_id)
+        return int(label) if label.isdecimal() and len(label) < _LONGEST_LABEL else None
 
     @property
     def content_id(self) -> str:

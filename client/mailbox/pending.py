@@ -18,7 +18,7 @@ from common.errors import DiskFull
 
 PENDING_FOLDER: Final = "pending"
 _LARGEST: Final = 4 << 20
-_MOST: Final = 256
+MOST: Final = 256
 _NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -43,5 +43,5 @@ class Pending:
     def left(self) -> Iterator[tuple[str, bytes]]:
         """What a process before this one had taken, the newest first."""
         found = [entry for entry in os.scandir(self._folder) if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
-        for entry in sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[:_MOST]:
+        for entry in sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[:MOST]:
             yield entry.name, Path(entry.path).read_bytes()[:_LARGEST]

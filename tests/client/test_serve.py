@@ -145,7 +145,7 @@ def test_a_sender_that_breaks_off_holds_nobody(everybody: Hospitals) -> None:
             never.wait(20)
 
         call = channel.stream_stream(door.METHOD)(parts(), timeout=30)
-        wait_for(lambda: status.read(site.home).state == "training", within_s=10)  # type: ignore[union-attr]
+        wait_for(lambda: status.read(site.home).state == "training", within_s=30)  # type: ignore[union-attr]
         call.cancel()
         never.set()
         channel.close()
@@ -182,7 +182,7 @@ def test_hello_is_answered_while_it_trains_and_steps_wait_for_each_other(everybo
         slow.go.set()
         assert [step.result(30)["control"] for step in steps] == [CONTROL] * 3
         assert slow.most == 1
-        wait_for(lambda: status.read(site.home).state == "waiting", within_s=10)  # type: ignore[union-attr]
+        wait_for(lambda: status.read(site.home).state == "waiting", within_s=30)  # type: ignore[union-attr]
 
 
 def test_more_steps_than_it_keeps_waiting_are_sent_away_to_come_again(everybody: Hospitals, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_told_to_stop_it_lets_a_step_end_that_is_nearly_done(everybody: Hospital
             step = thread.submit(site.step)
             assert slow.begun.acquire(timeout=20)
             site.stopping.set()
-            wait_for(lambda: status.read(site.home).state == "stopping", within_s=10)  # type: ignore[union-attr]
+            wait_for(lambda: status.read(site.home).state == "stopping", within_s=30)  # type: ignore[union-attr]
             slow.go.set()
             assert step.result(30)["type"] == "secure.reply"
         assert not site.socket.exists()
@@ -224,7 +224,7 @@ def test_told_to_stop_it_begins_no_other_step(everybody: Hospitals, monkeypatch:
         second = threads.submit(site.step)
         time.sleep(0.3)
         site.stopping.set()
-        wait_for(lambda: status.read(site.home).state == "stopping", within_s=10)  # type: ignore[union-attr]
+        wait_for(lambda: status.read(site.home).state == "stopping", within_s=30)  # type: ignore[union-attr]
         slow.go.set()
         assert first.result(30)["type"] == "secure.reply"
         with pytest.raises(SiteAway):
@@ -236,7 +236,7 @@ def test_told_to_stop_it_begins_no_other_step(everybody: Hospitals, monkeypatch:
 def test_hello_is_heard_and_not_counted(everybody: Hospitals) -> None:
     with answering(everybody.first) as site:
         site.hello(everybody.plan)
-        wait_for(lambda: status.read(site.home).heard, within_s=10)  # type: ignore[union-attr]
+        wait_for(lambda: status.read(site.home).heard, within_s=30)  # type: ignore[union-attr]
         assert status.read(site.home).answered == 0  # type: ignore[union-attr]
         assert [event["event"] for event in site.events()] == ["started"]
 

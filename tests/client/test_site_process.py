@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from client.serve import LOCK_FILE
 from client.serve_cli import next_step
 from client.status import Refused, Status
 from common import wire
+from common.errors import SiteAway
 from common.plan import digest_of
 from common.records import FIELDS, to_content, to_envelope
 from fedward import app
 from tests.client.hospitals import Hospitals, hospitals
-from tests.client.processes import ROOT, site_process, wait_for
+from tests.client.processes import ROOT, ending, site_process, wait_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,37 @@ def test_it_answers_in_a_network_namespace_with_nothing_in_it(tmp_path: Path) ->
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+TRAINS_FOR_LONG = """
+import sys, time
+from pathlib import Path
+from client import serve
+from client.events import Log
+from client.site import Site
+Site.secure = lambda self, request: time.sleep(600)
+home, socket = map(Path, sys.argv[1:])
+serve.serve(serve.Serving(home=home, socket=socket, log=Log(who="site", form="json"), grace_s=0.5), version="0")
+"""
+
+
+@pytest.mark.slow
+def test_told_to_stop_in_the_middle_of_training_it_gives_the_step_up_and_says_so(tmp_path: Path) -> None:
+    home, socket, log = hospitals(tmp_path, ("north",)).first, tmp_path / "door" / "site.sock", tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", TRAINS_FOR_LONG, str(home), str(socket)], stdout=file, stderr=file, cwd=ROOT)
+    with ending(process), ThreadPoolExecutor(1) as thread:
+        wait_for(lambda: "started" in log.read_text() or process.poll() is not None, within_s=60)
+        step = to_envelope(wire.SECURE["KEYS"], wire.encode_secure_request(wire.SecureRequest(round=3, control=bytes(8))))
+        asked = thread.submit(door.ask, socket, step, patience_s=60)
+        wait_for(lambda: json.loads((home / "status.json").read_text())["state"] == "training", within_s=30)
+        process.terminate()
+        assert process.wait(20) == 0
+        with pytest.raises(SiteAway):
+            asked.result(30)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["started", "abandoned", "stopped"]
+    assert (events[1]["type"], events[1]["round"]) == ("train.fsa1", 3)
 
 
 NOW = 1_800_000_000
