@@ -12,7 +12,7 @@ page cache does for free.
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,15 +163,22 @@ class Journal:
 
 
 def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:
+    with ExitStack() as if_it_fails:
+        db = _begun(path, power_cut_safe=power_cut_safe, if_it_fails=if_it_fails)
+        if_it_fails.pop_all()
+        return db
+
+
+def _begun(path: Path, *, power_cut_safe: bool, if_it_fails: ExitStack) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(path, timeout=1.0)
+        if_it_fails.callback(db.close)  # a journal that could not be opened keeps nobody else out
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if power_cut_safe else 'OFF'}")
         db.executescript(_SCHEMA)
         [(found,)] = db.execute("PRAGMA quick_check(1)").fetchall()
         if found != "ok":
-            db.close()
             raise _damaged(path, "its pages do not add up")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):

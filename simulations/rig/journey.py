@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,13 +50,24 @@ class Blow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """In which round, and as soon as which step is asked, to cut a hospital off, by its number."""
+
+    round: int
+    phase: str
+    hospital: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What happens. After which round whom to revoke, and after which to add one; 0 is never."""
+    """What happens. After which round the last hospital is revoked, and after which one is added; 0 is never. A cut lasts `cut_s`."""
 
     sites: int
     minimum_cohort: int
     rounds: int
-    blows: Sequence[Blow]
+    blows: Sequence[Blow] = ()
+    cuts: Sequence[Cut] = ()
+    cut_s: float = 20.0
     revoke_after: int = 0
     add_after: int = 0
 
@@ -76,6 +87,13 @@ FULL: Final = Script(
     add_after=3,
 )
 SHORT: Final = Script(sites=3, minimum_cohort=3, rounds=2, blows=[Blow(round=1, party="superlink"), Blow(round=2, party="site h2")])
+
+PARTITIONS: Final = Script(
+    sites=4,
+    minimum_cohort=3,
+    rounds=5,
+    cuts=[Cut(round=number, phase=phase, hospital=2) for number, phase in enumerate(("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK"), 1)],
+)
 
 
 @dataclass(slots=True)
@@ -125,6 +143,9 @@ def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[st
         if blow.round == number:
             time.sleep(blow.after_s)
             tell(f"round {number}: kill -9 {blow.party} (process {rig.kill(blow.party)})")
+    for cut in script.cuts:
+        if cut.round == number:
+            _cut_off(rig, cut, script.cut_s, tell)
     told.seconds[f"round {number}"] = rig.wait_for_round(number, within_s=_ROUND_WITHIN_S)
     tell(f"round {number} is committed")
     if number == script.revoke_after:
@@ -133,6 +154,21 @@ def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[st
         rig.add(script.sites + 1)
     if changes:
         rig.resume()
+
+
+def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) -> None:
+    """Nothing passes on a hospital's line from a step on; then everything does again, and nobody is told of either."""
+    hospital = rig.hospitals[cut.hospital - 1]
+    reached = rig.wait_for(
+        f"{cut.phase} of round {cut.round}",
+        lambda: rig.open_phase() == cut.phase and rig.open_round() == cut.round,
+        within_s=_ROUND_WITHIN_S,
+        look_s=0.02,
+    )
+    rig.partition(hospital, cut=True)
+    tell(f"round {cut.round}: {hospital.name} is cut off in {rig.open_phase() or 'between steps'}, {reached:.1f} s after it began")
+    time.sleep(seconds)
+    rig.partition(hospital, cut=False)
 
 
 def _compare(rig: Rig, told: Told) -> None:
@@ -174,6 +210,8 @@ def main() -> int:
     """Exit code 0: nothing to complain about."""
     parser = argparse.ArgumentParser(description="The whole way, with a death in every round.")
     parser.add_argument("--short", action="store_true", help="three hospitals, two rounds, two deaths")
+    parser.add_argument("--partitions", action="store_true", help="nobody dies: one of four hospitals is cut off in every step")
+    parser.add_argument("--cut", type=float, default=20.0, help="seconds for which it is, each time")
     parser.add_argument("--folder", type=Path, help="where the rig lies afterwards; a temporary folder, if not given")
     parser.add_argument("--loopback", action="store_true", help="without namespaces, even where they are allowed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -183,7 +221,7 @@ def main() -> int:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="fedward-rig-"))
     began = time.monotonic()
     told = play(
-        SHORT if asked.short else FULL,
+        replace(PARTITIONS, cut_s=asked.cut) if asked.partitions else SHORT if asked.short else FULL,
         folder,
         namespaces=not why,
         line=Line(),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from common.errors import EngineError
 from common.plan import Plan, load
@@ -257,11 +257,18 @@ class Rig:
 
     def open_round(self) -> int:
         """The round that is under way, or the last one that was; 0 before the first."""
-        with suppress(FileNotFoundError, ValueError):
-            return int(json.loads((self.places.run / STATUS_FILE).read_text()).get("round") or 0)
-        return 0
+        return int(self._status().get("round") or 0)
 
-    def wait_for(self, what: str, happened: Callable[[], bool], *, within_s: float) -> float:
+    def open_phase(self) -> str:
+        """The step that is under way; empty between steps."""
+        return str(self._status().get("phase") or "")
+
+    def _status(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError, ValueError):
+            return dict(json.loads((self.places.run / STATUS_FILE).read_text()))
+        return {}
+
+    def wait_for(self, what: str, happened: Callable[[], bool], *, within_s: float, look_s: float = _LOOK_S) -> float:
         """Until it has happened; how long that took. Raises: EngineError, if it has not, or if the coordinator ended meanwhile."""
         started = time.monotonic()
         while not happened():
@@ -270,7 +277,7 @@ class Rig:
             code = self.crew.ended("coordinator") if "coordinator" in self.crew.names() else None
             if code not in (None, 0):
                 raise EngineError(f"{what}: the coordinator ended with {code}.", fix=f"See '{self.places.logs / 'coordinator.log'}'.")
-            time.sleep(_LOOK_S)
+            time.sleep(look_s)
         return time.monotonic() - started
 
     def wait_for_round(self, number: int, *, within_s: float) -> float:
