@@ -99,14 +99,14 @@ def examine(home: Path, data: bytes, *, now: int) -> Proposal:
 
 def take_in(home: Path, data: bytes, *, now: int) -> Proposal:
     """A roster that arrived: in force at once where policy says so, else put beside for the operator. Raises: as `examine`; DiskFull."""
-    found = examine(home, data, now=now)
-    if not found.is_news:
-        return found
-    if not found.asks:
-        return adopt(home, data, now=now)
-    folder = home / INCOMING_FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
-    write_atomically(folder / credentials.ROSTER_FILE, data, fsync=True, mode=OWNER_ONLY)
+    with locked(home):
+        found = examine(home, data, now=now)
+        if found.is_news and found.asks:
+            folder = home / INCOMING_FOLDER
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_atomically(folder / credentials.ROSTER_FILE, data, fsync=True, mode=OWNER_ONLY)
+        elif found.is_news:
+            _put_in_force(home, found)
     return found
 
 
@@ -115,16 +115,31 @@ def adopt(home: Path, data: bytes, *, now: int) -> Proposal:
 
     May be repeated after a crash. Raises: as `examine`; DiskFull, and what the ledger raises.
     """
-    with _locked(home):
+    with locked(home):
         found = examine(home, data, now=now)
-        mine = found.roster.find(read_site_file(home).site.name)
-        new = rotation.waiting_key(home)
-        if mine is not None and new is not None and mine.public_key == new.public:
-            rotation.finish(home)
-        write_atomically(home / credentials.ROSTER_FILE, data, fsync=True, mode=OWNER_ONLY)
-        if _readable(home) is None:
-            (home / INCOMING_FOLDER / credentials.ROSTER_FILE).unlink(missing_ok=True)
+        _put_in_force(home, found)
     return found
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """The operator's command and messages to the site process may all bring something at once; nothing older takes a newer one's place."""
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_force(home: Path, found: Proposal) -> None:
+    mine = found.roster.find(read_site_file(home).site.name)
+    new = rotation.waiting_key(home)
+    if mine is not None and new is not None and mine.public_key == new.public:
+        rotation.finish(home)
+    write_atomically(home / credentials.ROSTER_FILE, found.data, fsync=True, mode=OWNER_ONLY)
+    if _readable(home) is None:
+        (home / INCOMING_FOLDER / credentials.ROSTER_FILE).unlink(missing_ok=True)
 
 
 def _readable(home: Path) -> Proposal | None:
@@ -190,14 +205,3 @@ def _check_own_key(home: Path, new: Roster) -> None:
 def _whom(changes: Changes) -> str:
     sites = sorted({*changes.revoked, *changes.removed, *changes.rekeyed})
     return ", ".join([*(f"'{site}'" for site in sites), *(["the coordinator's old key"] if changes.coordinator_changed else [])])
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """The operator's command and the site process may both have a roster in hand; the later epoch stays."""
-    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

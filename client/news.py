@@ -49,7 +49,8 @@ def receive(home: Path, told: News, *, now: int | None = None) -> NewsReply:
     if told.roster:
         membership.take_in(home, told.roster, now=int(time.time()) if now is None else now)
     if told.plan:
-        _keep_plan(home, SignedPlan(text=told.plan, endorsement=told.endorsement))
+        with membership.locked(home):
+            _keep_plan(home, SignedPlan(text=told.plan, endorsement=told.endorsement))
     return standing(home)
 
 

@@ -10,6 +10,7 @@ import pytest
 from client import membership, rotation
 from client.membership import Proposal, adopt, check_in_force, examine, in_force, take_in
 from common import roster
+from common.durable import write_atomically
 from common.errors import RosterChanged, RosterExpired, RosterFormat, RosterKey, RosterPending, RosterSignature
 from common.roster import Member, Roster
 from common.secagg.keys import SigningKey
@@ -244,6 +245,31 @@ def test_the_first_roster_is_always_a_persons_to_approve(north: Members) -> None
     assert in_force(north.home) is None
     assert adopt(north.home, found.data, now=NOW).changes.added == ("east", "north", "south", "west")
     assert epoch_in_force(north) == 1
+
+
+def test_of_two_rosters_that_wait_the_later_stays(north: Members, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator sends both at once, so that the older one, which trusts a revoked site still, is the last to be written."""
+    older, newer = (north.published(roster.with_member(north.roster, newcomer()), epoch=epoch) for epoch in (2, 3))
+    writing, done = threading.Event(), threading.Event()
+
+    def slow(path: Path, content: bytes, *, fsync: bool, mode: int) -> None:
+        if content == older:
+            writing.set()
+            done.wait(1.0)
+        write_atomically(path, content, fsync=fsync, mode=mode)
+
+    monkeypatch.setattr("client.membership.write_atomically", slow)
+    first = threading.Thread(target=take_in, args=(north.home, older), kwargs={"now": NOW})
+    first.start()
+    assert writing.wait(20)
+    try:
+        take_in(north.home, newer, now=NOW)
+    finally:
+        done.set()
+        first.join()
+    waits = membership.waiting(north.home)
+    assert waits is not None
+    assert waits.roster.epoch == 3
 
 
 def test_of_two_rosters_taken_at_once_the_later_stays(north: Members) -> None:
