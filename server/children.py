@@ -84,9 +84,9 @@ class Child:
         self.backoff.died()
         return True
 
-    def told(self) -> Process:
-        """For the status: a pause between two lives is a start that is due."""
-        state: ProcessState = "running" if self.up else "starting" if self.starts else "stopped"
+    def told(self, *, ending: bool) -> Process:
+        """For the status. A pause between two lives is a start that is due, unless this is the end."""
+        state: ProcessState = "running" if self.up else "stopped" if ending or not self.starts else "starting"
         return Process(name=self.name, state=state, since=self.since, restarts=max(0, self.starts - 1), ended=self.ended)
 
     def kill(self) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -86,9 +86,10 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
 
 def _supervised(home: CoordinatorHome, reader: Reader, log_format: LogFormat) -> Outcome:
     def show() -> None:
-        for line in reader.news():
-            sys.stdout.write((line if log_format is LogFormat.json else in_words(line)) + "\n")
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody looks on any more; the file has it
+            for line in reader.news():
+                sys.stdout.write((line if log_format is LogFormat.json else in_words(line)) + "\n")
+            sys.stdout.flush()
 
     supervisor = Supervisor(home, environment(home), tick=show)
     try:

@@ -27,15 +27,16 @@ from common.errors import AddressTaken, CoordinatorRunning, DiskFull, RunStopped
 from server.carrier import Carrier
 from server.flight import Flights
 from server.home import LOCK_FILE, LOG_FILE, STOP_FILE, CoordinatorHome
-from server.live.processes import PROCESSES_FILE, Process, write_processes
-from server.logbook import Line, Logbook
-from server.outcome import Outcome
+from server.live.processes import PROCESSES_FILE, Process, ProcessState, write_processes
+from server.logbook import Event, Line, Logbook
+from server.outcome import End, Outcome
 from server.processes import Identity, Lock, end
 
 _CHILDREN_FILE: Final = "children.json"
 _TICK_S: Final = 0.25
 _TOLD_EVERY_S: Final = 2.0
 _GRACE_S: Final = 8.0
+_EVENT: Final[dict[End, Event]] = {"done": "done", "stopped": "stopping", "refused": "refused"}
 
 
 class Supervisor:
@@ -82,7 +83,7 @@ class Supervisor:
             self._tell()
             self._tick()
             if word is not None:
-                self._book.write(Line(event="done" if word.end == "done" else "refused", code=word.code or None))
+                self._book.write(Line(event=_EVENT[word.end], code=word.code or None))
                 return word
             time.sleep(_TICK_S)
         self._book.write(Line(event="stopping"))
@@ -91,7 +92,7 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
 
-    def _tell(self) -> None:
+    def _tell(self, *, ending: bool = False) -> None:
         """Write down who is alive, for the next supervisor and for status; when that changed, and every two seconds."""
         ours = (*(child.identity for child in self._carrier.children), self._flights.app)
         alive = [[found.pid, found.started] for found in ours if found]
@@ -100,15 +101,16 @@ class Supervisor:
         with suppress(DiskFull):  # said by whoever has something to lose
             if content != self._written:
                 write_atomically(self._home.superlink / _CHILDREN_FILE, content, fsync=False)
-            if content != self._written or now - self._told > _TOLD_EVERY_S:
-                write_processes(self._home.run / PROCESSES_FILE, self._processes())
+            if ending or content != self._written or now - self._told > _TOLD_EVERY_S:
+                write_processes(self._home.run / PROCESSES_FILE, self._processes(ending=ending))
                 self._told = now
         self._written = content
 
-    def _processes(self) -> list[Process]:
-        flights, up = self._flights, self._flights.app is not None
-        app = Process(name="serverapp", state="running" if up else "starting", since=flights.since, restarts=max(0, flights.count - 1))
-        return [*(child.told() for child in self._carrier.children), app]
+    def _processes(self, *, ending: bool) -> list[Process]:
+        flights = self._flights
+        state: ProcessState = "running" if flights.app is not None else "stopped" if ending else "starting"
+        app = Process(name="serverapp", state=state, since=time.time() if ending else flights.since, restarts=max(0, flights.count - 1))
+        return [*(child.told(ending=ending) for child in self._carrier.children), app]
 
     def _end_leftovers(self) -> None:
         """What an earlier supervisor could not take with it."""
@@ -123,7 +125,7 @@ class Supervisor:
         end([found for child in self._carrier.children[::-1] if (found := child.identity)], patience_s=_GRACE_S)
         for child in self._carrier.children:
             child.mourn()
-        self._tell()
+        self._tell(ending=True)
 
 
 def _check_port(home: CoordinatorHome) -> None:

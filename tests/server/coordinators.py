@@ -105,7 +105,7 @@ def started(home: CoordinatorHome, **environment: str) -> Iterator[Running]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=90)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

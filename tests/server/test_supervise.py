@@ -15,7 +15,8 @@ from common import transport_key
 from common.errors import TransportError
 from common.plan import to_toml
 from server.control import Control
-from server.home import CoordinatorHome
+from server.home import STOP_FILE, CoordinatorHome
+from server.live.processes import PROCESSES_FILE, read_processes
 from server.processes import Identity
 from tests.journeys.made import made_scenario
 from tests.server.coordinators import Running, a_consortium, made_coordinator, started, wait_until
@@ -83,15 +84,26 @@ def test_each_process_that_is_killed_is_back_and_a_lost_database_is_made_anew(ru
 
 def test_told_to_stop_it_leaves_nothing_and_a_second_one_on_the_folder_is_refused(running: Running, home: CoordinatorHome) -> None:
     second = subprocess.run(
-        [sys.executable, "-m", "fedward", "server", "start", "--folder", str(home.folder)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "fedward", "server", "start", "--folder", str(home.folder)], capture_output=True, text=True, timeout=300
     )
     assert second.returncode == 5
     assert f"E_COORDINATOR_RUNNING: a coordinator runs on '{home.folder}' already (process {running.process.pid})" in second.stderr
     ours = [running.pid_of("superlink"), running.pid_of("superexec"), running.app_pid()]
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(timeout=30) == 3
+    assert running.process.wait(timeout=120) == 3
     assert "E_STOPPED" in running.words()
     assert [pid for pid in ours if Identity.of(pid)] == []
+    assert [each.state for each in read_processes(home.run / PROCESSES_FILE)] == ["stopped"] * 3
+
+
+def test_its_operator_stops_it_by_a_command_and_the_run_has_the_last_word(running: Running, home: CoordinatorHome) -> None:
+    running.app_pid()
+    (home.run / STOP_FILE).touch()
+    assert running.process.wait(timeout=120) == 3
+    assert "E_STOPPED: the run was told to stop" in running.words()
+    with started(home) as again:
+        again.wait_for("run_submitted", times=2)
+        assert not (home.run / STOP_FILE).exists(), "a start means going on"
 
 
 def test_killed_itself_it_takes_everything_along_and_the_next_one_goes_on(running: Running, home: CoordinatorHome) -> None:
@@ -118,7 +130,7 @@ def test_a_port_that_is_taken_is_named_before_anything_is_started(home: Coordina
         other.bind(("127.0.0.1", home.file.superlink.port))
         other.listen()
         with started(home) as begun:
-            assert begun.process.wait(timeout=60) == 4
+            assert begun.process.wait(timeout=300) == 4
         assert f"E_ADDRESS_TAKEN: {home.address} cannot be listened on" in begun.words()
         assert not [line for line in begun.lines() if line["event"] == "process_started"]
 
