@@ -17,7 +17,7 @@ from typing import Final, Literal, TextIO
 from common.instant import instant
 
 Form = Literal["text", "json"]
-What = Literal["started", "stopped", "stopping", "answered", "refused", "abandoned", "connected", "disconnected", "site_away", "dropped"]
+What = Literal["started", "failpoint", "stopped", "answered", "refused", "abandoned", "connected", "disconnected", "site_away", "dropped"]
 Who = Literal["site", "mailbox"]
 
 _SECONDS_SHOWN: Final = 1

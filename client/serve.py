@@ -28,20 +28,19 @@ from typing import Any, Final
 import grpc
 
 from client import audit, handler, place
-from client.account import Account
 from client.approval import approved_plan
 from client.door import METHOD, OPTIONS
 from client.events import Event, Log
 from client.handler import DEPLOYED, Desk
 from client.home import SiteFile, read_site_file
 from client.site import Site
-from client.status import Board, Spent, Status
-from common import credentials, envelope, wire
+from client.standing import agreed, spent_so_far, standing
+from client.status import Board
+from common import envelope, failpoints, wire
 from common.audit.entries import Stopped
 from common.envelope import Head
 from common.errors import FedwardError, MessageFormat, SimulatedSite
-from common.plan import Plan, digest_of
-from common.privacy.tally import View
+from common.plan import digest_of
 from common.records import FIELDS, to_content, to_envelope
 from common.wire import Content
 
@@ -185,6 +184,8 @@ def serve(serving: Serving, *, version: str, stopping: threading.Event | None = 
         server = listen(service.converse, serving.socket)
         place.open_to_group(serving.socket, group=group)
         serving.log.write(Event(event="started", site=file.site.name))
+        if failpoints.armed():  # for tests: this process may be told to kill itself
+            serving.log.write(Event(event="failpoint", site=file.site.name))
         _wait(stopping)
         _wind_down(service, server, board, serving)
         with suppress(FedwardError):  # a log that cannot be written holds up no end
@@ -198,44 +199,6 @@ def check_deployed(file: SiteFile) -> None:
             f"site '{file.site.name}' is one of a simulation ([simulation] in its site.toml); it may skip what protects patients.",
             fix="Serve a home that was made by: fedward site init. A simulated site trains in fedward simulate.",
         )
-
-
-def standing(home: Path, file: SiteFile, plan: Plan, *, version: str) -> Status:
-    """Where a site stands before its first message. Raises: RosterError."""
-    return Status(
-        site=file.site.name,
-        since=_now(),
-        process=os.getpid(),
-        version=version,
-        plan=digest_of(plan),
-        plan_name=plan.name,
-        roster_epoch=credentials.load_roster(home).epoch,
-        spent=spent_so_far(home, file),
-    )
-
-
-def agreed(home: Path) -> dict[str, Any]:
-    """The plan and the roster in force, as a status has them; what does not hold at the moment is left as it was told last."""
-    found: dict[str, Any] = {}
-    with suppress(FedwardError, OSError):
-        found["roster_epoch"] = credentials.load_roster(home).epoch
-        plan = approved_plan(home)
-        found |= {"plan": digest_of(plan), "plan_name": plan.name}
-    return found
-
-
-def spent_so_far(home: Path, file: SiteFile) -> tuple[Spent, ...]:
-    """From the ledger, verified; empty where there is none that can be read: the ledger's own commands say why."""
-    try:
-        chain = Account(home, file).chain()
-    except (FedwardError, OSError):
-        return ()
-    if chain is None:
-        return ()
-    caps, tally = chain.caps, chain.tally
-    return tuple(
-        Spent(unit=unit, epsilon=tally.epsilon(View(unit=unit), caps.delta), cap=caps.eps_total, delta=caps.delta) for unit in tally.units()
-    )
 
 
 def listen(converse: Callable[[Iterator[bytes], Any], Iterator[bytes]], socket: Path) -> Any:
