@@ -50,6 +50,7 @@ dataset = "main"
 
 [serve]
 socket = "{socket}"         # where the mailbox reaches this process: a folder 0750 of a group that the two users share
+# group = "fedward-door"    # that group, where it is not the folder's own
 """
 _MAILBOX: Final = """\
 # Where the mailbox connects to, and where it brings what it gets. It holds no key of the site's and no patient's data.

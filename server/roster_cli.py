@@ -204,6 +204,22 @@ def revoke(
 
 
 @app.command()
+def coordinator(
+    key: Annotated[str, typer.Argument(help="Its new public key: a .pub file, or 64 hexadecimal digits.")],
+    folder: Folder = Path("consortium"),
+    as_json: AsJson = False,
+) -> None:
+    """Give the coordinator another key, in the draft: the old one is lost, stolen, or a year old. Every site is asked to approve it."""
+    public = keyfile.public_key(key, "coordinator")
+    draft = RosterFolder(folder).with_coordinator(public, now=_now())
+    if as_json:
+        _print_json({"epoch": draft.epoch, "coordinator": _name(public)})
+        return
+    _say(f"drafted epoch {draft.epoch} with another coordinator's key", f"fingerprint {_words(public)}")
+    _say("Have the coordinator's operator read these words to you. Then: fedward roster sign KEY")
+
+
+@app.command()
 def sign(
     key: Annotated[Path, typer.Argument(help="A root's secret key file; it may lie on a stick.")],
     renew: Annotated[bool, typer.Option("--renew", help="Draft the same roster for another thirty days, and sign that.")] = False,

@@ -10,7 +10,7 @@ A draft that gathers enough signatures becomes the roster, in one rename. Root k
 and on the coordinator's machine they must not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import roster
@@ -127,6 +127,13 @@ class RosterFolder:
     def revoke(self, site_id: str, *, now: int) -> Roster:
         """Draft a roster without trust in a site. Raises: UnknownPeer, RosterNotFound."""
         return self._propose(roster.renewed(roster.with_revoked(self.newest(), site_id), now=now))
+
+    def with_coordinator(self, key: bytes, *, now: int) -> Roster:
+        """Draft a roster with another key of the coordinator's. Raises: RosterKey, RosterFormat, RosterNotFound."""
+        base = self.newest()
+        if key == base.coordinator or key in self.roots().keys or any(key == member.public_key for member in base.members):
+            raise RosterKey("the key given is the coordinator's already, or another party's.", fix="Give the public half of its new key.")
+        return self._propose(roster.renewed(replace(roster.next_epoch(base), coordinator=key), now=now))
 
     def renewal(self, *, now: int) -> bytes:
         """The newest roster for another month, to be signed. Raises: RosterNotFound."""

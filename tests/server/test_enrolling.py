@@ -209,6 +209,17 @@ def test_the_custodian_renews_an_entry(consortium: Path) -> None:
     refused("roster renew north", "E_UNKNOWN_PEER")
 
 
+def test_the_coordinator_gets_another_key_and_nobody_elses(consortium: Path) -> None:
+    before = roster.parse((consortium / "roster").read_bytes())[0]
+    done("roster keygen again.key --role coordinator")
+    found = told("roster coordinator again.pub")
+    assert drafted(consortium).coordinator.hex() == found["coordinator"]["key"]
+    assert drafted(consortium).members == before.members
+    for taken in (KEYS["north"].public, found["coordinator"]["key"], keyfile.load(consortium / "root.key", "root").public):
+        refused(f"roster coordinator {taken if isinstance(taken, str) else taken.hex()}", "E_ROSTER_KEY")
+    refused("roster coordinator north.key", "E_ROSTER_NOT_FOUND")
+
+
 # Plans.
 
 
