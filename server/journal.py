@@ -12,11 +12,12 @@ page cache does for free.
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from common.errors import JournalLost, RunFolderTaken, StorageError
+from common.errors import DiskFull, JournalLost, RunFolderTaken, StorageError
 from server.absences import Absence, parse, spell
 from server.counts import Counts
 from server.openings import Openings
@@ -162,6 +163,35 @@ class Journal:
         self._db.close()
 
 
+class _Connection(sqlite3.Connection):
+    """SQLite, saying by name that there is no room left; what a transaction had not finished is undone then."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        with _full_by_name():
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        with _full_by_name():
+            return super().executemany(*arguments)
+
+    def __exit__(self, *ended: Any) -> Literal[False]:
+        with _full_by_name():
+            return super().__exit__(*ended)
+
+
+@contextmanager
+def _full_by_name() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise DiskFull(
+            "the journal could not be written: there is no room left; what was there before is untouched.",
+            fix="Free some space, then go on: fedward server start, or --resume in a simulation.",
+        ) from error
+
+
 def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:
     with ExitStack() as if_it_fails:
         db = _begun(path, power_cut_safe=power_cut_safe, if_it_fails=if_it_fails)
@@ -171,7 +201,7 @@ def _open(path: Path, *, power_cut_safe: bool) -> sqlite3.Connection:
 
 def _begun(path: Path, *, power_cut_safe: bool, if_it_fails: ExitStack) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(path, timeout=1.0)
+        db = sqlite3.connect(path, timeout=1.0, factory=_Connection)
         if_it_fails.callback(db.close)  # a journal that could not be opened keeps nobody else out
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")

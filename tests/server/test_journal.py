@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunFolderTaken, StorageError
+from common.errors import DiskFull, RunFolderTaken, StorageError
 from common.secagg.terms import Kind
 from server.absences import Absence
 from server.counts import CountedRound
@@ -128,3 +128,17 @@ def test_a_count_that_was_open_goes_on_with_its_attempt_and_a_closed_one_stays_a
     journal.counts.close(replace(COUNTED, steps=(1, 2, 3)))
     journal.counts.open(3, Kind.EVAL)
     assert journal.counts.closed() == [COUNTED]
+
+
+def test_a_journal_without_room_says_so_by_name_and_keeps_what_it_had(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.open_round(1, model="ab", cohort=["north"])
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull, match="no room left"):
+        journal.open_round(2, model="cd", cohort=["a hospital with a long name"] * 10_000)
+    assert journal.open_cohort(1) == ["north"]
+    assert journal.open_cohort(2) == []
+    journal._db.execute("PRAGMA max_page_count = 1000000")
+    journal.open_round(2, model="cd", cohort=["north"])
+    journal.close()
