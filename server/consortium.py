@@ -27,6 +27,7 @@ from server.exchange import Line
 
 Adopted = Callable[[Roster, bytes], None]
 _NEWS_S: Final = 10.0
+_AGAIN_S: Final = 60.0
 
 
 class Consortium:
@@ -79,18 +80,32 @@ class Crier:
     `plan` and `endorsement` are the files as the custodians signed them; empty where a plan is not brought to the sites this way.
     """
 
-    def __init__(self, line: Line, consortium: Consortium, *, plan: bytes = b"", endorsement: bytes = b"") -> None:
-        self._line, self._consortium = line, consortium
+    def __init__(
+        self,
+        line: Line,
+        consortium: Consortium,
+        *,
+        plan: bytes = b"",
+        endorsement: bytes = b"",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._line, self._consortium, self._clock = line, consortium, clock
         self._plan, self._endorsement = (plan, endorsement) if endorsement else (b"", b"")
-        self._told: dict[int, bytes] = {}
+        self._told: dict[int, tuple[bytes, float]] = {}
 
     def tell(self, nodes: Collection[int]) -> None:
-        """Who does not answer, or has yet to approve, is told again the next time. Raises: SecretFile, RosterError."""
+        """Who did not answer, or has yet to approve, is told again after a minute. Raises: SecretFile, RosterError."""
         mine, epochs = self._consortium.read(), self._consortium.epochs
         told = News(roster=self._consortium.signed_roster(), plan=self._plan, endorsement=self._endorsement)
         for gone in set(epochs).difference(nodes):
             del epochs[gone]
-        due = [node for node in nodes if self._told.get(node) != told.statement or epochs.get(node) != mine.roster.epoch]
+        now = self._clock()
+        due = [node for node in nodes if self._is_due(node, told.statement, mine.roster.epoch, now)]
+        self._told |= dict.fromkeys(due, (told.statement, now))
         for heard in news.tell(self._line, due, told, coordinator=mine.signer, deadline_s=_NEWS_S) if due else ():
             if isinstance(heard.said, NewsReply):
-                self._told[heard.node], epochs[heard.node] = told.statement, heard.said.epoch
+                epochs[heard.node] = heard.said.epoch
+
+    def _is_due(self, node: int, statement: bytes, epoch: int, now: float) -> bool:
+        last, at = self._told.get(node, (b"", 0.0))
+        return last != statement or (self._consortium.epochs.get(node) != epoch and now - at >= _AGAIN_S)

@@ -52,13 +52,14 @@ class Roll:
     refusals: tuple[Absence, ...] = ()
     _silent: set[str] = field(default_factory=set)
 
-    def call(self, *, patience_s: float = LATER_S) -> None:
-        """Greet whoever is new, or fell silent."""
+    def call(self, *, patience_s: float = LATER_S, with_news: bool = True) -> None:
+        """Greet whoever is new, or fell silent. Within a round without news: a site that takes a new roster drops out of the round."""
         nodes = list(self.line.grid.get_node_ids())
         here = set(nodes)
         known = {site: node for site, node in self.sites.items() if node in here}
         trusted = {node for site, node in known.items() if site not in self._silent}
-        self.herald.tell(nodes)
+        if with_news:
+            self.herald.tell(nodes)
         found = self._greet([node for node in nodes if node not in trusted], needed=self.minimum - len(trusted), patience_s=patience_s)
         names = {site: node for site, node in known.items() if node in trusted} | found
         self._silent.clear()

@@ -50,7 +50,7 @@ T = TypeVar("T")
 _GATHER_S: Final = 30.0
 """How long a deployed coordinator that has just started waits for the rest of its sites, once the smallest cohort is there."""
 _TELL_S: Final = 30.0
-_CALL_S: Final = 5.0
+_CALL_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class Coordinator:
             elif time.monotonic() - told >= _TELL_S:
                 told = time.monotonic()
                 self.observer.waiting(number, self._too_few(present).message)
-            self.gate.sleep(1.0 if waited < _GATHER_S else _CALL_S)
+            self.gate.sleep(min(_CALL_S, max(1.0, waited / 10)))
 
     def _cohort(self, number: int) -> list[str]:
         """Who is asked: of a round that is open already, the same, if they are all there."""

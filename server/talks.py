@@ -110,7 +110,7 @@ class Speaker:
         self.gate.pass_by()
         if again := max(question.again for question in questions.values()):
             self.gate.sleep(min(_LONGEST_PAUSE_S, 2.0**again - 2))
-            self.roll.call()
+            self.roll.call(with_news=False)
         any_question = next(iter(questions.values()))
         named = {
             question.nodes[site]: (group, site)

@@ -100,14 +100,20 @@ class Town:
                 yield Answer(node=node, content=wire.encode_news_reply(reply))
 
 
-def test_everybody_is_told_once_and_who_has_yet_to_approve_again(members: Consortium) -> None:
-    town = Town({1: 1, 2: 0, 3: None})
-    crier = Crier(town, members)  # type: ignore[arg-type] # a line is only asked
+def test_everybody_is_told_once_and_who_has_yet_to_approve_again_after_a_minute(members: Consortium) -> None:
+    town, now = Town({1: 1, 2: 0, 3: None}), [1000.0]
+    crier = Crier(town, members, clock=lambda: now[0])  # type: ignore[arg-type] # a line is only asked
     crier.tell([1, 2, 3])
     town.epochs[2] = 1
+    now[0] += 59
+    crier.tell([1, 2, 3])
+    assert town.told == [[1, 2, 3]]
+    now[0] += 1
     crier.tell([1, 2, 3])
     town.epochs[3] = 1
+    now[0] += 60
     crier.tell([1, 2, 3])
+    now[0] += 60
     crier.tell([1, 2, 3])
     assert town.told == [[1, 2, 3], [2, 3], [3]]
     assert members.epochs == {1: 1, 2: 1, 3: 1}

@@ -92,5 +92,7 @@ def test_news_come_before_greetings() -> None:
                 lobby.names[node] = "north"
 
     roll = Roll(line=Line(lobby), plan="", minimum=1, herald=Herald())  # type: ignore[arg-type] # as above
+    roll.call(with_news=False)
+    assert roll.sites == {}, "within a round nobody is told anything"
     roll.call()
     assert roll.sites == {"north": 1}
