@@ -133,6 +133,18 @@ def test_the_pod_that_reads_images_may_talk_to_nobody_and_the_other_to_one_addre
     assert not [each for each in objects if each["kind"] == "Service"]
 
 
+def test_the_mailbox_can_put_nothing_in_the_sockets_place() -> None:
+    """The volume's root is the group's to write; who is on the network sees it read-only."""
+    mounts = {
+        name: each.get("readOnly", False)
+        for name, pod in pods(rendered("hospital")).items()
+        for container in pod["containers"]
+        for each in container["volumeMounts"]
+        if each["name"] == "door"
+    }
+    assert mounts == {"fed-site": False, "fed-mailbox": True}
+
+
 def test_keys_and_ledger_outlive_the_chart() -> None:
     kept = {
         each["metadata"]["name"]

@@ -222,6 +222,7 @@ def test_every_fenced_command_is_of_a_part_that_has_a_smoke_test() -> None:
         "install": "deploy/nginx/nginx.conf",
         "nginx": "deploy/nginx/nginx.conf",
         "systemctl": "deploy/systemd/fedward-site.service",
+        "chown": "deploy/systemd/sysusers.d/fedward-hospital.conf",
     }
     for line in fenced:
         assert (ROOT / known[line.split()[0]]).exists()
