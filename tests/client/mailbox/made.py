@@ -3,6 +3,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ from client.mailbox.retrying import Pace
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
 from common import envelope, wire
-from common.envelope import Envelope, Head
+from common.envelope import Envelope, Head, Shape
 from common.wire import Content
 
 NODE = 77
 RUN = 5
+LARGE = 1 << 16
 MASK = wire.SECURE["MASK"]
 
 
@@ -48,6 +50,10 @@ class FakeLink:
     announced: list[Reply] = field(default_factory=list)
     sessions: int = 0
     tried_again: int = 0
+    now: int = 0
+    most: int = 0
+    """Calls for large parts under way, and the most that there were at once."""
+    slow_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def message(self, message_type: str, content: RecordDict, *, ttl: float = 600, tried: int = 0) -> Taken:
@@ -65,7 +71,8 @@ class FakeLink:
         assert run_id == RUN
         if object_id not in self.objects:
             raise NotAccepted
-        return self.objects[object_id]
+        with self._under_way(self.objects[object_id]):
+            return self.objects[object_id]
 
     def announce(self, reply: Reply) -> tuple[set[str], str]:
         self._called("announce")
@@ -82,7 +89,8 @@ class FakeLink:
         assert run_id == RUN
         assert session in {f"session {number + 1}" for number in range(self.sessions)}
         assert hashlib.sha256(content).hexdigest() == object_id
-        self.objects[object_id] = content
+        with self._under_way(content):
+            self.objects[object_id] = content
         return True
 
     def confirm(self, taken: Taken) -> None:
@@ -108,6 +116,17 @@ class FakeLink:
     def count(self, name: str) -> int:
         return self.calls.count(name)
 
+    @contextmanager
+    def _under_way(self, content: bytes) -> Iterator[None]:
+        large = len(content) > LARGE
+        with self.lock:
+            self.now += large
+            self.most = max(self.most, self.now)
+        time.sleep(self.slow_s)
+        yield
+        with self.lock:
+            self.now -= large
+
     def _called(self, name: str) -> None:
         with self.lock:
             self.calls.append(name)
@@ -124,13 +143,17 @@ class FakeSite:
     """Answers at a socket; `say` may take its time."""
 
     say: Callable[[Head], dict[str, Any]]
+    vector: bytes = b""
     heard: list[Envelope] = field(default_factory=list)
 
     def converse(self, arriving: Iterator[bytes], context: Any) -> Iterator[bytes]:
         del context
         got = envelope.read(arriving, largest_vector=1 << 24)
         self.heard.append(got)
-        yield from envelope.pieces(Envelope(head=Head(message_type=got.head.message_type, fields=self.say(got.head))))
+        size = len(self.vector)
+        shape = Shape(stype="fedward.u4", dtype="uint32", size=size // 4, num_bytes=size) if size else None
+        head = Head(message_type=got.head.message_type, fields=self.say(got.head), vector=shape)
+        yield from envelope.pieces(Envelope(head=head, data=self.vector))
 
 
 def obliging(head: Head) -> dict[str, Any]:
@@ -138,8 +161,8 @@ def obliging(head: Head) -> dict[str, Any]:
 
 
 @contextmanager
-def at_the_socket(socket: Path, say: Callable[[Head], dict[str, Any]] = obliging) -> Iterator[FakeSite]:
-    site = FakeSite(say)
+def at_the_socket(socket: Path, say: Callable[[Head], dict[str, Any]] = obliging, *, vector: bytes = b"") -> Iterator[FakeSite]:
+    site = FakeSite(say, vector)
     server = serve.listen(site.converse, socket)
     try:
         yield site

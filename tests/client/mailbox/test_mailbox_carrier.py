@@ -2,12 +2,14 @@
 """One message through the mailbox: what is carried, what is refused there, and that every failure on the way is waited out."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
+from flwr.app.message import array
 
 from client.mailbox.flower import NotAccepted, NotKnown, RunOver, Taken, reply_to
 from client.mailbox.pending import MOST, PENDING_FOLDER
@@ -40,6 +42,17 @@ def test_a_step_reaches_the_site_and_its_answer_comes_back(tmp_path: Path) -> No
     (heard,) = site.heard
     assert len(heard.data) == 4000
     assert link.count("confirm") == 1
+
+
+def test_no_more_than_two_large_parts_are_on_the_link_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way when a thin link drops has to be sent again."""
+    monkeypatch.setattr(array, "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", 1 << 17)
+    link = FakeLink(slow_s=0.02)
+    with at_the_socket(tmp_path / "site.sock", vector=os.urandom(1 << 21)):
+        carried(tmp_path, link, link.message(MASK, step(values=1 << 19)))
+    assert link.most == 2
+    assert link.count("fetch") > 16
+    assert link.count("push") > 16
 
 
 @pytest.mark.parametrize("message_type", ["train.delta", "train.ideal", "query.other", "evaluate", "train.fsa1x"])
