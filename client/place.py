@@ -102,6 +102,8 @@ def prepare_socket(socket: Path, *, group: str | None) -> None:
 
 def open_to_group(socket: Path, *, group: str | None) -> None:
     """Let the mailbox's group speak, and nobody else; without a name, it is the folder's group. Raises: DataNotFound, Exposed."""
+    if not stat.S_ISSOCK(socket.lstat().st_mode):
+        raise Exposed(f"'{socket}' is no socket any more: something else was put in its place.", fix="Look who may write to its folder.")
     if group is not None:
         _give(socket, group)
     elif (folders := socket.parent.stat().st_gid) != socket.stat().st_gid:

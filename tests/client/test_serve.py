@@ -332,6 +332,16 @@ def test_a_socket_that_a_killed_process_left_is_no_hindrance(everybody: Hospital
         assert again.socket.parent.stat().st_mode & 0o777 == 0o750
 
 
+def test_a_link_in_the_sockets_place_opens_nothing_to_the_group(tmp_path: Path) -> None:
+    key, link = tmp_path / "identity.key", tmp_path / "site.sock"
+    key.write_bytes(b"secret")
+    key.chmod(0o600)
+    link.symlink_to(key)
+    with pytest.raises(Exposed, match="no socket any more"):
+        place.open_to_group(link, group=None)
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_path_that_no_socket_can_have_is_named(everybody: Hospitals, tmp_path: Path) -> None:
     with pytest.raises(Exposed, match="longer"):
         place.prepare_socket(tmp_path / ("x" * 120) / "site.sock", group=None)
