@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -52,6 +53,12 @@ class Identity:
         if self.alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+def keep_to_oneself() -> None:
+    """What this process and its children write is their user's alone, whatever the folder's mode; their memory is in no core dump."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def die_with_parent() -> None:

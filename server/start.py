@@ -36,6 +36,7 @@ from server.home import (
 from server.live.serve import serve
 from server.logbook import Reader, in_words
 from server.outcome import Outcome
+from server.processes import keep_to_oneself
 from server.supervise import Supervisor
 
 
@@ -52,6 +53,7 @@ def start(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """See `fedward server start --help`. With `--json` the log's lines are JSON too, and the last line is how it ended."""
+    keep_to_oneself()
     home = CoordinatorHome.open(folder)
     check_ready(home)
     word = _supervised(home, Reader(home.run / LOG_FILE), LogFormat.json if as_json else log_format)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from server.children import Backoff
+from server.home import TEMPLATE
 from server.processes import Identity, Lock, end, spawn
 
 PARENT = """
@@ -28,6 +29,19 @@ from pathlib import Path
 from server.processes import Lock
 print(Lock(Path(sys.argv[1])).take(), flush=True)
 time.sleep(60)
+"""
+STARTING = """
+import os, subprocess, sys
+from pathlib import Path
+from server import start
+CHILD = "import resource; open('written', 'w'); print(resource.getrlimit(resource.RLIMIT_CORE))"
+def supervised(home, *_):
+    home.run.mkdir()
+    subprocess.run([sys.executable, "-c", CHILD], cwd=home.run, check=True)
+    os._exit(0)
+start.check_ready, start._supervised = (lambda home: None), supervised
+os.umask(0o022)
+start.start(folder=Path(sys.argv[1]))
 """
 
 
@@ -109,3 +123,12 @@ def test_pauses_grow_while_lives_are_short(lives_s: float) -> None:
             now[0] += 0.25
         waits.append(now[0] - begin)
     assert waits == ([0.5, 1, 2, 4, 8, 16, 30, 30] if lives_s < 60 else [0.5] * 8)
+
+
+def test_what_a_coordinator_writes_is_its_users_alone_and_no_memory_is_dumped(tmp_path: Path) -> None:
+    """Masked updates and opened shares lie in the run folder: who reads them has the coordinator's view. Children inherit both."""
+    (tmp_path / "coordinator.toml").write_text(TEMPLATE.format(port=8000, live_port=0))
+    tmp_path.chmod(0o755)
+    with python(STARTING, tmp_path) as started:
+        assert started.communicate(timeout=60)[0] == "(0, 0)\n"
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "run", tmp_path / "run" / "written")] == [0o700, 0o600]
