@@ -62,6 +62,11 @@ class Job:
     key: tuple[str, str]
     asked: list[Taken] = field(default_factory=list)
 
+    @property
+    def newest(self) -> Taken:
+        """Whoever asked last waits longest."""
+        return self.asked[-1]
+
 
 class Carrier:
     """Carries on threads of its own until it is told to stop."""
@@ -133,8 +138,8 @@ class Carrier:
         if kept is not None:
             return kept
         try:
-            envelope = to_envelope(taken.message_type, content_of(taken, self._fetch(taken)))
-            answer = to_content(self._ask(taken, envelope))
+            envelope = to_envelope(taken.message_type, content_of(taken, self._fetch(job)))
+            answer = to_content(self._ask(job, envelope))
         except SiteAway:
             raise
         except FedwardError as error:
@@ -150,18 +155,18 @@ class Carrier:
         self._tally.add(refused_here=1)
         return wire.encode_refusal(wire.Refusal(site="", code=code))
 
-    def _fetch(self, taken: Taken) -> dict[str, bytes]:
-        ids = taken.objects()
+    def _fetch(self, job: Job) -> dict[str, bytes]:
+        ids = job.newest.objects()
 
         def fetch(each: str) -> bytes:
             with self._few if len(ids) > _SMALL_IN_PARTS else nullcontext():
-                return self._persist(taken, lambda: self._link.fetch(taken.run_id, each))
+                return self._persist(job, lambda: self._link.fetch(job.newest.run_id, each))
 
         return dict(zip(ids, self._parts.map(fetch, ids), strict=True))
 
-    def _ask(self, taken: Taken, envelope: Any) -> Any:
+    def _ask(self, job: Job, envelope: Any) -> Any:
         for delay in delays():
-            self._check(taken)
+            self._check(job.newest)
             try:
                 answer = door.ask(self._socket, envelope, patience_s=_SITE_PATIENCE_S)
             except SiteAway:
@@ -212,11 +217,11 @@ class Carrier:
             if all(list(self._parts.map(push, [each for each in reply.objects if each in wanted]))):
                 return
 
-    def _persist(self, taken: Taken, call: Callable[[], T]) -> T:
+    def _persist(self, wanted: Job | Taken, call: Callable[[], T]) -> T:
         """Try until it is done. Raises: Pointless."""
         refused = 0
         for number, delay in enumerate(delays()):
-            self._check(taken)
+            self._check(wanted.newest if isinstance(wanted, Job) else wanted)
             try:
                 if number == 0:
                     return call()

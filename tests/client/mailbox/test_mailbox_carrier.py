@@ -4,6 +4,7 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,19 @@ def test_a_message_nobody_waits_for_any_more_is_dropped(tmp_path: Path) -> None:
     with carrying(tmp_path, link) as (carrier, tally):
         carrier.take(link.message(MASK, step(), ttl=0.5))
         wait_for(lambda: tally.counts.dropped, within_s=30)
+
+
+def test_a_question_that_expires_does_not_take_the_one_asked_after_it_along(tmp_path: Path) -> None:
+    link = FakeLink()
+    with carrying(tmp_path, link) as (carrier, tally):
+        carrier.take(link.message(MASK, step(), ttl=0.5))
+        late = link.message(MASK, step(), tried=1)
+        carrier.take(late)
+        wait_for(lambda: tally.counts.site_away, within_s=30)
+        time.sleep(0.6)
+        with at_the_socket(tmp_path / "site.sock"):
+            wait_for(link.answers, within_s=30)
+    assert [answer["to"] for answer in link.answers()] == [late.message_id]
 
 
 def test_messages_to_a_node_that_the_superlink_forgot_are_dropped(tmp_path: Path) -> None:
