@@ -23,7 +23,7 @@ from common.credentials import Credentials
 from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, Unforeseen
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
-from server import audit
+from server import audit, logbook
 from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
 from server.consortium import Consortium, Crier
@@ -91,6 +91,8 @@ def _last_word(grid: Grid, folder: Path) -> Outcome | None:
         return Outcome(run=run, end="refused", **error.as_dict())
     except Exception as error:
         if type(error).__module__.partition(".")[0] in _CARRIERS:
+            Logbook(folder / LOG_FILE).write(logbook.Line(event="carrier_lost", code=type(error).__name__))
+            keep_whole(error)
             return None
         keep_whole(error)
         return Outcome(

@@ -33,6 +33,7 @@ import httpx
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from server.looks import Looks
 from server.replies import ReplyLost, taker_of
@@ -162,8 +163,13 @@ class Inquiry:
             return
         ttl = max(1.0, self._last - now)
         messages = [Message(each.content, each.node, self._question, ttl=ttl, group_id=self._group) for each in asked]
+        unsure = False
         try:
             taken = set(self._grid.push_messages(messages))
+        except ObjectPushError:
+            # A node was quicker than we: it took, answered and confirmed its message while we still handed in the last parts of it. All are
+            # known there by now, and those that are whole will be answered.
+            taken, unsure = {message.metadata.message_id for message in messages}, True
         except PASSING:
             taken = set()
         now = self._clock()
@@ -174,7 +180,7 @@ class Inquiry:
             if message.metadata.message_id not in taken:
                 self._lose(each)
                 continue
-            each.ask_at = now + each.silence_s
+            each.ask_at = now + (each.lost_s if unsure else each.silence_s)
             first = self._pace.first_look_s
             each.sent[message.metadata.message_id] = _Sent(message.metadata.message_id, each.node, now + first, first)
 

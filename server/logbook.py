@@ -27,6 +27,7 @@ Event = Literal[
     "process_died",
     "run_submitted",
     "run_died",
+    "carrier_lost",
     "database_put_aside",
     "node_registered",
     "node_unregistered",

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,28 @@ def test_after_the_network_was_away_a_site_is_asked_again_without_waiting_for_wh
     asked = Asked({1: Node(fates=[LOST])}, expected_s=200, sea=Stormy)
     assert 15 <= asked.answered()[1] < 40
     assert len(asked.asked_at(1)) == 2
+
+
+class Hasty(Sea):
+    """Its first node has answered before the last of the messages are handed in, and they are then refused, as Flower does."""
+
+    def push_messages(self, messages):  # type: ignore[no-untyped-def]
+        first, *others = messages
+        ids = super().push_messages([first])
+        if all(len(node.asked_at) < 2 for node in self.nodes.values()) and others:
+            for message in others:
+                message.metadata.__dict__["_message_id"] = f"torn {message.metadata.dst_node_id}"
+                self._known[message.metadata.message_id] = message
+            raise ObjectPushError("an object", 1, "a session")
+        return [*ids, *super().push_messages(others)]
+
+
+def test_a_node_that_is_quicker_than_the_asker_ends_nothing_and_the_others_are_asked_again_soon() -> None:
+    asked = Asked({1: Node(fates=[Fate(after_s=0.1)]), 2: Node(), 3: Node()}, sea=Hasty)
+    answered = asked.answered()
+    assert set(answered) == {1, 2, 3}
+    assert answered[1] < 1
+    assert max(answered.values()) < PACE.silence_s
 
 
 class Broken(Sea):
