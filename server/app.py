@@ -128,7 +128,8 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     recorder = audit.Recorder(run, keep="vectors" if os.environ.get(EVIDENCE_VARIABLE) == "vectors" else "hashes", power_cut_safe=True)
     members.adopted = recorder.adopted
     line, gate, persistence = Line(grid), FolderGate(folder), Persistence()
-    herald = Crier(line, members, **_plan_as_signed())
+    told, endorsement = _plan_as_signed()
+    herald = Crier(line, members, plan=told, endorsement=endorsement)
     roll = Roll(line=line, plan=digest_of(plan), minimum=plan.aggregation.minimum_cohort, herald=herald)
     aggregation = SecureAggregation(
         roll=roll,
@@ -171,11 +172,11 @@ def _consortium() -> Consortium:
     return Consortium(key=folder, roster=Path(os.environ.get(ROSTER_VARIABLE) or folder))
 
 
-def _plan_as_signed() -> dict[str, bytes]:
+def _plan_as_signed() -> tuple[bytes, bytes]:
     """The plan's file and what root keys say of it, for sites that have not approved it; nothing, if it is not signed."""
     plan = _from_environment(PLAN_VARIABLE)
     signed = plan.with_suffix(".sig")
-    return {"plan": plan.read_bytes(), "endorsement": signed.read_bytes()} if signed.exists() else {}
+    return (plan.read_bytes(), signed.read_bytes()) if signed.exists() else (b"", b"")
 
 
 def _from_environment(variable: str) -> Path:
