@@ -71,11 +71,11 @@ def _examine(home: Path | None, mailbox: Path | None, lock: Path) -> Iterator[Fi
     if home is not None:
         yield from gather("permissions", permissions.home, home) if home.is_dir() else ()
         with owner_of(home):
-            yield from _site(home)
+            yield from list(permissions.installation()) or _site(home)
     yield from gather("versions", machine.versions, lock)
     if mailbox is not None:
         with owner_of(mailbox):
-            yield from _mailbox(mailbox)
+            yield from list(permissions.installation()) or _mailbox(mailbox)
     if home is not None and mailbox is not None:
         yield from gather("separation", lambda folder: permissions.separation(folder, mailbox), home)
 

@@ -11,6 +11,7 @@ The picture that is checked (deploy/systemd makes it):
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -50,6 +51,15 @@ def home(folder: Path) -> Iterator[Finding]:
         )
     if status.st_uid and not status.st_mode & _OTHERS and not loose:
         yield ok(_CHECK, f"the home and its keys are for user '{owner}' alone")
+
+
+def installation() -> Iterator[Finding]:
+    """Whether this user can run Python and fedward at all, as a service of theirs will have to. Empty where that is so."""
+    for path in (Path(sys.executable), Path(os.__file__), Path(__file__)):
+        if not os.access(path, os.R_OK, effective_ids=True):
+            fix = "Install it where everybody may read: /opt/fedward, by a Python of the system (deploy/locked)."
+            yield wrong("installation", f"user '{name_of(os.geteuid())}' cannot read '{path}'; its service could not start.", fix)
+            return
 
 
 def separation(home_folder: Path, mailbox: Path) -> Iterator[Finding]:

@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -325,8 +326,25 @@ def test_a_link_and_a_loose_key_in_a_home_are_named(site: Ready) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look in somebody else's shoes")
-def test_as_root_it_looks_as_the_user_who_owns_the_home(site: Ready) -> None:
+def test_a_python_that_the_sites_user_cannot_read_is_named_and_nothing_else_is_looked_at(
+    site: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = site.home.parent / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "python").touch(mode=0o700)
+    monkeypatch.setattr(sys, "executable", str(closed / "python"))
+    for path in (site.home, *site.home.rglob("*")):
+        os.chown(path, 64001, 64001)
+    found = told(site.home)
+    assert "its service could not start" in found["installation"][0]["found"]
+    assert set(found) == {"permissions", "installation", "versions"}
+    assert os.geteuid() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look in somebody else's shoes")
+def test_as_root_it_looks_as_the_user_who_owns_the_home(site: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root could read a mode of 0; the site's user cannot, and that is what counts."""
+    monkeypatch.setattr(permissions, "installation", lambda: iter(()))  # the Python of a developer may be for nobody else
     os.chown(site.home.parent, 64001, 64001)
     for path in site.home.rglob("*"):
         os.chown(path, 64001, 64001)
