@@ -36,7 +36,7 @@ from flwr.app.metadata import Metadata
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PullMessagesResponse, PushMessagesRequest
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree, no_object_id_recompute
@@ -147,6 +147,19 @@ class Reply:
     objects: dict[str, Any]
 
 
+class _Client(FleetHttpClient):
+    """Flower's, but for its heartbeat, which gives up after five seconds: on a line with as much delay each way it would never be heard."""
+
+    def SendNodeHeartbeat(self, request: SendNodeHeartbeatRequest) -> SendNodeHeartbeatResponse:  # noqa: N802 - Flower's name
+        return self._unary_unary(
+            path="/v1/fleet/send-node-heartbeat",
+            rpc_method="/flwr.proto.Fleet/SendNodeHeartbeat",
+            request=request,
+            response_type=SendNodeHeartbeatResponse,
+            timeout=HEARTBEAT_S,
+        )
+
+
 class Link:
     """One node's connection. Safe to use from several threads; `again` marks what a thread sends for a second time."""
 
@@ -156,7 +169,7 @@ class Link:
         self._tally = tally
         self.node = 0
         scheme = "http" if settings.tls is None else "https"
-        self._client = FleetHttpClient(
+        self._client = _Client(
             f"{scheme}://{settings.address}",
             interceptors=(_Versions(), NodeAuthHttpInterceptor(self._key, self._key.public_key()), _Counting(tally)),
             verify=settings.tls or False,

@@ -21,6 +21,7 @@ RANGE = SpecifierSet(">=1.41,<1.42")
 SIGNATURES = {
     "flwr.supernode.fleet_http_client:FleetHttpClient.__init__": "base_url interceptors verify timeout retry_invoker",
     "flwr.supernode.fleet_http_client:FleetHttpClient.close": "",
+    "flwr.supernode.fleet_http_client:FleetHttpClient._unary_unary": "path rpc_method request response_type timeout",
     "flwr.supernode.fleet_http_client:FleetHttpClient.ActivateNode": "request",
     "flwr.supernode.fleet_http_client:FleetHttpClient.DeactivateNode": "request",
     "flwr.supernode.fleet_http_client:FleetHttpClient.SendNodeHeartbeat": "request",
@@ -113,6 +114,13 @@ def test_the_client_still_keeps_its_connection_where_ours_is_put() -> None:
         assert type(client._client).__name__ == "Client", "FleetHttpClient has no httpx client at _client any more."
     finally:
         client.close()
+
+
+def test_a_heartbeat_still_goes_where_ours_goes() -> None:
+    theirs = inspect.getsource(named("flwr.supernode.fleet_http_client:FleetHttpClient.SendNodeHeartbeat"))
+    ours = inspect.getsource(flower._Client)
+    for word in re.findall(r'"(/[\w./-]+)"', theirs):
+        assert word in ours, f"flwr {version('flwr')} sends its heartbeat to {word}; client/mailbox/flower.py does not."
 
 
 def test_an_object_is_still_named_by_its_digest() -> None:

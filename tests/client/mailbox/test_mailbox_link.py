@@ -110,6 +110,19 @@ def test_a_number_from_before_is_tried_first(
     assert link.resume(5) is known
 
 
+def test_a_heartbeat_is_given_longer_than_a_long_line_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five seconds each way: Flower's own would give each of them up."""
+    seen = []
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        seen.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, content=SendNodeHeartbeatResponse(success=True).SerializeToString())
+
+    link, _ = link_to(tmp_path, answers, monkeypatch)
+    assert link.beat()
+    assert min(seen) > 20
+
+
 def test_bytes_are_counted_and_those_sent_again_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = PullMessagesResponse().SerializeToString() or b""
     link, tally = link_to(tmp_path, lambda _: httpx.Response(200, content=reply), monkeypatch)
