@@ -4,9 +4,9 @@
     make e2e                   seven hospitals and five rounds; simulations/rig/journey.py --help
 
     round 1   kill -9 the SuperLink
-    round 2   kill -9 the ServerApp          then one hospital is revoked
-    round 3   kill -9 a mailbox              then one hospital is added, which restarts nothing
-    round 4   kill -9 a site process
+    round 2   kill -9 the ServerApp
+    round 3   kill -9 a mailbox              then one hospital is revoked
+    round 4   kill -9 a site process         then one hospital is added, which restarts nothing
     round 5   kill -9 the coordinator's supervisor, and with it all that it runs
 
 Who is in changes between rounds: the coordinator is told to pause meanwhile, since these rounds take seconds and a custodian's work does
@@ -83,8 +83,8 @@ FULL: Final = Script(
         Blow(round=4, party="site h3"),
         Blow(round=5, party="coordinator"),
     ],
-    revoke_after=2,
-    add_after=3,
+    revoke_after=3,
+    add_after=4,
 )
 SHORT: Final = Script(sites=3, minimum_cohort=3, rounds=2, blows=[Blow(round=1, party="superlink"), Blow(round=2, party="site h2")])
 

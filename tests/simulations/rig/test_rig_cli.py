@@ -33,7 +33,7 @@ def test_cut_and_mend_change_one_line_and_nothing_else_about_it(tmp_path: Path) 
 
 
 def test_a_hospital_that_does_not_run_is_no_one_to_cut(tmp_path: Path) -> None:
-    assert "no running hospital 'h9'" in run("cut", "h9", "--dir", str(tmp_path))
+    assert "no running hospital" in run("cut", "h9", "--dir", str(tmp_path))
 
 
 def test_an_earlier_rig_is_not_overwritten_unasked(tmp_path: Path) -> None:
