@@ -21,7 +21,9 @@ def join(
     group that may open the site's socket. It waits for a coordinator or a site process that is away, for as long as it takes. Stop it with
     SIGTERM: it signs off, and may come back at once. What it carried, and what had to be sent again, is in stats.json in its folder.
     """
-    command = [sys.executable, "-m", "client.mailbox", "--mailbox", str(mailbox), "--log-format", log_format]
+    # -P: nothing is imported from the folder in which this was typed, unless that is our own.
+    here = Path(__file__).parents[1] == Path.cwd()
+    command = [sys.executable, *([] if here else ["-P"]), "-m", "client.mailbox", "--mailbox", str(mailbox), "--log-format", log_format]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter and module; nothing is left of this process
 
 
