@@ -103,6 +103,7 @@ class References:
     def model(self, survivors: tuple[tuple[str, ...], ...]) -> bytes:
         """Raises: FedwardError, if no run with just these sums can be had."""
         if survivors not in self._known:
+            shutil.rmtree(self.folder / f"reference-{len(self._known)}", ignore_errors=True)
             stage = copied(self.template, self.folder / f"reference-{len(self._known)}")
             absent = tuple(
                 Fault(site=site, kind="raise", round=number)
