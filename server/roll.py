@@ -7,7 +7,8 @@ gone is out of it. Nobody else is disturbed: while all goes well a call costs on
 
 News come before greetings: a site that has yet to hear of its roster or plan refuses to be greeted, and may not after hearing.
 
-A name is only claimed here. Who claims another's gets its messages, and can answer none of them: what counts in a round is signed.
+A name is only claimed here. Who claims another's gets its messages, and can answer none of them: what counts in a round is signed. A
+site that is there keeps its name, so that a claim takes nobody who answers out of a round.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -61,7 +62,8 @@ class Roll:
         if with_news:
             self.herald.tell(nodes)
         found = self._greet([node for node in nodes if node not in trusted], needed=self.minimum - len(trusted), patience_s=patience_s)
-        names = {site: node for site, node in known.items() if node in trusted} | found
+        kept = {site: node for site, node in known.items() if node in trusted or found.get(node) == site}
+        names = {site: node for node, site in found.items()} | kept
         self._silent.clear()
         self.sites.clear()
         self.sites.update(sorted(names.items()))
@@ -76,15 +78,16 @@ class Roll:
         nodes = len(set(self.line.grid.get_node_ids()))
         return bool(self.refusals) and len(self.sites) + len(self.refusals) == nodes
 
-    def _greet(self, nodes: list[int], *, needed: int, patience_s: float) -> dict[str, int]:
-        names: dict[str, int] = {}
+    def _greet(self, nodes: list[int], *, needed: int, patience_s: float) -> dict[int, str]:
+        """Which site each node says it is."""
+        names: dict[int, str] = {}
         refusals = []
         for answer, note in self._answers(nodes, needed, patience_s):
             said = _name(answer)
             if isinstance(said, Absence):
                 refusals.append(said)
             else:
-                names[said] = answer.node
+                names[answer.node] = said
             note(good=not isinstance(said, Absence))
         self.refusals = tuple(refusals)
         return names

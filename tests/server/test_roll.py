@@ -52,6 +52,18 @@ def test_a_site_that_registered_anew_is_found_under_its_new_node() -> None:
     assert roll.sites == {"north": 7, "south": 2}
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_site_that_claims_anothers_name_takes_it_from_nobody_who_answers(silent: bool) -> None:
+    """A rogue peer would else choose whom the next round goes without."""
+    lobby = Lobby({1: "north", 2: "south", 3: "rogue"})
+    roll = roll_of(lobby)
+    roll.call()
+    lobby.names[3] = "north"
+    roll.doubt(["rogue", *(["north"] if silent else [])])
+    roll.call()
+    assert roll.sites == {"north": 1, "south": 2}
+
+
 def test_who_fell_silent_is_greeted_before_it_is_asked_again() -> None:
     lobby = Lobby({1: "north", 2: "south"})
     roll = roll_of(lobby)
