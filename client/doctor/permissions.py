@@ -98,6 +98,14 @@ def door(path: Path) -> Iterator[Finding]:
     """The socket between the two, and whether the site process answers behind it. Call as the mailbox's user."""
     try:
         status, folder = path.lstat(), path.parent.stat()
+    except PermissionError:
+        user = name_of(os.geteuid())
+        yield wrong(
+            _SOCKET,
+            f"user '{user}' may not enter '{path.parent}'.",
+            f"Put it into the folder's group, and restart the mailbox: usermod -aG fedward-door {user}",
+        )
+        return
     except FileNotFoundError:
         yield wrong(
             _SOCKET,

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from client.doctor import link, permissions
 from client.doctor.findings import Finding, State
 from client.doctor.link import Link
+from client.doctor.standing import owner_of
 from fedward import app
 from tests.deploy.authorities import certified, listening, tls
 
@@ -183,6 +185,24 @@ def test_the_mailboxes_folder_its_key_and_the_socket_are_looked_at(made: Path, t
     assert "not running" in told("--mailbox", str(folder))["socket"]["found"]
     path.touch()
     assert "no socket" in told("--mailbox", str(folder))["socket"]["found"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look in somebody else's shoes")
+def test_a_user_who_may_not_enter_the_sockets_folder_is_told_the_group(tmp_path: Path) -> None:
+    for above in tmp_path.parents:
+        if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o011)
+    folder, door = tmp_path / "mailbox", tmp_path / "door"
+    tmp_path.chmod(0o755)
+    for each, user in ((folder, 64002), (door, 64001)):
+        each.mkdir()
+        os.chown(each, user, user)
+        each.chmod(0o750)
+    with owner_of(folder):
+        (found,) = permissions.door(door / "site.sock")
+    assert found.state is State.WRONG
+    assert "may not enter" in found.found
+    assert "usermod -aG fedward-door" in found.fix
 
 
 LINK = 'root_certificates = "ca.crt"\n[site]\nsocket = "s"\n'
