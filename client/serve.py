@@ -47,6 +47,8 @@ from common.wire import Content
 LOCK_FILE: Final = "serve.lock"
 _WAITING_STEPS: Final = 4
 _THREADS: Final = 2 * _WAITING_STEPS
+MOST_AT_ONCE: Final = 2 * _THREADS
+"""Messages that have begun; more are sent away to come again. A mailbox has six threads."""
 _STEP_NAMES: Final = {message_type: step for step, message_type in wire.SECURE.items()}
 _FLOAT_BYTES: Final = 4
 _TRAINS: Final = "KEYS"
@@ -203,7 +205,7 @@ def check_deployed(file: SiteFile) -> None:
 
 def listen(converse: Callable[[Iterator[bytes], Any], Iterator[bytes]], socket: Path) -> Any:
     """A gRPC server at a Unix-domain socket, and nowhere else."""
-    server = grpc.server(ThreadPoolExecutor(max_workers=_THREADS), options=OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(max_workers=_THREADS), options=OPTIONS, maximum_concurrent_rpcs=MOST_AT_ONCE)
     _, _, name = METHOD.partition("/")
     whose, _, method = name.partition("/")
     handlers = {method: grpc.stream_stream_rpc_method_handler(converse)}

@@ -20,7 +20,7 @@ from client import approval, door, place, status
 from client.approval import SignedPlan
 from client.events import Log
 from client.handler import DEPLOYED
-from client.serve import LOCK_FILE, Serving, serve
+from client.serve import LOCK_FILE, MOST_AT_ONCE, Serving, serve
 from client.site import Site
 from common import endorsement, envelope, wire
 from common.envelope import Head, Shape
@@ -141,7 +141,6 @@ def test_a_sender_that_breaks_off_holds_nobody(everybody: Hospitals) -> None:
 
         def parts() -> Iterator[bytes]:
             yield begun
-            yield bytes(4)
             never.wait(20)
 
         call = channel.stream_stream(door.METHOD)(parts(), timeout=30)
@@ -150,6 +149,22 @@ def test_a_sender_that_breaks_off_holds_nobody(everybody: Hospitals) -> None:
         never.set()
         channel.close()
         assert site.step()["type"] == "refusal"
+
+
+def test_more_who_knock_than_a_mailbox_has_threads_are_sent_away_at_once(everybody: Hospitals) -> None:
+    """Who took the mailbox could else have the site hold the beginnings of messages without end."""
+    ends = threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        ends.wait(30)
+        yield from ()
+
+    with answering(everybody.first) as site, grpc.insecure_channel(f"unix:{site.socket}") as channel:
+        calls = [channel.stream_stream(door.METHOD)(silence(), timeout=30) for _ in range(MOST_AT_ONCE + 4)]
+        wait_for(lambda: sum(call.done() for call in calls) >= 4, within_s=20)
+        assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert sum(call.done() for call in calls) == 4
+        ends.set()
 
 
 class Slow:
