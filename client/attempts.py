@@ -5,7 +5,7 @@
     fsa1/record-N         stage, keys of the living attempt, answers given (common.secagg.durable); a new one after each step
     fsa1/update-N         the quantised update that the record has committed to, until it is released or forgotten
     fsa1/model-N          the last global model that was accepted: what the next one is compared with
-    fsa1/peers-N          the tokens of peers' ledgers, as last announced (client.ledger.echo)
+    fsa1/peers-N          the tokens of peers' ledgers and heads of their audit logs, as last announced (client.echoes)
 
 All files are for the site's own user alone; each new content gets the next number (`common.durable.Newest`).
 

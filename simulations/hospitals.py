@@ -24,8 +24,9 @@ from client.events import Log
 from client.handler import Desk
 from client.home import read_site_file
 from client.mailbox import life
-from client.serve import Service, listen, standing
+from client.serve import Service, listen
 from client.site import Site
+from client.standing import standing
 from client.status import Board
 from common import transport_key
 from common.plan import load

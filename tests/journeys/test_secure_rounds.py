@@ -269,7 +269,7 @@ def test_nothing_that_was_masked_stays_and_secrets_are_the_sites_own(tmp_path: P
     assert [path.name for path in (stage.folder / "vectors").iterdir()] == ["sum-000001-UPDATE-0"]
     for site in stage.sites:
         kept = [*(stage.home(site) / "fsa1").iterdir(), stage.home(site) / "identity.key"]
-        assert {path.name.partition("-")[0] for path in kept} == {"lock", "record", "model", "identity.key"}
+        assert {path.name.partition("-")[0] for path in kept} == {"lock", "record", "model", "peers", "identity.key"}
         assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
 
 
