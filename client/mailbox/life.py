@@ -47,6 +47,7 @@ class Life:
     log: Log
     stopping: Event
     lost: Event
+    misses: int = 0
 
 
 def join(folder: Path, log: Log, *, stopping: Event | None = None) -> None:
@@ -92,9 +93,12 @@ def _look(life: Life) -> None:
         life.lost.set()
         return
     except (LinkDown, NotAccepted, RunOver):
-        _note_link(life, up=False, code=TransportError.code)
-        life.pace.wait()
+        life.misses += 1
+        if life.misses > 1:  # one alone is a connection that the other end had closed for idleness, on a line with much delay
+            _note_link(life, up=False, code=TransportError.code)
+            life.pace.wait()
         return
+    life.misses = 0
     _note_link(life, up=True)
     if taken is None:
         life.pace.wait()
