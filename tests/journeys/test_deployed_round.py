@@ -97,6 +97,7 @@ def expect_the_engines_bits(federation: Federation, running: Running, nursery: N
     assert (federation.home.run / MODEL_FILE).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_deployed_run_whose_coordinator_is_killed_ends_with_the_bits_of_the_engine(federation: Federation, nursery: Nursery) -> None:
     with hospitals(federation.hospitals), started(federation.home) as running:
         running.wait_for("phase_opened", round=2, phase="MASK")
