@@ -26,8 +26,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import app as honest
-from client import embedded
-from client import site
+from client import embedded, site
 from client.imaging.dataset import Dataset
 from client.training import LocalWork
 from common import wire
