@@ -27,7 +27,6 @@ from client.mailbox import life
 from client.serve import Service, listen
 from client.site import Site
 from client.standing import standing
-from client.standing import standing
 from client.status import Board
 from common import transport_key
 from common.plan import load
