@@ -148,7 +148,7 @@ class Namespaces:
         """Raises: EngineError, where something is not allowed here."""
         self.down()
         for name in (self._wan, self.coordinator):
-            tool(["ip", "netns", "add", name])
+            _make(name)
             tool(["ip", "-n", name, "link", "set", "lo", "up"])
         tool(["ip", "-n", self._wan, "link", "add", _BRIDGE, "type", "bridge"])
         tool(["ip", "-n", self._wan, "link", "set", _BRIDGE, "up"])
@@ -160,12 +160,11 @@ class Namespaces:
     def add(self, hospital: Hospital) -> None:
         """A hospital's namespace, its wire and its rules."""
         name = self.namespace(hospital)
-        tool(["ip", "netns", "add", name])
+        _make(name)
         line, port = self.line(hospital)
         rules = hospital.folder / "nftables"
         rules.write_text(_OUTBOUND_ONLY.format(line=line, port=port))
         tool(["ip", "netns", "exec", name, "nft", "-f", rules])
-        tool(["ip", "netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])  # it looks for routers
         self._connect(name, str(hospital.number), self.address(hospital))
 
     def _connect(self, name: str, end: str, address: str) -> None:
@@ -232,6 +231,13 @@ class Namespaces:
     def coordinator(self) -> str:
         """The coordinator's namespace."""
         return f"fw{self.tag}-coordinator"
+
+
+def _make(name: str) -> None:
+    """A namespace without IPv6, which would look for routers by itself: what is heard in it is what somebody said."""
+    tool(["ip", "netns", "add", name])
+    for which in ("all", "default"):
+        tool(["ip", "netns", "exec", name, "sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{which}/disable_ipv6"])
 
 
 def missing() -> str:
