@@ -135,7 +135,7 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
 
 def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[str], None]) -> None:
     """One round with its death, and what is done after it."""
-    rig.wait_for(f"round {number} to begin", lambda: rig.open_round() >= number, within_s=_ROUND_WITHIN_S)
+    rig.wait_for(f"round {number} to begin", lambda: rig.is_open(number), within_s=_ROUND_WITHIN_S)
     changes = number in (script.revoke_after, script.add_after)
     if changes:
         rig.pause()

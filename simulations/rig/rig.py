@@ -259,6 +259,10 @@ class Rig:
         """The round that is under way, or the last one that was; 0 before the first."""
         return int(self._status().get("round") or 0)
 
+    def is_open(self, number: int) -> bool:
+        """Whether sites are being asked in this round, or were: one that is only waited for is not open yet."""
+        return self.open_round() > number or (self.open_round() == number and bool(self.open_phase()))
+
     def open_phase(self) -> str:
         """The step that is under way; empty between steps."""
         return str(self._status().get("phase") or "")
