@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 
 from common import failpoints
-from common.durable import OWNER_ONLY, Newest
+from common.durable import OWNER_ONLY, Newest, forget_unfinished
 from common.errors import CheckpointCorrupt
 from common.secagg import durable
 from common.secagg.model import Reference
@@ -43,6 +43,8 @@ class AttemptStore:
         self._update = Newest(folder, "update", fsync=power_cut_safe)
         self._model = Newest(folder, "model", fsync=power_cut_safe)
         self._peers = Newest(folder, "peers", fsync=power_cut_safe)
+        with self.locked():
+            forget_unfinished(folder)  # a process that was killed in its last step of a run may have left a key half written
 
     @contextmanager
     def locked(self) -> Iterator[None]:

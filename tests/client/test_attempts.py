@@ -45,7 +45,7 @@ def test_an_update_goes_when_the_record_lets_it_go(tmp_path: Path, joined: Recor
     kept = store(tmp_path)
     kept.keep(Record(), joined)
     kept.keep(joined, Record(memory=replace(joined.memory)))
-    assert [path.name.partition("-")[0] for path in sorted((tmp_path / "fsa1").iterdir())] == ["record"]
+    assert [path.name.partition("-")[0] for path in sorted((tmp_path / "fsa1").iterdir())] == ["lock", "record"]
 
 
 def test_only_the_owner_can_read(tmp_path: Path, joined: Record) -> None:
@@ -107,3 +107,11 @@ def test_the_last_model_comes_back_with_its_round(tmp_path: Path) -> None:
     found = kept.reference()
     assert found is not None
     assert (found.round, found.values.tolist()) == (5, [5.0, 5.0, 5.0])
+
+
+def test_what_a_killed_process_left_half_written_is_gone_when_the_site_is_opened_again(tmp_path: Path) -> None:
+    AttemptStore(tmp_path / "fsa1", power_cut_safe=False)
+    left = tmp_path / "fsa1" / ".record-000000000009.1-1.tmp"
+    left.write_bytes(b"half a key")
+    AttemptStore(tmp_path / "fsa1", power_cut_safe=False)
+    assert not left.exists()

@@ -74,8 +74,8 @@ def test_a_torn_checkpoint_is_missed(stage: Stage) -> None:
 
 
 def test_a_file_that_was_left_half_written_is_missed(stage: Stage) -> None:
-    (stage.home("site_01") / "fsa1" / ".record-000000000009.1.tmp").write_bytes(b"half a key")
-    assert "left about: sites/site_01/fsa1/.record-000000000009.1.tmp" in complaints(stage)
+    (stage.folder / "vectors" / ".vector-000003-UPDATE-0-site_01.1.tmp").write_bytes(b"half a vector")
+    assert "left about: vectors/.vector-000003-UPDATE-0-site_01.1.tmp" in complaints(stage)
 
 
 def test_a_flipped_byte_of_a_sites_record_is_missed(stage: Stage) -> None:
