@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.home import PATIENT_KEY_FILE
 from common import credentials
@@ -30,6 +31,7 @@ from simulations.rig.places import Hospital, Places
 WINDOW: Final = 48
 _EVERY_S: Final = 3.0
 _MOST_COPIES: Final = 400
+_START: Final = 8
 Needles = Mapping[str, bytes]
 
 
@@ -92,12 +94,26 @@ def update_windows(name: str, vector: np.ndarray) -> Iterator[tuple[str, bytes]]
 
 
 def found_in(files: Iterable[Path], needles: Needles) -> list[str]:
-    """Which needle is in which file."""
+    """Which needle is in which file. The first eight bytes of all needles are looked for at once; what they hit is looked at whole."""
+    by_start: dict[int, list[str]] = {}
+    for name, needle in needles.items():
+        by_start.setdefault(int.from_bytes(needle[:_START], "little"), []).append(name)
+    starts = np.array(sorted(by_start), dtype="<u8")
     complaints = []
     for path in files:
         content = path.read_bytes()
-        complaints += [f"{name} is in {path.name}" for name, needle in needles.items() if needle in content]
+        hits = {name for at, start in _hits(content, starts) for name in by_start[start] if content.startswith(needles[name], at)}
+        complaints += [f"{name} is in {path.name}" for name in sorted(hits)]
     return complaints
+
+
+def _hits(content: bytes, starts: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Where in a content eight bytes stand that are among `starts`."""
+    for shift in range(min(_START, max(0, len(content) - _START + 1))):
+        words = np.frombuffer(content, dtype="<u8", offset=shift, count=(len(content) - shift) // _START)
+        nearest = starts[np.minimum(np.searchsorted(starts, words), len(starts) - 1)]
+        for at in np.flatnonzero(nearest == words):
+            yield shift + _START * int(at), int(words[at])
 
 
 def control(hospital: Hospital) -> list[str]:
