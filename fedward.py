@@ -22,7 +22,7 @@ def house() -> typer.Typer:
     """All commands."""
     from client.cli import app as site
     from server.cli import app as server
-    from server.roster_cli import app as roster
+    from server.membership.roster_cli import app as roster
     from simulations import cli
     from simulations.audit_cli import audit
     from simulations.plan_cli import plan
@@ -48,9 +48,9 @@ def house() -> typer.Typer:
 def door(words: list[str]) -> typer.Typer:
     """The one command of a long-lived process, or the whole house."""
     if words[:2] == ["site", "join"]:
-        from client.join_cli import app
+        from client.mailbox.join_cli import app
     elif words[:2] == ["site", "serve"]:
-        from client.serve_cli import app
+        from client.process.serve_cli import app
     else:
         return house()
     alone = typer.Typer(pretty_exceptions_enable=False)

@@ -188,7 +188,7 @@ class Account:
 
     def _open(self) -> Ledger:
         pen = self.pen()
-        if self._ledger is None or self._signer != pen.signer:  # a new identity key came into use: client/rotation.py
+        if self._ledger is None or self._signer != pen.signer:  # a new identity key came into use: client/membership/rotation.py
             ledger = Ledger(self._place, pen)
             if ledger.chain.namespace != self._namespace:
                 raise LedgerTampered(

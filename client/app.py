@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site as a Flower ClientApp: in the simulation engine, on Flower's Ray runtime, and under a stock SuperNode.
 
-The app hands a message's content on and returns what comes back, which is an answer or a refusal with a code (`client.handler`): an
+The app hands a message's content on and returns what comes back, which is an answer or a refusal with a code (`client.process.handler`): an
 exception that got out of here would be sent to the coordinator by Flower, text and all.
 
 Whose answer it is, this machine says, never the coordinator:
 
     FEDWARD_SOCKET    the socket of a site process on this machine: the message is carried there and nothing of the site is here, which is
                       what makes a stock SuperNode bearable, since what it runs is the bundle that a coordinator shipped
-    otherwise         the site lives in this process (`client.embedded`)
+    otherwise         the site lives in this process (`client.process.embedded`)
 
 `client.mailbox` carries the same messages to the same socket without running anybody's bundle; hospitals run that.
 """
@@ -32,10 +32,10 @@ app = ClientApp()
 def _answerer() -> Callable[[Message, Context], RecordDict]:
     """Only what is used is imported: behind a socket there is no site here, and no torch."""
     if socket := os.environ.get(SOCKET_VARIABLE):
-        from client import carrying
+        from client.process import carrying
 
         return lambda message, _: carrying.answer(socket, message.metadata.message_type, message.content)
-    from client import embedded
+    from client.process import embedded
 
     return lambda message, context: embedded.answer(context.node_config, message.metadata.message_type, message.content)
 

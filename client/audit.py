@@ -107,7 +107,7 @@ class SiteAudit:
 
     def _log(self) -> Log:
         signer = keyfile.load(self._home / KEY_FILE, "site")
-        if self._opened is None or self._signer != signer:  # a new identity key came into use: client/rotation.py
+        if self._opened is None or self._signer != signer:  # a new identity key came into use: client/membership/rotation.py
             self._signer = signer
             pen = Pen(role="site", name=self._file.site.name, signer=signer, clock=self._clock, power_cut_safe=self._file.power_cut_safe)
             self._opened = Log(self._home / LOG_FILE, pen)

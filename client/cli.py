@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fedward site`: what a hospital does for itself, on its own machine, by nobody's leave.
 
-init ..     how a site comes in, stays in, and goes (client/enrol_cli.py)
+init ..     how a site comes in, stays in, and goes (client/membership/enrol_cli.py)
 snapshot    approve the data set as it stands now
 exclude     take out a patient who withdrew
 policy      what this site allows
 ledger      what was spent (client/ledger/cli.py)
 doctor      whether this machine is ready (client/doctor/cli.py)
-serve       the site process (client/serve_cli.py); status, where it stands
-join        the mailbox (client/join_cli.py)
+serve       the site process (client/process/serve_cli.py); status, where it stands
+join        the mailbox (client/mailbox/join_cli.py)
 """
 
 from dataclasses import asdict
@@ -21,16 +21,16 @@ from client import exclusion, policy
 from client import snapshot as snapshots
 from client.account import Account
 from client.doctor.cli import doctor
-from client.enrol_cli import COMMANDS
 from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
 from client.imaging import identity, manifest
-from client.join_cli import join
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
+from client.mailbox.join_cli import join
+from client.membership.enrol_cli import COMMANDS
 from client.policy import POLICY_FILE
-from client.serve_cli import serve, show_status
+from client.process.serve_cli import serve, show_status
+from client.process.textfile import metrics
 from client.telling import tell
-from client.textfile import metrics
 from common.durable import write_atomically
 from common.errors import DataNotFound, RunFolderTaken
 from common.plan import load

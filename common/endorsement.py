@@ -14,7 +14,7 @@ k of m root keys sign, as rosters are signed; each signs the same statement, und
 is one under a plan.
 
 It says that the consortium stands behind a plan. It does not make a hospital follow it: that takes the approval of the hospital's own
-operator (client/approval.py).
+operator (client/membership/approval.py).
 """
 
 import re

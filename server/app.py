@@ -7,7 +7,7 @@ folder (`FEDWARD_RUN`), and what is kept there for auditors (`FEDWARD_EVIDENCE`)
 stopped.
 
 One process at a time has a run: it holds a lock on the folder for as long as it lives, by which its supervisor (`fedward server start`)
-sees it live and die. Before it ends of its own accord it leaves word how (`server.outcome`); who was killed leaves none.
+sees it live and die. Before it ends of its own accord it leaves word how (`server.process.outcome`); who was killed leaves none.
 """
 
 import os
@@ -23,12 +23,10 @@ from common.credentials import Credentials
 from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, Unforeseen
 from common.models import initial_weights
 from common.plan import Plan, digest_of, load
-from server import audit, logbook
+from server import audit
 from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
-from server.consortium import Consortium, Crier
 from server.counts import as_facts
-from server.exchange import Line
 from server.export import export
 from server.fsa1 import SecureAggregation
 from server.gate import FolderGate
@@ -48,12 +46,15 @@ from server.home import (
 from server.journal import Journal
 from server.live.status import STATUS_FILE
 from server.live.watch import Watch
-from server.logbook import Logbook, RoundLines
-from server.outcome import Outcome
+from server.membership.consortium import Consortium, Crier
+from server.membership.roll import Roll
 from server.persistence import Persistence
-from server.processes import Lock, die_with_parent
-from server.roll import Roll
+from server.process import logbook
+from server.process.logbook import Logbook, RoundLines
+from server.process.outcome import Outcome
+from server.process.processes import Lock, die_with_parent
 from server.rounds import Coordinator
+from server.transport.exchange import Line
 from server.vectors import VectorFolder
 
 _CARRIERS = ("httpx", "httpcore", "flwr")

@@ -27,12 +27,13 @@ from common.durable import write_atomically
 from common.errors import DataNotFound, RunFolderTaken
 from common.fingerprint import Fingerprint
 from common.plan import digest_of, load
-from server import bundle, tls
+from server import bundle
 from server import export as exports
 from server.home import COORDINATOR_FILE, NODES_FOLDER, PAUSE_FILE, STOP_FILE, TEMPLATE, CoordinatorHome, TlsSection
 from server.live import show
 from server.live.look import look
-from server.start import LogFormat
+from server.process import tls
+from server.process.start import LogFormat
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,7 +106,8 @@ def start(
     and the last one says how it ended.
     """
     here = Path(__file__).parents[1] == Path.cwd()
-    command = [sys.executable, *([] if here else ["-P"]), "-m", "server.start", "--folder", str(folder), "--log-format", log_format.value]
+    command = [sys.executable, *([] if here else ["-P"]), "-m", "server.process.start"]
+    command += ["--folder", str(folder), "--log-format", log_format.value]
     os.execv(sys.executable, [*command, *(["--json"] if as_json else [])])  # noqa: S606 - ourselves, without what trains
 
 

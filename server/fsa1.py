@@ -14,7 +14,7 @@ of them is left. When too few are left there is no sum, not even a part of one: 
 that, and the next one masks the same updates afresh, for free, or trains anew where the protocol does not allow it.
 
 Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts, side by side
-(`server.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
+(`server.transport.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
 
 Counts of patients (common.counting) are summed by the same steps, "train" being to count; a statistic comes without a model.
 
@@ -41,15 +41,15 @@ from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, ab
 from server.audit import Recorder
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine, total
-from server.consortium import Consortium
 from server.counts import CountedRound
 from server.gate import Gate, Open
 from server.journal import Journal
+from server.membership.consortium import Consortium
+from server.membership.roll import Roll
 from server.persistence import Persistence
 from server.phases import Heard, OpenedSum
-from server.roll import Roll
 from server.rooms import Room, Rooms, Subject, large_enough
-from server.talks import Keep, Question, Speaker, Talk, phase_name
+from server.transport.talks import Keep, Question, Speaker, Talk, phase_name
 from server.vectors import VectorFolder
 
 _HEARD: Final[Mapping[Step, str]] = {

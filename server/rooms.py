@@ -3,8 +3,8 @@
 
 A round is opened under the roster that is in force then (`server.openings`). What is half done is finished under that roster, whatever
 has been issued meanwhile: whoever has trained is not made to train again. As soon as an attempt has been given up, or nobody has been
-heard in it yet, the next one follows the roster that is due (`server.consortium`). So a revoked site is out of the next round at the
-latest, and nothing is restarted. Signatures that gave an attempt up are shown to the next one across that change.
+heard in it yet, the next one follows the roster that is due (`server.membership.consortium`). So a revoked site is out of the next round at
+the latest, and nothing is restarted. Signatures that gave an attempt up are shown to the next one across that change.
 
 The coordinator signs for one roster's key. Where a newer roster names another, what was begun under the old key cannot be finished.
 """
@@ -23,11 +23,11 @@ from common.secagg.coordinator import Inviting, Rejected
 from common.secagg.messages import RoundTag, Signed, Step
 from common.secagg.terms import Chair, Kind, Terms
 from common.update import Vector, Weights
-from server.consortium import Consortium
 from server.journal import Journal
+from server.membership.consortium import Consortium
 from server.openings import Opening
 from server.phases import Phase
-from server.talks import Question
+from server.transport.talks import Question
 from server.vectors import Attempt
 
 

@@ -12,8 +12,8 @@ A site that refuses, fails or misses the deadline is written down and the round 
 aggregated: the round is tried again once, and then the run stops by name with everything committed so far intact; a deployed coordinator
 waits instead, and tries again (`server.persistence`).
 
-Between rounds the roll is called (`server.roll`) and the roster read again, so that sites come and go while the run goes on; and there the
-operator's pause holds (`server.gate`).
+Between rounds the roll is called (`server.membership.roll`) and the roster read again, so that sites come and go while the run goes on; and
+there the operator's pause holds (`server.gate`).
 
 A plan may ask for a statistic before the first round, and have models judged: the one that a round starts from, and after the last round
 the final one. That is worth less than the training: where it fails, for want of sites or of budget, the reason is written down and the
@@ -41,10 +41,10 @@ from server.cohort import draw
 from server.counts import CountedRound
 from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
+from server.membership.roll import FIRST_S, LATER_S, Roll
 from server.persistence import Persistence
-from server.roll import FIRST_S, LATER_S, Roll
 from server.strategies import StrategyState, strategy_of
-from server.talks import FAILURES
+from server.transport.talks import FAILURES
 
 T = TypeVar("T")
 _GATHER_S: Final = 30.0

@@ -29,7 +29,7 @@ from server.combine import GroupSum, combine, total
 from server.counts import CountedRound
 from server.journal import Journal
 from server.mean import RunningMean
-from server.roll import Roll
+from server.membership.roll import Roll
 
 Update = ReleasedDelta | QuantisedDelta
 Reply = wire.TrainReply | wire.IdealReply | wire.Refusal

@@ -26,8 +26,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import app as honest
-from client import embedded, site
+from client import site
 from client.imaging.dataset import Dataset
+from client.process import embedded
 from client.training import LocalWork
 from common import wire
 from common.errors import PlanValue

@@ -30,15 +30,15 @@ from server import unmasked
 from server.aggregation import Aggregation, Observer, Several
 from server.audit import Recorder, Run
 from server.checkpoint import CheckpointFolder
-from server.consortium import Consortium
 from server.counts import CountedRound
-from server.exchange import Line, Pace
 from server.fsa1 import SecureAggregation
 from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
+from server.membership.consortium import Consortium
+from server.membership.roll import Roll
 from server.persistence import Persistence
-from server.roll import Roll
 from server.rounds import Coordinator
+from server.transport.exchange import Line, Pace
 from server.unmasked import UnmaskedAggregation
 from server.vectors import VectorFolder
 from simulations.apps import CLIENT_APP, FAULTY_APP

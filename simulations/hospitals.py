@@ -19,15 +19,15 @@ from pathlib import Path
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
-from client import place
-from client.events import Log
-from client.handler import Desk
 from client.home import read_site_file
 from client.mailbox import life
-from client.serve import Service, listen
+from client.process import place
+from client.process.events import Log
+from client.process.handler import Desk
+from client.process.serve import Service, listen
+from client.process.standing import standing
+from client.process.status import Board
 from client.site import Site
-from client.standing import standing
-from client.status import Board
 from common import transport_key
 from common.plan import load
 

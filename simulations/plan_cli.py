@@ -15,7 +15,7 @@ from rich.console import Console
 from common.errors import RunFolderTaken
 from common.plan import Plan, PrivacySpec, digest_of
 from common.privacy import group_privacy, own_share_epsilon
-from server.plan_cli import sign, verify
+from server.membership.plan_cli import sign, verify
 from simulations import scenario
 from simulations.planner.command import privacy
 

@@ -16,7 +16,7 @@ from tests.attacks import lies, lies_about_kinds, lies_about_survivors, lies_abo
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-ROSTER_CODE = ["common/roster.py", "common/keyfile.py", "server/roster_folder.py", "server/roster_cli.py"]
+ROSTER_CODE = ["common/roster.py", "common/keyfile.py", "server/membership/roster_folder.py", "server/membership/roster_cli.py"]
 
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)(?:\[([\w-]+)\])?")
 FILE = re.compile(r"\b((?:common|client|server|simulations|tests)/[\w/.-]*\w\.(?:py|toml|json))\b")

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from client import policy
-from client.approval import approved_plan
 from client.doctor.findings import Finding, look, ok, wrong
 from client.home import PREPARED_FOLDER, SiteFile, ledger_place, read_site_file
 from client.imaging import manifest
 from client.ledger import chain as ledger
 from client.ledger import head as sealed
 from client.ledger.chain import Chain
-from client.pause import has_left, is_paused
+from client.membership.approval import approved_plan
+from client.membership.pause import has_left, is_paused
 from common import credentials, keyfile, roster
 from common.audit import chain as audit
 from common.audit.log import LOG_FILE

@@ -12,8 +12,8 @@ os.environ.setdefault("FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", str(1 << 20))
 
 import typer
 
-from client.events import Form, Log
 from client.mailbox import life
+from client.process.events import Form, Log
 from common.ending import run_to_the_end
 
 

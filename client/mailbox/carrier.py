@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Event, Lock
 from typing import Any, Final, TypeVar
 
-from client import door, events
 from client.mailbox.flower import Link, LinkDown, NotAccepted, NotKnown, Reply, RunOver, Taken, content_of, reply_to
 from client.mailbox.pending import MOST, Pending
 from client.mailbox.retrying import Pace, delays
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
+from client.process import door, events
 from common import wire
 from common.errors import FedwardError, MessageFormat, SiteAway
 from common.records import FIELDS, VECTOR, to_content, to_envelope

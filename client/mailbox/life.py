@@ -14,15 +14,15 @@ from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from typing import Final
 
-from client import place
-from client.events import Event as Said
-from client.events import Log
 from client.mailbox import settings as files
 from client.mailbox.carrier import Carrier
 from client.mailbox.flower import HEARTBEAT_S, Link, LinkDown, NotAccepted, NotKnown, RunOver
 from client.mailbox.retrying import Pace, delays
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Counts, Tally
+from client.process import place
+from client.process.events import Event as Said
+from client.process.events import Log
 from common.durable import OWNER_ONLY, write_atomically
 from common.errors import DiskFull, NodeKey, SecretFile, TransportError
 

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from common import credentials
 from server.home import APP_LOCK_FILE, LOG_FILE, CoordinatorHome
-from server.processes import Lock
+from server.process.processes import Lock
 from simulations import scenario
 from simulations.benchmarks.footprint import cpu_s, pss_bytes, tree
 from simulations.benchmarks.transport import free_port, running

@@ -31,12 +31,12 @@ from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.fab import Fab
 
-from client import serve
+from client.process import serve
 from common import envelope, transport_key
 from common.envelope import Envelope, Head
 from common.transport_key import KEY_FILE
-from server import control, tls
-from server.control import Control
+from server.process import control, tls
+from server.process.control import Control
 from simulations.benchmarks.transport_app import ASK_FILE, FOLDER_VARIABLE, TOLD_FILE
 
 SERVER_APP: Final = "simulations.benchmarks.transport_app:app"

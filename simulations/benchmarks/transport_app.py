@@ -16,7 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from common import wire
 from common.records import FIELDS
-from server.exchange import Answer, Line
+from server.transport.exchange import Answer, Line
 
 FOLDER_VARIABLE: Final = "FEDWARD_TRIPS"
 ASK_FILE: Final = "ask.json"
@@ -46,7 +46,7 @@ def _awaited(grid: Grid, number: int) -> list[int]:
 
 
 def _trip(grid: Grid, nodes: list[int], trip: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """As the coordinator asks (server.exchange), to the last answer."""
+    """As the coordinator asks (server.transport.exchange), to the last answer."""
     content = _content(trip)
     started = time.monotonic()
     answers = [

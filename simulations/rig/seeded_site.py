@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from client.events import Log
 from client.home import read_site_file
-from client.serve import Serving, serve
-from client.serve_cli import GRACE_S
+from client.process.events import Log
+from client.process.serve import Serving, serve
+from client.process.serve_cli import GRACE_S
 from client.site import Site
 
 WARNING = "\033[1;31mNOT PRIVATE: this site draws its noise from a seed. Never start it where there are patients.\033[0m\n"

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client import approval, policy, snapshot
+from client import policy, snapshot
 from client.account import Account
-from client.approval import SignedPlan
 from client.home import DataSection, SiteFile, SiteName, read_site_file
+from client.membership import approval
+from client.membership.approval import SignedPlan
 from common import endorsement
 from common.plan import Plan, dump, to_toml
 from simulations import consortium

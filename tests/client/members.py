@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import policy
-from client.approval import SignedPlan
+from client.membership.approval import SignedPlan
 from common import credentials, endorsement, roster
 from common.plan import Plan, to_toml
 from common.roster import Member, Roster

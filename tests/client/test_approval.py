@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from client import approval
-from client.approval import SignedPlan, approve, approved_plan
+from client.membership import approval
+from client.membership.approval import SignedPlan, approve, approved_plan
 from common import credentials, endorsement, roster
 from common.errors import ApprovalBroken, FedwardError, PlanError, PlanNotApproved, PlanSignature, RosterChanged, RosterNotFound
 from common.plan import parse, to_toml

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from client import carrying
+from client.process import carrying
 from common import wire
 from common.records import FIELDS
 from tests.client.mailbox.made import at_the_socket, step
@@ -26,7 +26,7 @@ content = wire.encode_secure_request(wire.SecureRequest(round=1, control=b"abc")
 config = {"home": "/nowhere", "plan": "/nowhere", "epsilon": 1000}
 context = Context(run_id=1, node_id=7, node_config=dict(config), state=RecordDict(), run_config=dict(config))
 reply = app(Message(content, 7, wire.SECURE["MASK"]), context)
-loaded = [name for name in ("torch", "client.site", "client.handler", "client.ledger") if name in sys.modules]
+loaded = [name for name in ("torch", "client.site", "client.process.handler", "client.ledger") if name in sys.modules]
 print(json.dumps({"site": reply.content["fedward"]["site"], "loaded": loaded}))
 """
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client import membership, rotation
-from client.membership import Proposal, adopt, check_in_force, examine, in_force, take_in
+from client.membership import rosters as membership
+from client.membership import rotation
+from client.membership.rosters import Proposal, adopt, check_in_force, examine, in_force, take_in
 from common import roster
 from common.durable import write_atomically
 from common.errors import RosterChanged, RosterExpired, RosterFormat, RosterKey, RosterPending, RosterSignature
@@ -258,7 +259,7 @@ def test_of_two_rosters_that_wait_the_later_stays(north: Members, monkeypatch: p
             done.wait(1.0)
         write_atomically(path, content, fsync=fsync, mode=mode)
 
-    monkeypatch.setattr("client.membership.write_atomically", slow)
+    monkeypatch.setattr("client.membership.rosters.write_atomically", slow)
     first = threading.Thread(target=take_in, args=(north.home, older), kwargs={"now": NOW})
     first.start()
     assert writing.wait(20)

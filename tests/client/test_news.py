@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client import approval, news, pause
-from client.news import receive
+from client.membership import approval, news, pause
+from client.membership.news import receive
 from common import news as common_news
 from common import roster
 from common.errors import CoordinatorSignature, PlanMismatch, PlanNotApproved, PlanSignature, RosterChanged, RosterSignature, SiteLeft

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client import pause
+from client.membership import pause
 from common.errors import SiteLeft, SitePaused
 
 

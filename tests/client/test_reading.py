@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from client import approval, forecast, policy, reading
-from client.forecast import Cost, Unknown
-from client.reading import Reading
+from client import policy
+from client.membership import approval, forecast, reading
+from client.membership.forecast import Cost, Unknown
+from client.membership.reading import Reading
 from common.errors import BudgetExceeded
 from common.fingerprint import Fingerprint
 from common.plan import EvaluationSpec, Plan

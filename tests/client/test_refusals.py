@@ -10,9 +10,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import app as site_app
-from client import embedded, handler
-from client.handler import Desk
 from client.home import SiteFile, SiteName
+from client.process import embedded, handler
+from client.process.handler import Desk
 from client.site import Site
 from common import wire
 from common.backtrace import DEBUG_VARIABLE

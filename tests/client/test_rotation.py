@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from client import approval, membership, policy, rotation
+from client import policy
 from client.account import Account
 from client.audit import SiteAudit
 from client.home import ledger_place, read_site_file
+from client.membership import approval, rotation
+from client.membership import rosters as membership
 from common import credentials, keyfile, roster
 from common.audit.entries import Paused, Resumed
 from common.audit.log import LOG_FILE

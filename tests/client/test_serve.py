@@ -16,11 +16,12 @@ import grpc
 import numpy as np
 import pytest
 
-from client import approval, door, place, status
-from client.approval import SignedPlan
-from client.events import Log
-from client.handler import DEPLOYED
-from client.serve import LOCK_FILE, MOST_AT_ONCE, Serving, serve
+from client.membership import approval
+from client.membership.approval import SignedPlan
+from client.process import door, place, status
+from client.process.events import Log
+from client.process.handler import DEPLOYED
+from client.process.serve import LOCK_FILE, MOST_AT_ONCE, Serving, serve
 from client.site import Site
 from common import endorsement, envelope, wire
 from common.envelope import Head, Shape

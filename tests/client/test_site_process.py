@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import door, place
-from client.pause import PAUSED_FILE
-from client.serve import LOCK_FILE
-from client.serve_cli import next_step
-from client.status import Refused, Status
+from client.membership.pause import PAUSED_FILE
+from client.process import door, place
+from client.process.serve import LOCK_FILE
+from client.process.serve_cli import next_step
+from client.process.status import Refused, Status
 from common import wire
 from common.errors import SiteAway
 from common.plan import digest_of
@@ -152,8 +152,8 @@ def test_it_answers_in_a_network_namespace_with_nothing_in_it(tmp_path: Path) ->
 TRAINS_FOR_LONG = """
 import sys, time
 from pathlib import Path
-from client import serve
-from client.events import Log
+from client.process import serve
+from client.process.events import Log
 from client.site import Site
 Site.secure = lambda self, request: time.sleep(600)
 home, socket = map(Path, sys.argv[1:])

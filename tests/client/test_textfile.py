@@ -12,10 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from client import pause, place, status
-from client.serve import LOCK_FILE
-from client.status import Board, Refused, Spent, Status
-from client.textfile import exposition
+from client.membership import pause
+from client.process import place, status
+from client.process.serve import LOCK_FILE
+from client.process.status import Board, Refused, Spent, Status
+from client.process.textfile import exposition
 from common.errors import DataNotFound
 from fedward import app
 from tests.client.homes import PATIENTS, hospital

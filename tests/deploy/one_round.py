@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from client.approval import approved_plan
+from client.membership.approval import approved_plan
 from client.site import Site
 from common.models import initial_weights
 from common.plan import digest_of

@@ -23,7 +23,7 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from client.textfile import exposition
+from client.process.textfile import exposition
 from server.live.processes import PROCESSES_FILE, write_processes
 from server.live.reasons import known
 from server.live.serve import serve

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client.door import ask
+from client.process.door import ask
 from common.envelope import Envelope, Head
 from fedward import app
 from tests.client.hospitals import hospitals

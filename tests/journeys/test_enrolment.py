@@ -20,11 +20,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client import approval, membership, pause, policy
+from client import policy
 from client.account import Account, Release
 from client.home import read_site_file
 from client.mailbox import settings
-from client.news import receive
+from client.membership import approval, pause
+from client.membership import rosters as membership
+from client.membership.news import receive
 from common import keyfile, news, roster
 from common.errors import CertificateMissing, FedwardError, RosterPending, SiteLeft, SitePaused
 from common.fingerprint import Fingerprint

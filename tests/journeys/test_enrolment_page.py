@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import approval, membership, pause
-from client.news import receive
+from client.membership import approval, pause
+from client.membership import rosters as membership
+from client.membership.news import receive
 from common import keyfile, news
 from common.news import News
 from common.plan import to_toml

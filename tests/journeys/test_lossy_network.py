@@ -17,9 +17,9 @@ from common import wire
 from common.errors import SurvivorSet
 from common.plan import digest_of
 from common.update import Weights
-from server.exchange import Pace
 from server.journal import CommittedRound, Journal
 from server.persistence import Persistence
+from server.transport.exchange import Pace
 from simulations.engine import LocalEngine
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation

@@ -22,7 +22,7 @@ from common.credentials import ROOTS_FILE, ROSTER_FILE
 from common.roster import render_roots
 from fedward import app
 from server.home import LOG_FILE, CoordinatorHome
-from server.processes import Lock
+from server.process.processes import Lock
 from simulations import consortium
 from simulations.consortium import Consortium
 

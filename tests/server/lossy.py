@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that loses, duplicates, delays and interrupts, in virtual time: Flower's behaviour as `server.inquiry` has to live with it.
+"""A network that loses, duplicates, delays and interrupts, in virtual time: Flower's behaviour as `server.transport.inquiry` has to live
+with it.
 
 A `Sea` is a grid. What happens to each delivery to a node is its next `Fate`; when there is none left, the node answers after a second.
 `Tides` look for replies in no time at all: they move the clock instead. As in Flower, a reply is handed out once, a second look for the
@@ -15,8 +16,8 @@ from itertools import count
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from server.inquiry import Reply
-from server.looks import Seen
+from server.transport.inquiry import Reply
+from server.transport.looks import Seen
 
 SESSION_S = 180.0
 """How long Flower waits for an upload that stalls."""
@@ -103,7 +104,7 @@ class Sea:
 
 
 class Tides:
-    """`server.looks.Looks` in virtual time."""
+    """`server.transport.looks.Looks` in virtual time."""
 
     def __init__(self, clock: Clock, sea: Sea) -> None:
         self._clock, self._sea = clock, sea

@@ -13,8 +13,8 @@ import pytest
 from common import credentials, roster, wire
 from common.errors import RosterNotFound
 from common.roster import Roster
-from server.consortium import Consortium, Crier
-from server.exchange import Answer
+from server.membership.consortium import Consortium, Crier
+from server.transport.exchange import Answer
 from simulations import consortium as founding
 from simulations.consortium import Consortium as Founded
 

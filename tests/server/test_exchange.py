@@ -9,8 +9,8 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.exchange import Line, Pace
-from server.looks import ThreadedLooks
+from server.transport.exchange import Line, Pace
+from server.transport.looks import ThreadedLooks
 
 PACE = Pace(silence_s=0.4, first_look_s=0.01, look_s=0.05, moving_s=0.2, roll_s=0.05)
 

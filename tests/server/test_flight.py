@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import FedwardError, PlanError, RunStopped, TransportError
-from server import flight
-from server.flight import Flights
 from server.home import APP_LOCK_FILE, LOG_FILE, OUTCOME_FILE, CoordinatorFile, CoordinatorHome
-from server.logbook import Logbook
-from server.outcome import Outcome
-from server.processes import Lock
+from server.process import flight
+from server.process.flight import Flights
+from server.process.logbook import Logbook
+from server.process.outcome import Outcome
+from server.process.processes import Lock
 
 
 class FakeSuperLink:

@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.inquiry import Answer, Inquiry, Pace
+from server.transport.inquiry import Answer, Inquiry, Pace
 from tests.server.lossy import SESSION_S, Clock, Fate, Node, Sea, Tides
 
 PACE = Pace()

@@ -11,7 +11,7 @@ import numpy as np
 from common.update import Layout, Weights
 from server.absences import Absence
 from server.journal import CommittedRound
-from server.logbook import Line, Logbook, Reader, RoundLines, in_words
+from server.process.logbook import Line, Logbook, Reader, RoundLines, in_words
 
 
 def write_many(path: str, who: str) -> None:

@@ -9,13 +9,14 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import handler, pause
-from client.handler import DEPLOYED, Desk, answered, guarded
+from client.membership import pause
+from client.process import handler
+from client.process.handler import DEPLOYED, Desk, answered, guarded
 from common import roster, wire
 from common.news import News
-from server import news
-from server.exchange import Line
-from server.news import Heard
+from server.membership import news
+from server.membership.news import Heard
+from server.transport.exchange import Line
 from tests.client.members import STRANGER, Members, members, newcomer
 from tests.common.secagg.federation import NOW
 
@@ -25,7 +26,7 @@ def _in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower's messages say from which run and node they are; the clock is the consortium's."""
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr("client.news.time.time", lambda: NOW)
+    monkeypatch.setattr("client.membership.news.time.time", lambda: NOW)
 
 
 class Hospitals:

@@ -12,8 +12,8 @@ import pytest
 from common import roster, transport_key
 from common.errors import FedwardError, RosterExpired, TransportError
 from common.roster import Roster
-from server.control import Node
-from server.nodes import Changes, Gatekeeper, reconcile, wanted
+from server.process.control import Node
+from server.process.nodes import Changes, Gatekeeper, reconcile, wanted
 from simulations import consortium
 
 SITES = ("east", "north", "west")
@@ -21,7 +21,7 @@ NOW = int(time.time())
 
 
 class FakeSuperLink:
-    """What `server.control.Control` says of a SuperLink, without one: the list of nodes, and how Flower changes it."""
+    """What `server.process.control.Control` says of a SuperLink, without one: the list of nodes, and how Flower changes it."""
 
     def __init__(self) -> None:
         self.known: list[Node] = []

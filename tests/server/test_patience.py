@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.patience import Patience, grace_s
+from server.transport.patience import Patience, grace_s
 
 
 class Clock:

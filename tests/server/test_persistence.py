@@ -18,13 +18,13 @@ from common.update import AggregateDelta, Weights
 from server.aggregation import Collected
 from server.checkpoint import CheckpointFolder
 from server.counts import CountedRound
-from server.exchange import Line
 from server.gate import FolderGate, Gate, Open
 from server.home import STOP_FILE
 from server.journal import Journal
+from server.membership.roll import Roll
 from server.persistence import Persistence
-from server.roll import Roll
 from server.rounds import Coordinator
+from server.transport.exchange import Line
 from tests.journeys.made import Quiet, made_scenario
 from tests.server.lobby import Lobby
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from server.children import Backoff
 from server.home import TEMPLATE
-from server.processes import Identity, Lock, end, spawn
+from server.process.children import Backoff
+from server.process.processes import Identity, Lock, end, spawn
 
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from server.processes import spawn
+from server.process.processes import spawn
 child = spawn(["sleep", "60"], environment=os.environ, log=Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(60)
@@ -26,14 +26,14 @@ time.sleep(60)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from server.processes import Lock
+from server.process.processes import Lock
 print(Lock(Path(sys.argv[1])).take(), flush=True)
 time.sleep(60)
 """
 STARTING = """
 import os, subprocess, sys
 from pathlib import Path
-from server import start
+from server.process import start
 CHILD = "import resource; open('written', 'w'); print(resource.getrlimit(resource.RLIMIT_CORE))"
 def supervised(home, *_):
     home.run.mkdir()

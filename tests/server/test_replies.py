@@ -18,7 +18,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from server.replies import FromGrid, FromSuperLink, ReplyLost, taker_of
+from server.transport.replies import FromGrid, FromSuperLink, ReplyLost, taker_of
 
 MOST_PIECES = 9
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.exchange import Line
-from server.roll import Roll
+from server.membership.roll import Roll
+from server.transport.exchange import Line
 from tests.server.lobby import Lobby
 
 

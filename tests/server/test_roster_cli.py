@@ -21,8 +21,8 @@ from common.fingerprint import Fingerprint
 from common.roster import Member, Roots, Roster
 from common.secagg.keys import SigningKey
 from fedward import app
-from server.roster_cli import SESSION
-from server.roster_folder import RosterFolder
+from server.membership.roster_cli import SESSION
+from server.membership.roster_folder import RosterFolder
 
 DAY_S = 24 * 3600
 FOLDER = Path("consortium")

@@ -17,9 +17,9 @@ from common.errors import DataNotFound, FedwardError, PlanValue, RunFolderTaken,
 from common.fingerprint import Fingerprint
 from common.plan import digest_of, load, to_toml
 from fedward import app
-from server import control
 from server.home import CoordinatorFile, CoordinatorHome
-from server.start import check_ready
+from server.process import control
+from server.process.start import check_ready
 from tests.journeys.made import made_scenario
 from tests.server.coordinators import a_consortium, free_port, made_coordinator
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from flwr.cli.config_utils import get_fab_metadata
 
-from server import control
 from server.home import CoordinatorHome, parse
-from server.superlink import SuperLinkFiles
+from server.process import control
+from server.process.superlink import SuperLinkFiles
 
 
 def files(folder: Path, text: str = "") -> SuperLinkFiles:

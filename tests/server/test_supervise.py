@@ -14,10 +14,10 @@ import pytest
 from common import transport_key
 from common.errors import TransportError
 from common.plan import to_toml
-from server.control import Control
 from server.home import STOP_FILE, CoordinatorHome
 from server.live.processes import PROCESSES_FILE, read_processes
-from server.processes import Identity
+from server.process.control import Control
+from server.process.processes import Identity
 from tests.journeys.made import made_scenario
 from tests.server.coordinators import Running, a_consortium, made_coordinator, started, wait_until
 

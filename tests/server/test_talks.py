@@ -14,11 +14,11 @@ from common import wire
 from common.errors import CohortTooSmall, MessageFormat
 from common.secagg.messages import Step
 from common.secagg.quantise import Grid
-from server.exchange import Line
 from server.gate import Open
+from server.membership.roll import Roll
 from server.phases import Heard
-from server.roll import Roll
-from server.talks import Question, Speaker, Talk
+from server.transport.exchange import Line
+from server.transport.talks import Question, Speaker, Talk
 from tests.journeys.made import Quiet
 
 DEADLINE_S = 3.0

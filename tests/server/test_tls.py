@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from common.errors import CertificateMissing
-from server import tls
-from server.tls import Place
+from server.process import tls
+from server.process.tls import Place
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

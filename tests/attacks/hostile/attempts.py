@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 from flwr.app import RecordDict
 
-from client import door
+from client.process import door
 from common import wire
 from common.errors import FedwardError
 from common.news import News

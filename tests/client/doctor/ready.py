@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import approval, snapshot
-from client.approval import SignedPlan
+from client import snapshot
 from client.doctor import agreed
 from client.doctor.findings import Finding, State
 from client.home import read_site_file
+from client.membership import approval
+from client.membership.approval import SignedPlan
 from client.policy import load
 from common import endorsement, keyfile
 from common.durable import write_atomically

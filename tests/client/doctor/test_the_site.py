@@ -17,10 +17,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from client import pause
 from client.audit import note
 from client.doctor import machine, permissions
 from client.doctor.findings import State
+from client.membership import pause
 from common import keyfile, roster
 from common.audit.entries import Paused
 from fedward import app

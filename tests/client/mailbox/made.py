@@ -18,12 +18,12 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from client import events, serve
 from client.mailbox.carrier import Carrier
 from client.mailbox.flower import LinkDown, NotAccepted, Reply, Taken, content_of
 from client.mailbox.retrying import Pace
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
+from client.process import events, serve
 from common import envelope, wire
 from common.envelope import Envelope, Head, Shape
 from common.wire import Content

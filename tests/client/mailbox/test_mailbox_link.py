@@ -23,7 +23,7 @@ from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
 from common import transport_key
 from common.errors import CertificateMissing, DataNotFound, FedwardError, InsecureLink, NodeKey, PlanError, PlanUnknownKey, PlanValue
-from server import tls
+from server.process import tls
 
 ROOT = Path(__file__).resolve().parents[3]
 Answers = Callable[[httpx.Request], httpx.Response]
@@ -219,7 +219,7 @@ import sys
 import client.mailbox.__main__
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore import telemetry
-trains = [name for name in ("torch", "opacus", "pydicom", "client.site", "client.handler", "client.ledger") if name in sys.modules]
+trains = [name for name in ("torch", "opacus", "pydicom", "client.site", "client.process.handler", "client.ledger") if name in sys.modules]
 print(trains, telemetry.FLWR_TELEMETRY_ENABLED, FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE)
 """
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which site is behind which node: asked at the start, and again between rounds, but only where something may have changed.
+
+Flower knows nodes; a site says its name when it is greeted. Called between rounds, the roll greets nodes that are new and those whose
+site fell silent; a site that was enrolled meanwhile, or has come back under a new node id, is thus in the next round, and a node that is
+gone is out of it. Nobody else is disturbed: while all goes well a call costs one look at the list of nodes.
+
+News come before greetings: a site that has yet to hear of its roster or plan refuses to be greeted, and may not after hearing.
+
+A name is only claimed here. Who claims another's gets its messages, and can answer none of them: what counts in a round is signed. A
+site that is there keeps its name, so that a claim takes nobody who answers out of a round.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from common import wire
+from common.errors import ProtocolError
+from server.absences import Absence
+from server.aggregation import FAILED
+from server.transport.exchange import Answer, Line
+from server.transport.patience import Patience
+
+FIRST_S: Final = 60.0
+LATER_S: Final = 10.0
+"""How long greetings are waited for: at the start, and between rounds."""
+
+
+class Herald(Protocol):
+    """Whoever tells nodes what is new."""
+
+    def tell(self, nodes: Collection[int]) -> None:
+        """Each node once; whoever has heard it all is not disturbed."""
+        ...
+
+
+class NoNews:
+    """A herald who has nothing to tell: in simulations, where all files are in place."""
+
+    def tell(self, nodes: Collection[int]) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Roll:
+    """`sites` are those that are there, by name; one mapping for the whole run, which `call` keeps up to date."""
+
+    line: Line
+    plan: str
+    minimum: int
+    herald: Herald = field(default_factory=NoNews)
+    sites: dict[str, int] = field(default_factory=dict)
+    refusals: tuple[Absence, ...] = ()
+    _silent: set[str] = field(default_factory=set)
+
+    def call(self, *, patience_s: float = LATER_S, with_news: bool = True) -> None:
+        """Greet whoever is new, or fell silent. Within a round without news: a site that takes a new roster drops out of the round."""
+        nodes = list(self.line.grid.get_node_ids())
+        here = set(nodes)
+        known = {site: node for site, node in self.sites.items() if node in here}
+        trusted = {node for site, node in known.items() if site not in self._silent}
+        if with_news:
+            self.herald.tell(nodes)
+        found = self._greet([node for node in nodes if node not in trusted], needed=self.minimum - len(trusted), patience_s=patience_s)
+        kept = {site: node for site, node in known.items() if node in trusted or found.get(node) == site}
+        names = {site: node for node, site in found.items()} | kept
+        self._silent.clear()
+        self.sites.clear()
+        self.sites.update(sorted(names.items()))
+
+    def doubt(self, sites: Iterable[str]) -> None:
+        """These fell silent: greet them before they are asked again."""
+        self._silent.update(sites)
+
+    @property
+    def has_refused_only(self) -> bool:
+        """Whether every node that is there has answered the last call, and too few as they should."""
+        nodes = len(set(self.line.grid.get_node_ids()))
+        return bool(self.refusals) and len(self.sites) + len(self.refusals) == nodes
+
+    def _greet(self, nodes: list[int], *, needed: int, patience_s: float) -> dict[int, str]:
+        """Which site each node says it is."""
+        names: dict[int, str] = {}
+        refusals = []
+        for answer, note in self._answers(nodes, needed, patience_s):
+            said = _name(answer)
+            if isinstance(said, Absence):
+                refusals.append(said)
+            else:
+                names[answer.node] = said
+            note(good=not isinstance(said, Absence))
+        self.refusals = tuple(refusals)
+        return names
+
+    def _answers(self, nodes: list[int], needed: int, patience_s: float) -> Iterator[tuple[Answer, Callable[..., None]]]:
+        if not nodes:
+            return
+        hello = wire.encode_hello(wire.Hello(plan=self.plan))
+        patience = Patience(patience_s, asked=len(nodes), needed=max(0, min(needed, len(nodes))) or None)
+        for answer in self.line.ask(
+            wire.HELLO, dict.fromkeys(nodes, hello), group="hello", deadline_s=patience_s, until=lambda: patience.end
+        ):
+            yield answer, patience.note
+
+
+def _name(answer: Answer) -> str | Absence:
+    """The site behind a node, or why it is nobody's."""
+    node = f"node {answer.node}"
+    if answer.content is None:
+        return Absence(site=node, why=FAILED)
+    try:
+        reply = wire.decode_hello_reply(answer.content)
+    except ProtocolError as error:
+        return Absence(site=node, why=error.code)
+    return Absence(site=reply.site or node, why=reply.code) if isinstance(reply, wire.Refusal) else reply.site
