@@ -3,7 +3,8 @@
 
 Hospitals go away, for a night or for an upgrade, and come back. A run that stops whenever too few are there needs a person to start it
 again; so a deployed one waits, says why, and tries again, each time after twice as long up to `longest_s`. It does so only where a retry
-can help and costs nobody: too few sites, or a roster that cannot be read yet. A sum that did not come out right is no such thing: its
+can help: too few sites, or a roster that cannot be read yet. Where sites fell away after they had trained, trying again may make them
+train, and pay, again, so that is done `costly` times in a row and no more. A sum that did not come out right is never tried again: its
 updates are spent, and somebody has to look.
 
 Within a round it waits longer still. Once sites have trained, their updates are worth more than time: the secrets that mask them are at
@@ -17,17 +18,20 @@ from typing import Final
 from common.errors import CohortTooSmall, ConfirmQuorum, FedwardError, RosterError, SurvivorSet
 from common.secagg.messages import Step
 
-_MENDABLE: Final = (CohortTooSmall, SurvivorSet, ConfirmQuorum, RosterError)
+_FREE: Final = (CohortTooSmall, RosterError)
+_COSTLY: Final = (SurvivorSet, ConfirmQuorum)
+"""What may happen after sites have trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence:
-    """Seconds."""
+    """Times are in seconds."""
 
     first_s: float = 15.0
     longest_s: float = 600.0
     hold_s: float = 900.0
     hold_shares_s: float = 86_400.0
+    costly: int = 2
 
     def pause_s(self, failures: int) -> float:
         """Before a round is tried again, after so many failures in a row.
@@ -41,7 +45,6 @@ class Persistence:
         """How long a step is asked again and again, once fewer have answered than it needs."""
         return self.hold_shares_s if step is Step.UNMASK else self.hold_s
 
-    @staticmethod
-    def may_mend(error: FedwardError) -> bool:
-        """Whether to try the round again."""
-        return isinstance(error, _MENDABLE)
+    def may_mend(self, error: FedwardError, failures: int) -> bool:
+        """Whether to try the round again, which has failed so often before this error."""
+        return isinstance(error, _FREE) or (isinstance(error, _COSTLY) and failures < self.costly)

@@ -113,11 +113,12 @@ class Coordinator:
         failures = 0
         while True:
             try:
-                self.gate.wait_until_open(lambda why: self.observer.waiting(number, why))
+                if not self.journal.open_cohort(number):  # a round that has begun is finished, pause or not
+                    self.gate.wait_until_open(lambda why: self.observer.waiting(number, why))
                 self._gather(number)
                 return go()
             except FedwardError as error:
-                if self.persistence is None or not self.persistence.may_mend(error):
+                if self.persistence is None or not self.persistence.may_mend(error, failures):
                     raise
                 failures += 1
                 pause_s = self.persistence.pause_s(failures)

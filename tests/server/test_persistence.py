@@ -10,7 +10,16 @@ import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.counting import Form
-from common.errors import AggregateNorm, CohortTooSmall, FedwardError, JournalLost, RosterFormat, RunStopped, SecondCoordinator
+from common.errors import (
+    AggregateNorm,
+    CohortTooSmall,
+    ConfirmQuorum,
+    FedwardError,
+    JournalLost,
+    RosterFormat,
+    RunStopped,
+    SecondCoordinator,
+)
 from common.models import initial_weights
 from common.plan import digest_of
 from common.secagg.messages import Step
@@ -123,6 +132,14 @@ def test_what_waiting_does_not_mend_ends_a_deployed_run_too(tmp_path: Path, fail
     assert weather.tried == [1]
 
 
+def test_what_may_make_sites_pay_again_is_tried_a_few_times_and_not_for_ever(tmp_path: Path) -> None:
+    lost = ConfirmQuorum("2 sites confirmed, expected at least 3.")
+    weather = Weather(*[lost] * 9)
+    with pytest.raises(ConfirmQuorum):
+        coordinator(tmp_path, weather).run()
+    assert weather.tried == [1] * (1 + QUICK.costly)
+
+
 def test_a_roster_that_cannot_be_read_is_waited_out(tmp_path: Path) -> None:
     torn = [RosterFormat("the roster is refused: it does not parse.")] * 2
 
@@ -190,6 +207,22 @@ def test_a_pause_holds_before_the_next_round_and_no_earlier(tmp_path: Path) -> N
 
     coordinator(tmp_path, weather, told=Told(then=resume), gate=FolderGate(tmp_path)).run()
     assert paused.is_set()
+    assert weather.tried == [1, 2, 3, 4]
+
+
+def test_a_round_that_had_begun_is_finished_though_the_run_was_paused_meanwhile(tmp_path: Path) -> None:
+    first = coordinator(tmp_path, Weather(TOO_FEW), persistence=None)
+    with pytest.raises(CohortTooSmall):
+        first.run()
+    first.journal.close()
+    (tmp_path / "pause").touch()
+    weather = Weather()
+
+    def resume() -> None:
+        assert weather.tried == [1]
+        (tmp_path / "pause").unlink()
+
+    coordinator(tmp_path, weather, told=Told(then=resume), gate=FolderGate(tmp_path)).run()
     assert weather.tried == [1, 2, 3, 4]
 
 
