@@ -491,6 +491,7 @@ class CoordinatorRunning(TransportError):
 
 class SiteRunning(TransportError):
     code = "E_SITE_RUNNING"
+    exit_code = 5
 
 
 class InsecureLink(TransportError):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,11 +52,18 @@ class Federation:
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Federation:
+def short() -> Iterator[Path]:
+    """A folder with a short name: the path of a Unix-domain socket has room for a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="fw") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def federation(short: Path) -> Federation:
     """Three hospitals and a coordinator, whose session is the one that the engine will take too."""
     played = made_scenario(private=True, change=("rounds = 4", "rounds = 2")).with_changes(sites=3)
-    stage = made_stage(tmp_path / "stage", played)
-    folder = tmp_path / "coordinator"
+    stage = made_stage(short / "stage", played)
+    folder = short / "coordinator"
     words = [sys.executable, "-m", "fedward", "server", "init", str(folder), "--plan", str(stage.plan_file), "--live-port", "0"]
     key = ["--key", str(stage.coordinator / credentials.KEY_FILE), "--port", str(free_port())]
     subprocess.run([*words, *key], check=True, capture_output=True)
@@ -66,8 +74,8 @@ def federation(tmp_path: Path) -> Federation:
     plan = digest_of(played.plan)
     Journal(home.run / JOURNAL_FILE, plan=plan, session=made_federation(stage).session(), power_cut_safe=True).close()
     homes = {site: stage.home(site) for site in stage.sites}
-    furnish(tmp_path / "hospitals", homes, stage.plan_file, Coordinates(address=home.address, ca=home.ca, nodes=home.nodes))
-    return Federation(home, tmp_path / "hospitals", stage)
+    furnish(short / "hospitals", homes, stage.plan_file, Coordinates(address=home.address, ca=home.ca, nodes=home.nodes))
+    return Federation(home, short / "hospitals", stage)
 
 
 @contextmanager
