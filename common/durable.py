@@ -6,9 +6,12 @@ way, and neither may import the other. A file is written beside its place and re
 new one, never a part. What lies beside is one writer's own, thread by thread: of two who write at once, the last whole one stays.
 """
 
+import fcntl
 import mmap
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +20,17 @@ from common.errors import DiskFull
 
 OWNER_ONLY: Final = 0o600
 _AS_USUAL: Final = 0o666
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for this is in it meanwhile; the lock dies with its process. Who holds it and asks again waits for ever."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 Content = bytes | memoryview | tuple[bytes | memoryview, ...]

@@ -9,8 +9,6 @@ verified before. A last line that a power cut tore is cut off, if the sealed hea
 not begun. Nothing is ever taken back: a crash after a reservation may have trained.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from client.ledger.chain import RESTORE_BACKUP, Chain
 from client.ledger.gate import Limits, decide
 from common import failpoints
 from common.appended import LineFile
-from common.durable import OWNER_ONLY, write_atomically
+from common.durable import OWNER_ONLY, folder_locked, write_atomically
 from common.errors import LedgerRollback, LedgerTampered
 from common.privacy import entries
 from common.privacy.entries import SPELLING, Caps, Entry, Fact, Opened, PlanSeen, Spent, Use
@@ -92,7 +90,7 @@ class Ledger:
         first = Entry(seq=0, prev=chain.prev, t_utc=_stamp(pen.clock()), namespace=namespace, code=code_version(), fact=opened)
         line = SPELLING.signed(first, pen.signer.sign)
         chain.extend(line)
-        with _folder_locked(place.file.parent):
+        with folder_locked(place.file.parent):
             _check_free(place, pen, after_loss=after_loss)
             if not after_loss:
                 # The head first: a crash in between leaves a head of one line, over which a ledger may be begun again.
@@ -224,16 +222,6 @@ class Ledger:
         content = sealed.head_of(self._chain, self._pen.signer)
         sealed.write(self._place.head, content, power_cut_safe=self._pen.power_cut_safe)
         self._head = content
-
-
-@contextmanager
-def _folder_locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_free(place: Place, pen: Pen, *, after_loss: bool) -> None:

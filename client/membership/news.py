@@ -21,7 +21,7 @@ from client.membership import rosters as membership
 from client.membership.approval import ENDORSEMENT_FILE, PLAN_FILE, SignedPlan
 from client.membership.rosters import INCOMING_FOLDER
 from common import endorsement, news, plan, roster
-from common.durable import OWNER_ONLY, write_atomically
+from common.durable import OWNER_ONLY, folder_locked, write_atomically
 from common.errors import (
     CoordinatorSignature,
     FedwardError,
@@ -50,7 +50,7 @@ def receive(home: Path, told: News, *, now: int | None = None) -> NewsReply:
     if told.roster:
         membership.take_in(home, told.roster, now=int(time.time()) if now is None else now)
     if told.plan:
-        with membership.locked(home):
+        with folder_locked(home):
             _keep_plan(home, SignedPlan(text=told.plan, endorsement=told.endorsement))
     return standing(home)
 

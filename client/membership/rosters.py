@@ -15,10 +15,7 @@ revocation alone never waits, unless the hospital's own policy says "ask".
 A site believes nobody about its own key: a roster that gives its name another key than it holds is refused whole.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +26,7 @@ from client.membership import rotation
 from client.membership.approval import pinned_roots
 from client.policy import RosterRules
 from common import credentials, keyfile, roster
-from common.durable import OWNER_ONLY, write_atomically
+from common.durable import OWNER_ONLY, folder_locked, write_atomically
 from common.errors import RosterError, RosterKey, RosterPending
 from common.roster import Changes, Roster
 
@@ -100,7 +97,7 @@ def examine(home: Path, data: bytes, *, now: int) -> Proposal:
 
 def take_in(home: Path, data: bytes, *, now: int) -> Proposal:
     """A roster that arrived: in force at once where policy says so, else put beside for the operator. Raises: as `examine`; DiskFull."""
-    with locked(home):
+    with folder_locked(home):  # a command and messages may come at once: nothing older takes a newer one's place
         found = examine(home, data, now=now)
         if found.is_news and found.asks:
             folder = home / INCOMING_FOLDER
@@ -116,21 +113,10 @@ def adopt(home: Path, data: bytes, *, now: int) -> Proposal:
 
     May be repeated after a crash. Raises: as `examine`; DiskFull, and what the ledger raises.
     """
-    with locked(home):
+    with folder_locked(home):  # a command and messages may come at once: nothing older takes a newer one's place
         found = examine(home, data, now=now)
         _put_in_force(home, found)
     return found
-
-
-@contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """The operator's command and messages to the site process may all bring something at once; nothing older takes a newer one's place."""
-    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _put_in_force(home: Path, found: Proposal) -> None:
