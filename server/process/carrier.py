@@ -39,6 +39,7 @@ class Carrier:
         signed = (home.roster_folder / credentials.ROSTER_FILE, home.roster_folder / credentials.ROOTS_FILE)
         self._gatekeeper = Gatekeeper(home.nodes, signed)
         self._answered: float | None = None  # by this SuperLink, on the monotonic clock
+        self._works_on: tuple[int, int] | None = None  # the database that it had when it first answered
         self._asked = 0.0
         self._complaint = ""
 
@@ -66,7 +67,7 @@ class Carrier:
             self.superexec.kill()
 
     def _keep_superlink(self) -> None:
-        if self.superlink.up and self._answered is not None and not self.files.database.exists():
+        if self.superlink.up and self._answered is not None and self.files.database_identity() != self._works_on:
             self.superlink.kill()
         if not self.superlink.up and self.superlink.backoff.quick_deaths >= _MANY_DEATHS:
             self._put_database_aside()
@@ -105,6 +106,7 @@ class Carrier:
                 self.superlink.kill()
             return False
         if self._answered is None:
+            self._works_on = self.files.database_identity()
             self._gatekeeper.forget()
         self._answered = now
         return True

@@ -4,6 +4,7 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -73,6 +74,13 @@ class Child:
         self._process = spawn(self.command, environment=self.environment, log=self.log)
         self.starts, self.since, self.begun = self.starts + 1, time.time(), time.monotonic()
         self.backoff.begun()
+
+    def lay_to_rest(self, *, patience_s: float) -> None:
+        """After its end was asked for: its last threads may still be ending when its first one has (the state "Z" of proc(5))."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
+        self.mourn()
 
     def mourn(self) -> bool:
         """Whether it died since last asked; then its pause begins."""

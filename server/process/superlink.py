@@ -109,6 +109,17 @@ class SuperLinkFiles:
             "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": _PIECE_BYTES,
         }
 
+    def database_identity(self) -> tuple[int, int] | None:
+        """Which file it is (device, inode); None, without one.
+
+        That there is one says little: a SuperLink that has lost its database opens an empty one in its place, and works on both.
+        """
+        try:
+            found = self.database.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def is_whole(self) -> bool:
         """Whether Flower's database can be used. A very large one is opened and believed: whether it works shows soon enough."""
         if not self.database.exists():

@@ -124,7 +124,7 @@ class Supervisor:
         self._flights.end_app()
         end([found for child in self._carrier.children[::-1] if (found := child.identity)], patience_s=_GRACE_S)
         for child in self._carrier.children:
-            child.mourn()
+            child.lay_to_rest(patience_s=_GRACE_S)
         self._tell(ending=True)
 
 

@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One nursery for all journeys of a worker: each federation then starts in milliseconds."""
+"""One nursery for all journeys of a worker: a federation then starts in milliseconds. And one that is deployed, anew for each."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from simulations.apps import FAULTY_APP
 from simulations.engine.nursery import Nursery
+from tests.journeys.deployed import Federation, deployed
 
 
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with Nursery(FAULTY_APP) as started:
         yield started
+
+
+@pytest.fixture
+def federation() -> Iterator[Federation]:
+    """In a folder with a short name: the path of a Unix-domain socket has room for a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="fw") as folder:
+        yield deployed(Path(folder))

@@ -7,89 +7,20 @@ and session. Whatever was killed on the way.
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
-from common import credentials
-from common.plan import digest_of
 from server.export import MODEL_FILE
-from server.home import JOURNAL_FILE, CoordinatorHome
-from server.journal import CommittedRound, Journal
 from simulations.engine.nursery import Nursery
-from simulations.hospitals import Coordinates, furnish
-from simulations.stage import Stage
-from tests.journeys.made import made_federation, made_scenario, made_stage, reserved_rounds, train
-from tests.server.coordinators import Running, free_port, started
+from tests.journeys.deployed import Federation, hospitals
+from tests.journeys.made import made_stage, reserved_rounds, train
+from tests.server.coordinators import Running, started
 
 BACK_WITHIN_S = 300
 """The bar is 60 s on a machine of its own, as docs/figures/deployed-round.md has it; tests share theirs with many others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Federation:
-    """A coordinator's folder, its hospitals, and the stage whose twin the engine has trained."""
-
-    home: CoordinatorHome
-    hospitals: Path
-    stage: Stage
-
-    def committed(self) -> list[CommittedRound]:
-        journal = Journal(self.home.run / JOURNAL_FILE, plan=digest_of(self.stage.scenario.plan), session=bytes(16), power_cut_safe=True)
-        try:
-            return journal.committed()
-        finally:
-            journal.close()
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder with a short name: the path of a Unix-domain socket has room for a hundred bytes."""
-    with tempfile.TemporaryDirectory(prefix="fw") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def federation(short: Path) -> Federation:
-    """Three hospitals and a coordinator, whose session is the one that the engine will take too."""
-    played = made_scenario(private=True, change=("rounds = 4", "rounds = 2")).with_changes(sites=3)
-    stage = made_stage(short / "stage", played)
-    folder = short / "coordinator"
-    words = [sys.executable, "-m", "fedward", "server", "init", str(folder), "--plan", str(stage.plan_file), "--live-port", "0"]
-    key = ["--key", str(stage.coordinator / credentials.KEY_FILE), "--port", str(free_port())]
-    subprocess.run([*words, *key], check=True, capture_output=True)
-    for name in (credentials.ROSTER_FILE, credentials.ROOTS_FILE):
-        shutil.copy(stage.coordinator / name, folder / name)
-    home = CoordinatorHome.open(folder)
-    home.run.mkdir()
-    plan = digest_of(played.plan)
-    Journal(home.run / JOURNAL_FILE, plan=plan, session=made_federation(stage).session(), power_cut_safe=True).close()
-    homes = {site: stage.home(site) for site in stage.sites}
-    furnish(short / "hospitals", homes, stage.plan_file, Coordinates(address=home.address, ca=home.ca, nodes=home.nodes))
-    return Federation(home, short / "hospitals", stage)
-
-
-@contextmanager
-def hospitals(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The hospitals' process; it ends with the test."""
-    with (folder.parent / "hospitals.log").open("ab") as words:
-        alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the engine's workers: a float's last bit depends on how many add up
-        command = [sys.executable, "-m", "simulations.hospitals", str(folder)]
-        process = subprocess.Popen(command, stdout=words, stderr=words, env=alone)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
 
 
 def expect_the_engines_bits(federation: Federation, running: Running, nursery: Nursery, *, within_s: float) -> None:

@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.journeys import test_deployed_round as deployed
-from tests.journeys.test_deployed_round import Federation, hospitals
+from tests.journeys.deployed import Federation, hospitals
 from tests.server.coordinators import Running, free_port, started
-
-federation = deployed.federation
 
 
 class Page:

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,11 +178,13 @@ with engine:
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_coordinator_that_dies_leaves_no_process_and_no_segment(engine_app: str, death: signal.Signals) -> None:
+def test_a_coordinator_that_dies_leaves_no_process_and_no_segment(engine_app: str, death: signal.Signals, tmp_path: Path) -> None:
     before = _named_segments()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", COORDINATOR],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -197,8 +198,10 @@ def test_a_coordinator_that_dies_leaves_no_process_and_no_segment(engine_app: st
     wait_until_gone(pids)
     assert process.returncode == -death
     assert errors.count("Traceback") == (death == signal.SIGINT), errors  # the coordinator's own KeyboardInterrupt, nothing of a worker's
+    assert list(scratch.iterdir()) == []
     assert _named_segments() <= before
 
 
 def _named_segments() -> set[str]:
-    return {str(path) for folder in ("/dev/shm", tempfile.gettempdir()) for path in Path(folder).glob("*fedward*")}
+    """What anybody's engine has left in shared memory under our name."""
+    return {path.name for path in Path("/dev/shm").glob("*fedward*")}
