@@ -58,10 +58,13 @@ def on_its_own(plan: Plan) -> Plan:
     return replace(plan, privacy=privacy) if plan.shares_noise else plan
 
 
-def without_privacy(plan: Plan) -> Plan:
-    """The same plan with nothing clipped and no noise, and as many images a step: without privacy a batch counts images, not patients."""
+def without_privacy(plan: Plan, *, learning_rate: float | None) -> Plan:
+    """The same plan with nothing clipped and no noise, and as many images a step: without privacy a batch counts images, not patients.
+
+    learning_rate: its own, where the plan's is too long for it; None takes the plan's.
+    """
     images = plan.privacy.images_per_patient if plan.privacy.unit == "patient" else 1
-    training = replace(plan.training, batch=plan.training.batch * images)
+    training = replace(plan.training, batch=plan.training.batch * images, learning_rate=learning_rate or plan.training.learning_rate)
     return replace(plan, training=training, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
 
 

@@ -103,7 +103,7 @@ def _without_privacy(stage: Stage, options: Options, show: Show, nursery: Nurser
     """
     scenario = stage.scenario
     folder = stage.folder / NOT_PRIVATE
-    plan = without_privacy(scenario.plan)
+    plan = without_privacy(scenario.plan, learning_rate=scenario.simulation.learning_rate_without_privacy)
     aggregation: AggregationName = "plain" if aggregation_of(stage) == "plain" else "ideal"
     for site in stage.sites:
         clone_home(stage, site, folder / SITES / site, aggregation=aggregation)

@@ -29,6 +29,8 @@ class SimulationSpec:
     partition: "by-site" follows the data (a hospital's folder, or the `site` column), "iid" deals patients out evenly, "dirichlet" gives
     each site its own mix of classes (Hsu et al. 2019; a smaller alpha is more uneven).
     validation: the part of a site's patients that it keeps for the plan's [evaluation]; without one a site trains on all that it has.
+    learning_rate_without_privacy: the step of the run that shows what privacy costs; without one, the plan's. Clipping and noise keep a
+    network alive that dies of steps as long without them.
     holdout: "split" follows the data's own train/val/test, "fold" holds out patients of one of `folds` folds, balanced by class.
     """
 
@@ -41,6 +43,7 @@ class SimulationSpec:
     fold: Annotated[int, Field(ge=0)] = 0
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    learning_rate_without_privacy: Positive | None = None
     phantoms: PhantomSpec | None = None
 
 

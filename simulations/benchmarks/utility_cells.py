@@ -180,13 +180,14 @@ def scenario_of(setting: Setting, seed: int) -> Scenario:
     return Scenario(plan=plan, simulation=simulation)
 
 
-def plan_of(plan: Plan, cell: Cell, *, fewest_units: int) -> Plan:
+def plan_of(scenario: Scenario, cell: Cell, *, fewest_units: int) -> Plan:
     """A cell's plan; `fewest_units` are those of the setting's smallest site.
 
     For central and lone training it is the federation's plan with local noise, from which `simulations.comparison` derives their own.
     """
+    plan = scenario.plan
     if cell.epsilon is None:
-        return without_privacy(plan)
+        return without_privacy(plan, learning_rate=scenario.simulation.learning_rate_without_privacy)
     privacy = replace(plan.privacy, epsilon=cell.epsilon, noise="local", noise_quorum=None, minimum_patients=None)
     if cell.kind in ("distributed", "tolerant"):
         quorum = cell.setting.sites - (cell.kind == "tolerant")

@@ -85,7 +85,7 @@ class House:
             "num_holdout": stage.counts["holdout"][_counted(stage)],
         }
         began = time.monotonic()
-        plan = plan_of(stage.scenario.plan, cell, fewest_units=fewest)
+        plan = plan_of(stage.scenario, cell, fewest_units=fewest)
         try:
             spent = _spending(plan, cell, _units(stage))
         except FedwardError as error:
@@ -105,7 +105,7 @@ class House:
         with self._building:  # reading uses every core already, and two at once would fill the same cache twice
             if not (folder / STAGE_FILE).is_file():
                 # Without privacy, since what the plan asks of a site depends on the cell.
-                open_scenario = replace(scenario, plan=without_privacy(scenario.plan))
+                open_scenario = replace(scenario, plan=without_privacy(scenario.plan, learning_rate=None))
                 set_stage(open_scenario, self._images(setting), folder, replace(self._shop, unsafe_noise_seed=seed))
         return replace(find_stage(folder), scenario=scenario)
 
