@@ -52,16 +52,27 @@ class InputSpec:
 
     Without a window, a DICOM file's own VOI window is used, and the full range of the stored type where it has none.
     Mean and standard deviation are public constants, never measured on patients.
+
+    frames: what becomes of a file with several frames, tiles or slices: refused, its first or middle one is taken, or each is an image.
+    orientation: "canonical" turns and mirrors an image as its file says, until left, behind and below lie where a reader expects them.
+    spacing_mm: one pixel's side; images are then resampled and cut or filled to height and width, not stretched. On whole slides it also
+    chooses the level, and `tissue` is the least share of a tile that must be tissue. laterality, views: others are refused.
     """
 
     __pydantic_config__ = STRICT
-    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "OT", "any"]
+    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any"]
     height: Annotated[int, Field(ge=8, le=2048)]
     width: Annotated[int, Field(ge=8, le=2048)]
     channels: Literal[1, 3] = 1
     window: Window | None = None
     mean: float = 0.5
     std: Positive = 0.5
+    frames: Literal["single", "first", "middle", "each"] = "single"
+    orientation: Literal["canonical", "stored"] = "canonical"
+    spacing_mm: Positive | None = None
+    laterality: Literal["L", "R"] | None = None
+    views: tuple[Annotated[str, Field(min_length=1, max_length=16)], ...] = ()
+    tissue: Fraction = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
