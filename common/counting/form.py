@@ -12,6 +12,7 @@ patients or not: that it has none is nobody's business either.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -39,7 +40,7 @@ class Form:
     """What is counted, and in which rounds: cells, how long one unit's form can be (squared, in units), what a sum costs, where it lies."""
 
     kind: Kind
-    rounds: range
+    rounds: Sequence[int]
     cells: tuple[str, ...]
     norm_squared: float
     charge: Charge

@@ -186,9 +186,21 @@ RULES = (
     ),
     Rule(
         ("evaluation", "every"),
-        lambda p: p.evaluation is not None and p.evaluation.every > p.training.rounds,
+        lambda p: p.evaluation is not None and (p.evaluation.every is None) == (not p.evaluation.after),
+        "exactly one of every and after says which models are judged",
+        "Keep one of the two; every set to [training] rounds judges the final model alone.",
+    ),
+    Rule(
+        ("evaluation", "every"),
+        lambda p: p.evaluation is not None and (p.evaluation.every or 0) > p.training.rounds,
         "there are fewer rounds than that",
         "Lower every; set to [training] rounds, the final model alone is judged.",
+    ),
+    Rule(
+        ("evaluation", "after"),
+        lambda p: p.evaluation is not None and max(p.evaluation.after, default=0) > p.training.rounds,
+        "there are fewer rounds than the last that is named",
+        "Name rounds up to [training] rounds, whose model is judged anyway.",
     ),
     Rule(
         ("evaluation", "bins"),

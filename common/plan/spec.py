@@ -197,24 +197,28 @@ class AggregationSpec:
 class EvaluationSpec:
     """[evaluation]: how the model does at the sites, on patients whom nobody trains on. Without this section nobody is asked.
 
-    Every so many rounds, counted back from the last, whose model is always judged, each site counts its patients by what they are and what
-    the model says: with two classes in `bins` of the second one's probability (common/counting/evaluation.py), with more by the class it
-    decides on. Only noised sums leave; all evaluations together, and `spare` repeated after a failure, cost `epsilon` of the plan's own.
+    Every so many rounds, counted back from the last, or `after` the rounds that are named, and always after the last, each site counts its
+    patients by what they are and what the model says: with two classes in `bins` of the second one's probability
+    (common/counting/evaluation.py), with more by the class it decides on. Only noised sums leave; all evaluations together, and `spare`
+    repeated after a failure, cost `epsilon` of the plan's own.
     """
 
     __pydantic_config__ = STRICT
-    every: Count
+    every: Count | None = None
+    after: Annotated[tuple[Count, ...], Field(max_length=1000)] = ()
     epsilon: Positive
     bins: Annotated[int, Field(ge=2, le=100)] = USUAL_BINS
     spare: Annotated[int, Field(ge=0, le=1000)] = 1
 
-    def rounds(self, last: int) -> range:
+    def rounds(self, last: int) -> tuple[int, ...]:
         """The rounds that begin by judging the model they start from; the one after the last trains nothing.
 
-        >>> [*EvaluationSpec(every=4, epsilon=1.0).rounds(10)]
-        [3, 7, 11]
+        >>> EvaluationSpec(every=4, epsilon=1.0).rounds(10), EvaluationSpec(after=(2, 5), epsilon=1.0).rounds(10)
+        ((3, 7, 11), (3, 6, 11))
         """
-        return range(last + 1, 1, -self.every)[::-1]
+        if self.every is None:
+            return tuple(number + 1 for number in sorted({*self.after, last}))
+        return tuple(range(last + 1, 1, -self.every)[::-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,9 +266,9 @@ class Plan:
         return self.is_private and self.privacy.noise == "distributed"
 
     @property
-    def evaluation_rounds(self) -> range:
+    def evaluation_rounds(self) -> tuple[int, ...]:
         """The rounds that begin by having their model judged; empty without an [evaluation]."""
-        return self.evaluation.rounds(self.training.rounds) if self.evaluation else range(0)
+        return self.evaluation.rounds(self.training.rounds) if self.evaluation else ()
 
     @property
     def noise_quorum(self) -> int:

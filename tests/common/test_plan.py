@@ -293,3 +293,17 @@ def test_a_plan_that_counts_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize(("every", "rounds"), [(1, [2, 3, 4]), (2, [2, 4]), (3, [4])])
 def test_the_last_model_is_always_judged(every: int, rounds: list[int]) -> None:
     assert [*parse(COUNTED.replace("every = 1", f"every = {every}")).evaluation_rounds] == rounds
+
+
+@pytest.mark.parametrize(("after", "rounds"), [([1], (2, 4)), ([2, 1], (2, 3, 4)), ([3], (4,)), ([2, 2], (3, 4))])
+def test_models_are_judged_after_the_rounds_that_are_named_and_after_the_last(after: list[int], rounds: tuple[int, ...]) -> None:
+    assert parse(COUNTED.replace("every = 1", f"after = {after}")).evaluation_rounds == rounds
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [("", "exactly one of every and after"), ("every = 1\nafter = [2]", "exactly one of every and after"), ("after = [4]", "fewer rounds")],
+)
+def test_which_models_are_judged_is_said_once_and_of_rounds_that_there_are(asked: str, why: str) -> None:
+    with pytest.raises(PlanConflict, match=why):
+        parse(COUNTED.replace("every = 1", asked))
