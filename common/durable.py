@@ -47,16 +47,21 @@ def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
-        failpoints.reach("before_rename")
-        beside.replace(path)
-        if fsync:
-            _fsync_folder(path.parent)
+        put_in_place(beside, path, fsync=fsync)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise DiskFull(
             f"'{path}' could not be written: {error.strerror}; what was there before is untouched.",
             fix="Free some space or mend the folder's permissions, then continue with --resume.",
         ) from error
+
+
+def put_in_place(beside: Path, path: Path, *, fsync: bool) -> None:
+    """Rename a file that is whole, and with `fsync` on the disk, to where readers look. Raises: OSError."""
+    failpoints.reach("before_rename")
+    beside.replace(path)
+    if fsync:
+        _fsync_folder(path.parent)
 
 
 def forget_unfinished(folder: Path, name: str = "") -> None:

@@ -100,6 +100,10 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- InsecureLink          E_INSECURE             a link without TLS to another machine
     |   |-- SiteAway              E_SITE_AWAY            the site process does not answer on its socket
     |   `-- RunStopped            E_STOPPED              a run that was told to stop before its last round
+    |-- PacsError                 E_PACS                 images cannot be brought over from the hospital's archive
+    |   |-- PacsAway              E_PACS_AWAY            an archive that does not answer
+    |   |-- PacsRefused           E_PACS_REFUSED         an archive that does not let this computer, user or AE title in
+    |   `-- PacsAnswer            E_PACS_ANSWER          an answer of the archive that cannot be believed
     |-- EngineError               E_ENGINE               a simulation worker that died
     |-- FailpointUnknown          E_FAILPOINT            a failpoint in the environment that is none
     `-- Unforeseen                E_UNFORESEEN           an exception that nobody named: a fault in fedward
@@ -505,6 +509,22 @@ class SiteAway(TransportError):
 class RunStopped(TransportError):
     code = "E_STOPPED"
     exit_code = 3
+
+
+class PacsError(FedwardError):
+    code = "E_PACS"
+
+
+class PacsAway(PacsError):
+    code = "E_PACS_AWAY"
+
+
+class PacsRefused(PacsError):
+    code = "E_PACS_REFUSED"
+
+
+class PacsAnswer(PacsError):
+    code = "E_PACS_ANSWER"
 
 
 class EngineError(FedwardError):
