@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from client.imaging.dicom import Identity
 from client.imaging.rejection import Reason
@@ -38,7 +39,7 @@ ENVIRONMENT = {
 }
 IN_FLIGHT = 2
 FILES_PER_WORKER = 16  # fewer, and starting another process costs more than it brings
-LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 24  # of what a segmentation of a thousand frames tells, a sixteenth
 GRACE_S = 2.0  # for a dying process to be gone, so that its status says of what it died
 
 
@@ -52,11 +53,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a task: a reason why not, or whose image now lies at its slot."""
+    """What became of a task: a reason why not, or whose image now lies at its slot, or what the file told."""
 
     slot: int
     reason: Reason | None
     identity: Identity | None
+    told: Any = field(default=None, repr=False)
 
 
 def read_all(
@@ -206,5 +208,7 @@ def _answer(task: Task, line: bytes) -> Outcome:
         raise DiskFull(f"imaging cache: a sample could not be written ({rest[0]}).", fix="Free some room, or move the cache.")
     if reason is not None:
         return Outcome(slot=slot, reason=Reason(reason), identity=None)
+    if len(rest) == 1:
+        return Outcome(slot=slot, reason=None, identity=None, told=rest[0])
     issuer, patient_id, sop_instance_uid = rest
     return Outcome(slot=slot, reason=None, identity=Identity(issuer=issuer, patient_id=patient_id, sop_instance_uid=sop_instance_uid))
