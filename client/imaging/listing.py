@@ -10,6 +10,7 @@ refused as well.
 import os
 import stat
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,10 @@ class Listing:
         """Changes when a file comes, goes, or changes its size or time."""
         lines = (f"{file.size} {file.modified_ns} {file.path}" for file in self.files)
         return canonical.digest("\0".join(lines).encode("utf-8", "surrogateescape"))
+
+    def without(self, paths: Set[str]) -> "Listing":
+        """The listing without these files, which somebody else reads."""
+        return Listing(files=tuple(file for file in self.files if file.path not in paths), rejected=self.rejected)
 
 
 def walk(root: Path, *, skip: Path | None = None) -> Listing:

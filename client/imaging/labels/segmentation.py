@@ -32,6 +32,7 @@ Mask = NDArray[np.bool_]  # (Y, X)
 class Drawn:
     """One stored frame of one segment: where it was drawn, and the pixels. `on_grid`: it says that it lies on the image's own pixels."""
 
+    frame: int  # from 1, as others refer to it
     segment: int
     sources: tuple[tuple[str, int | None], ...]  # SOP instance, frame
     mask: Mask
@@ -51,7 +52,7 @@ def read(dataset: Dataset) -> dict[str, Any]:
             for number in segmentation.segment_numbers
             for kind in [segmentation.get_segment_description(number).segmented_property_type]
         },
-        "frames": [[drawn.segment, int(drawn.mask.sum()), list(drawn.sources)] for drawn in frames(segmentation)],
+        "frames": [[drawn.frame, drawn.segment, int(drawn.mask.sum()), list(drawn.sources)] for drawn in frames(segmentation)],
         "evidence": sorted({str(instance) for _, _, instance in segmentation.get_source_image_uids()}),
     }
 
@@ -75,7 +76,7 @@ def frames(segmentation: seg.Segmentation) -> Iterator[Drawn]:
         sources, on_grid = _sources(own, shared)
         plane = _plane(own, shared)
         for segment, mask in _masks(segmentation, index, own, shared):
-            yield Drawn(segment=segment, sources=sources, mask=mask, on_grid=on_grid, plane=plane)
+            yield Drawn(frame=index + 1, segment=segment, sources=sources, mask=mask, on_grid=on_grid, plane=plane)
 
 
 def _masks(segmentation: seg.Segmentation, index: int, own: Dataset, shared: Dataset) -> Iterator[tuple[int, Mask]]:

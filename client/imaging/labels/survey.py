@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in a folder, header by header: images, and what documents say of them. The parent's side of `told` and `fhir`.
+
+Identifiers become keyed names here, at once, so all that follows compares names without knowing whose they are. Nothing of a survey is
+written anywhere.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from client.imaging.identity import PatientSecret, is_placeholder, item_key, patient_key
+from client.imaging.labels.codes import Code, coded
+from client.imaging.listing import Listing
+from client.imaging.readers import Progress, Task, read_all
+from client.imaging.rejection import Reason
+from client.imaging.worker import Brief, Kind, Limits
+from common.plan.spec import InputSpec
+
+
+class Source(StrEnum):
+    """Where a statement comes from; the section of labels.toml that it belongs to."""
+
+    CSV = "csv"
+    REPORT = "structured_report"
+    SEGMENTATION = "segmentation"
+    FHIR = "fhir"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictured:
+    """One image file: keyed names of whose it is, and what its header says of how it was made."""
+
+    path: str = field(repr=False)
+    patient: str
+    study: str
+    item: str
+    frames: int
+    years: int | None
+    about: Mapping[str, str] = field(repr=False)
+    plane: tuple[float, ...] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What something is said of, by its keyed name: an image (some frames of it, or all), a study or a patient."""
+
+    level: str  # image, study, patient
+    name: str
+    frames: tuple[int, ...] | None = None
+
+
+Codes = tuple[tuple[Code | None, Code], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One thing that a document says: codes, of subjects; where somebody drew it, in which stored frame and of how many pixels."""
+
+    codes: Codes
+    subjects: tuple[Subject, ...]
+    frame: int | None = None
+    pixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """Who said it: one report, one segmentation, one entry of an export. `examined`: what it looked at, whether it found something or not.
+
+    patient: whose document it is, where that can contradict whose image it speaks of; path: of the file, or empty for an export's entry.
+    """
+
+    source: Source
+    name: str
+    date: str
+    said: tuple[Said, ...]
+    examined: tuple[Subject, ...] = ()
+    patient: str | None = None
+    path: str = field(default="", repr=False)
+    confirmed: bool = True
+    verified: bool = True
+    unusable: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A folder's images and documents; and the files that are neither, by path."""
+
+    images: tuple[Pictured, ...]
+    documents: tuple[Document, ...]
+    rejected: Mapping[str, Reason] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyor:
+    """What surveying needs: the folder, who keys its identifiers, and what reading may cost."""
+
+    root: Path
+    secret: PatientSecret
+    limits: Limits
+    input: InputSpec
+    workers: int | None = None
+    progress: Progress | None = None
+
+    def folder(self, listing: Listing) -> Survey:
+        """Read the header of every file of a folder, and its reports and segmentations whole. Raises: EngineError."""
+        rejected: dict[str, Reason] = {}
+        images: dict[str, Pictured] = {}
+        documents: dict[str, Document] = {}
+        for file, (told, reason) in zip(listing.files, self._tell("header", [file.path for file in listing.files]), strict=True):
+            if told is None:
+                rejected[file.path] = reason or Reason.CRASHED
+            elif is_placeholder(told["patient"]) or not told["patient"].strip("0") or not told["item"]:
+                rejected[file.path] = Reason.NO_PATIENT_ID
+            elif told["kind"] == "image":
+                images[file.path] = self._pictured(file.path, told)
+            else:
+                document = self._document(file.path, told)
+                if documents.setdefault(document.name, document) is not document:
+                    rejected[file.path] = Reason.DUPLICATE
+        return Survey(images=tuple(images.values()), documents=tuple(documents.values()), rejected=rejected)
+
+    def exports(self, paths: Sequence[str], issuers: Mapping[str, str]) -> tuple[Document, ...]:
+        """The diagnoses of FHIR exports. A file that is none is a document that cannot be used. Raises: EngineError."""
+        found: list[Document] = []
+        for path, (told, reason) in zip(paths, self._tell("fhir", paths), strict=True):
+            if told is None:
+                unusable = reason or Reason.CRASHED
+                found.append(Document(source=Source.FHIR, name=self._name("export", path), date="", said=(), path=path, unusable=unusable))
+                continue
+            found += [self._diagnosis(path, number, each, issuers) for number, each in enumerate(told["diagnoses"])]
+            found += [self._patient(pairs, issuers) for pairs in told["patients"]]
+        return tuple(found)
+
+    def name_of(self, sop_instance_uid: str) -> str:
+        """The keyed name of an image, as `Pictured.item` has it."""
+        return self._name("sop_instance_uid", sop_instance_uid)
+
+    def _tell(self, kind: Kind, paths: Sequence[str]) -> Iterable[tuple[Any, Reason | None]]:
+        brief = Brief(kind=kind, input=self.input, limits=self.limits, wanted=None)
+        tasks = [Task(slot=slot, path=path) for slot, path in enumerate(paths)]
+        with TemporaryFile() as nothing:  # a reader has an output, and these write none
+            outcomes = read_all(self.root, nothing.fileno(), brief, tasks, workers=self.workers, progress=self.progress)
+        return [(outcome.told, outcome.reason) for outcome in outcomes]
+
+    def _pictured(self, path: str, told: dict[str, Any]) -> Pictured:
+        return Pictured(
+            path=path,
+            patient=patient_key(self.secret, told["issuer"], told["patient"]),
+            study=self._name("study", told["study"]),
+            item=self._name("sop_instance_uid", told["item"]),
+            frames=told["frames"],
+            years=told["years"],
+            about=told["about"],
+            plane=None if told["plane"] is None else tuple(told["plane"]),
+        )
+
+    def _document(self, path: str, told: dict[str, Any]) -> Document:
+        source = Source(told["kind"])
+        unusable = told.get("unusable")
+        said: tuple[Said, ...] = ()
+        if unusable is None:
+            said = self._segments(told) if source is Source.SEGMENTATION else self._groups(told)
+        return Document(
+            source=source,
+            name=self._name("sop_instance_uid", told["item"]),
+            date=told["date"],
+            said=said,
+            examined=tuple(self._image(each) for each in told.get("evidence", ())),
+            patient=patient_key(self.secret, told["issuer"], told["patient"]),
+            path=path,
+            confirmed=not told.get("preliminary", False),
+            verified=told.get("verified", True),
+            unusable=None if unusable is None else Reason(unusable),
+        )
+
+    def _groups(self, told: dict[str, Any]) -> tuple[Said, ...]:
+        return tuple(
+            Said(
+                codes=tuple((coded(*each[:2]), coded(*each[2:])) for each in group["codes"]),
+                subjects=tuple(self._image(item, frames) for _, item, frames in group["refs"]),
+            )
+            for group in told["groups"]
+        )
+
+    def _segments(self, told: dict[str, Any]) -> tuple[Said, ...]:
+        kinds = {int(number): coded(*code) for number, code in told["segments"].items()}
+        return tuple(
+            Said(
+                codes=((None, kinds[segment]),) if segment in kinds else (),
+                subjects=tuple(self._image(item, None if of is None else [of]) for item, of in sources),
+                frame=frame,
+                pixels=pixels,
+            )
+            for frame, segment, pixels, sources in told["frames"]
+        )
+
+    def _diagnosis(self, path: str, number: int, told: dict[str, Any], issuers: Mapping[str, str]) -> Document:
+        patients = self._patients(told["patients"], issuers)
+        studies = tuple(Subject("study", self._name("study", study)) for study in told["studies"])
+        subjects = studies if told.get("of_study") else patients
+        return Document(
+            source=Source.FHIR,
+            name=self._name("export", path, told["id"] or str(number)),
+            date=told["date"],
+            said=(Said(codes=tuple((None, coded(*each)) for each in told["codes"]), subjects=subjects),),
+            confirmed=told["confirmed"],
+        )
+
+    def _patient(self, pairs: Sequence[tuple[str, str]], issuers: Mapping[str, str]) -> Document:
+        """That somebody appears in an export: nothing is said of them, but they were looked at."""
+        subjects = self._patients(pairs, issuers)
+        return Document(
+            source=Source.FHIR, name=self._name("patient", *(each.name for each in subjects)), date="", said=(), examined=subjects
+        )
+
+    def _patients(self, pairs: Sequence[tuple[str, str]], issuers: Mapping[str, str]) -> tuple[Subject, ...]:
+        known = [(issuers.get(system, ""), value) for system, value in pairs if not issuers or system in issuers]
+        keys = dict.fromkeys(patient_key(self.secret, issuer, value) for issuer, value in known if not is_placeholder(value))
+        return tuple(Subject("patient", key) for key in keys)
+
+    def _image(self, item: str, frames: Sequence[int] | None = None) -> Subject:
+        return Subject("image", self._name("sop_instance_uid", item), None if frames is None else tuple(frames))
+
+    def _name(self, kind: str, *parts: str) -> str:
+        return item_key(self.secret, kind, "\0".join(parts))
