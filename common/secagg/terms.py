@@ -12,6 +12,7 @@ overlap in 2t - n > n/3 sites, more than the colluders that are assumed, so no t
     [3, 3, 4, 5, 7, 14, 34, 134]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
@@ -70,7 +71,7 @@ class Terms:
     max_norm: float
     step_norm: float
     max_cohort: int
-    rounds: range
+    rounds: Sequence[int]
     min_cohort: int = 5
     noise_quorum: int = 0
     versions: frozenset[int] = frozenset({VERSION})
