@@ -2,7 +2,8 @@
 """The front door: `fedward COMMAND`. It mounts the rooms' commands; how they end is `common.ending`.
 
 The two processes that a hospital keeps running come in by doors of their own, which load no more than they need: the mailbox nothing that
-trains, so that a machine that only carries messages needs no torch; the site process nothing of simulations and servers.
+trains, so that a machine that only carries messages needs no torch; the site process nothing of simulations and servers. So does the import
+from its archive, which may run on a machine of its own.
 """
 
 import os
@@ -46,11 +47,13 @@ def house() -> typer.Typer:
 
 
 def door(words: list[str]) -> typer.Typer:
-    """The one command of a long-lived process, or the whole house."""
+    """The one command of a process that stands alone, or the whole house."""
     if words[:2] == ["site", "join"]:
         from client.mailbox.join_cli import app
     elif words[:2] == ["site", "serve"]:
         from client.process.serve_cli import app
+    elif words[:2] == ["site", "import"]:
+        from client.pacs.import_cli import app
     else:
         return house()
     alone = typer.Typer(pretty_exceptions_enable=False)

@@ -9,6 +9,7 @@ ledger      what was spent (client/ledger/cli.py)
 doctor      whether this machine is ready (client/doctor/cli.py)
 serve       the site process (client/process/serve_cli.py); status, where it stands
 join        the mailbox (client/mailbox/join_cli.py)
+import      images from the hospital's archive (client/pacs/import_cli.py)
 """
 
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
 from client.mailbox.join_cli import join
 from client.membership.enrol_cli import COMMANDS
+from client.pacs.import_cli import import_
 from client.policy import POLICY_FILE
 from client.process.serve_cli import serve, show_status
 from client.process.textfile import metrics
@@ -50,6 +52,7 @@ app.add_typer(rules, name="policy")
 app.command()(serve)
 app.command("status")(show_status)
 app.command()(join)
+app.command("import")(import_)
 app.command()(doctor)
 app.command()(metrics)
 for command_name, command in COMMANDS.items():
