@@ -41,13 +41,20 @@ HASHED_UP_TO = 256 << 20  # bytes; beyond it, hashing would cost seconds at ever
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a build found: for each image the slot it was written to, its keyed name and its patient's key; and the rest, counted."""
+    """What a build found: for each image the slot it was written to, its keyed name and its patient's key; and the rest, counted.
+
+    series, places: the keyed name of each image's series and how far along it the image lies, where files say so; else empty.
+    skipped: frames of used files that showed nothing.
+    """
 
     slots: tuple[int, ...]
     items: tuple[str, ...]
     patients: tuple[str, ...]
     seen: int
     rejected: Counter[Reason]
+    series: tuple[str, ...] = ()
+    places: tuple[float | None, ...] = ()
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,9 @@ class Cached:
     patients: tuple[str, ...]
     seen: int
     rejected: Counter[Reason]
+    series: tuple[str, ...] = ()
+    places: tuple[float | None, ...] = ()
+    skipped: int = 0
 
 
 Fill = Callable[[int], Contents]  # writes samples to their slots of the open file
@@ -106,6 +116,9 @@ def _build(building: Path, key: str, shape: Shape, fill: Fill) -> None:
             "patients": contents.patients,
             "seen": contents.seen,
             "rejected": contents.rejected,
+            "series": contents.series,
+            "places": contents.places,
+            "skipped": contents.skipped,
         }
     ).encode("ascii")
     with (building / INDEX).open("wb") as index:
@@ -136,6 +149,9 @@ def _open(home: Path, key: str, shape: Shape) -> Cached | None:
             patients=tuple(index["patients"]),
             seen=index["seen"],
             rejected=Counter({Reason(reason): count for reason, count in index["rejected"].items()}),
+            series=tuple(index["series"]),
+            places=tuple(index["places"]),
+            skipped=index["skipped"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

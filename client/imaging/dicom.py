@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One DICOM file (PS3.10) as an `Instance`: whose it is, and its values in the modality's output units.
+"""One DICOM file (PS3.10) as `Instance`s, one for each frame: whose it is, and its values in the modality's output units.
 
-Only the attributes named below are read: identity, kind, pixels and what their values mean. Names, dates, free text and private
-attributes are skipped by the parser. A file without preamble and file meta group is refused rather than guessed at.
+    bytes -> parse -> identify -> admit -> read -> Instance, Instance, ..
 
-Read here: single-frame images of the classic storage classes. Enhanced multi-frame objects keep rescale and geometry per frame in
-functional groups and are refused with a reason, as is any file with more than one frame: silently training on frame one, or counting a
-cine loop as fifty patients' worth of images, would both be wrong.
+Only the attributes named in TAGS are read: identity, kind, pixels, geometry and what values mean. Names, dates, free text and private
+attributes are skipped by the parser. A file without preamble is read if it begins with a file meta group, and otherwise refused rather
+than guessed at.
+
+What becomes of a file with several frames is the plan's to say. Unless it does they are refused: silently training on frame one, or
+counting a cine loop as fifty images, would both be wrong for somebody.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -19,21 +21,24 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
 
-from client.imaging import pixels
+from client.imaging import frame_groups, geometry, pixels, units
+from client.imaging.geometry import Geometry, geometry_of
 from client.imaging.identity import LONGEST_ID, is_placeholder
-from client.imaging.intensity import Voi
-from client.imaging.pixels import Stored
+from client.imaging.intensity import Voi, VoiTable
+from client.imaging.pixels import Claims, Stored
 from client.imaging.rejection import Reason, Rejected
+from common.plan.spec import InputSpec
 
 IDENTITY_TAGS = ["SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "IssuerOfPatientID"]
-VALUE_TAGS = [
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
-]  # fmt: skip
-TAGS = [*IDENTITY_TAGS, *pixels.TAGS, *VALUE_TAGS]
+KIND_TAGS = ["ImageType", "BurnedInAnnotation", "Laterality", "ImageLaterality", "ViewPosition"]
+TAGS = [*IDENTITY_TAGS, *KIND_TAGS, *pixels.TAGS, *units.TAGS, *geometry.TAGS, *frame_groups.TAGS]
 
-# Storage classes (PS3.4 B.5) whose rescale and window stand at the top level of the file.
+MAMMOGRAPHY = "MG"
+SLIDES = "SM"
+NO_IMAGES_OF_A_SLIDE = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
+
+# Storage classes (PS3.4 B.5) that are images: neither segmentations nor dose, nor video, nor what is computed to be measured.
 IMAGES = frozenset(
     {
         uid.CTImageStorage,
@@ -58,10 +63,6 @@ IMAGES = frozenset(
         uid.VLPhotographicImageStorage,
         uid.OphthalmicPhotography8BitImageStorage,
         uid.OphthalmicPhotography16BitImageStorage,
-    }
-)
-ENHANCED = frozenset(
-    {
         uid.EnhancedCTImageStorage,
         uid.LegacyConvertedEnhancedCTImageStorage,
         uid.EnhancedMRImageStorage,
@@ -70,8 +71,28 @@ ENHANCED = frozenset(
         uid.EnhancedXAImageStorage,
         uid.EnhancedXRFImageStorage,
         uid.EnhancedPETImageStorage,
+        uid.LegacyConvertedEnhancedPETImageStorage,
         uid.EnhancedUSVolumeStorage,
+        uid.BreastTomosynthesisImageStorage,
+        uid.BreastProjectionXRayImageStorageForPresentation,
+        uid.BreastProjectionXRayImageStorageForProcessing,
+        uid.XRay3DAngiographicImageStorage,
+        uid.XRay3DCraniofacialImageStorage,
+        uid.DigitalIntraOralXRayImageStorageForPresentation,
+        uid.DigitalIntraOralXRayImageStorageForProcessing,
+        uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+        uid.OphthalmicTomographyImageStorage,
+        uid.WideFieldOphthalmicPhotographyStereographicProjectionImageStorage,
+        uid.WideFieldOphthalmicPhotography3DCoordinatesImageStorage,
+        uid.IntravascularOpticalCoherenceTomographyImageStorageForPresentation,
+        uid.VLSlideCoordinatesMicroscopicImageStorage,
         uid.VLWholeSlideMicroscopyImageStorage,
+        uid.ConfocalMicroscopyImageStorage,
+        uid.DermoscopicPhotographyImageStorage,
+        uid.PhotoacousticImageStorage,
+        uid.UID("1.2.840.10008.5.1.4.1.1.3"),  # Ultrasound Multi-frame, retired
+        uid.UID("1.2.840.10008.5.1.4.1.1.5"),  # Nuclear Medicine, retired
+        uid.UID("1.2.840.10008.5.1.4.1.1.6"),  # Ultrasound, retired
     }
 )
 
@@ -83,45 +104,60 @@ class Identity:
     issuer: str
     patient_id: str
     sop_instance_uid: str
+    series_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One image. `values`: (Y, X) in output units, or (Y, X, 3) for colour; `full_range` is what the stored type could hold in them.
 
-    `voi` is the window that the file asks for, if any; `inverted` says that the lowest value is meant to be white (MONOCHROME1).
+    `voi` is the window or table that the file asks for, if any; `inverted` says that the lowest value is meant to be white (MONOCHROME1);
+    `padding` is where nothing was measured. `frame` counts from 0 within the file.
     """
 
     identity: Identity
     values: NDArray[np.float32] | NDArray[np.float64]
     full_range: tuple[float, float]
-    voi: Voi | None
+    voi: Voi | VoiTable | None
     inverted: bool
+    padding: NDArray[np.bool_] | None = None
+    geometry: Geometry = field(default_factory=Geometry)
+    modality: str = ""
+    frame: int = 0
 
     @property
     def is_colour(self) -> bool:
         return self.values.ndim == 3
 
 
-def parse(content: bytes) -> Dataset:
-    """The allow-listed attributes of a file. Raises: Rejected with NOT_DICOM, DICOMDIR, HEADER or TOO_LARGE."""
-    if content[128:132] != b"DICM":
+def header(content: bytes) -> Dataset:
+    """The allow-listed attributes of a file of any kind. Raises: Rejected with NOT_DICOM, DICOMDIR, HEADER or TOO_LARGE."""
+    if content[128:132] != b"DICM" and not _begins_with_meta(content):
         raise Rejected(Reason.NOT_DICOM)
     try:
-        dataset = pydicom.dcmread(BytesIO(content), specific_tags=list(TAGS))
-        media = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-        sop_class = str(dataset.get("SOPClassUID", media))
+        dataset = pydicom.dcmread(BytesIO(content), specific_tags=list(TAGS), force=True)
+        classes = (str(dataset.file_meta.get("MediaStorageSOPClassUID", "")), str(dataset.get("SOPClassUID", "")))
     except MemoryError as error:
         raise Rejected(Reason.TOO_LARGE) from error
     except Exception as error:  # whatever a parser raises on hostile bytes, RecursionError included
         raise Rejected(Reason.HEADER) from error
-    if uid.MediaStorageDirectoryStorage in (media, sop_class):
+    if uid.MediaStorageDirectoryStorage in classes:
         raise Rejected(Reason.DICOMDIR)
-    if sop_class in ENHANCED:
-        raise Rejected(Reason.MULTIFRAME)
+    return dataset
+
+
+def parse(content: bytes) -> Dataset:
+    """The allow-listed attributes of an image. Raises: Rejected with what `header` gives, or NOT_AN_IMAGE."""
+    dataset = header(content)
+    sop_class = str(dataset.get("SOPClassUID", "") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     if sop_class not in IMAGES:
         raise Rejected(Reason.NOT_AN_IMAGE if sop_class else Reason.HEADER)
     return dataset
+
+
+def _begins_with_meta(content: bytes) -> bool:
+    """Group 0002 in explicit VR, as in a file whose preamble was stripped (PS3.10 7.1)."""
+    return content[:2] == b"\x02\x00" and content[4:6] in (b"UL", b"OB", b"UI")
 
 
 def identify(dataset: Dataset, *, modality: str) -> Identity:
@@ -132,6 +168,7 @@ def identify(dataset: Dataset, *, modality: str) -> Identity:
         issuer=_text(dataset, "IssuerOfPatientID"),
         patient_id=_text(dataset, "PatientID"),
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
+        series_uid=_text(dataset, "SeriesInstanceUID"),
     )
     if is_placeholder(identity.patient_id) or not identity.patient_id.strip("0"):  # consoles fill an unknown id with zeros
         raise Rejected(Reason.NO_PATIENT_ID)
@@ -140,72 +177,88 @@ def identify(dataset: Dataset, *, modality: str) -> Identity:
     return identity
 
 
-def read(dataset: Dataset, identity: Identity) -> Instance:
-    """Decode the pixels and give them their meaning: stored values -> modality LUT or rescale -> output units (PS3.3 C.11.1).
+def admit(dataset: Dataset, spec: InputSpec, *, accept_burned_in: bool) -> None:
+    """Whether plan and site want this kind of image. Raises: Rejected with BURNED_IN, LOCALIZER, VIEW, LATERALITY or LEVEL."""
+    if not accept_burned_in and _text(dataset, "BurnedInAnnotation").upper() == "YES":
+        raise Rejected(Reason.BURNED_IN)
+    modality, kind = _text(dataset, "Modality"), _text(dataset, "ImageType").upper().split("\\")
+    if (modality == SLIDES and any(word in kind for word in NO_IMAGES_OF_A_SLIDE)) or (modality == "CT" and kind[2:3] == ["LOCALIZER"]):
+        raise Rejected(Reason.LOCALIZER)
+    if spec.views and _text(dataset, "ViewPosition").upper() not in spec.views:
+        raise Rejected(Reason.VIEW)
+    if spec.laterality is not None:
+        first = frame_groups.attributes_of(dataset, 0)
+        sides = [_text(first, name) for name in ("FrameLaterality", "ImageLaterality", "Laterality")]
+        if next((side for side in sides if side), "") != spec.laterality:
+            raise Rejected(Reason.LATERALITY)
+    if modality == SLIDES and spec.spacing_mm is not None:
+        _check_level(dataset, spec.spacing_mm)
 
-    Raises: Rejected with a reason about pixels, RESCALE or WINDOW.
-    """
-    stored = pixels.decode(dataset)
+
+def _check_level(dataset: Dataset, spacing_mm: float) -> None:
+    """Levels of a slide lie a factor of two or four apart; the one within a factor of the square root of two is meant."""
+    found = geometry_of(frame_groups.attributes_of(dataset, 0)).spacing_mm
+    if found is None:
+        raise Rejected(Reason.SPACING)
+    if not 0.5 <= (found[0] / spacing_mm) ** 2 < 2:
+        raise Rejected(Reason.LEVEL)
+
+
+def frames_of(claims: Claims, wanted: str) -> Sequence[int]:
+    """Which frames of a file become images, by [input] frames. Raises: Rejected(MULTIFRAME)."""
+    if claims.frames == 1:
+        return range(1)
+    match wanted:
+        case "first":
+            return range(1)
+        case "middle":
+            return range(claims.frames // 2, claims.frames // 2 + 1)
+        case "each":
+            return range(claims.frames)
+    raise Rejected(Reason.MULTIFRAME)
+
+
+def count(dataset: Dataset, wanted: str) -> int:
+    """How many images a file will give at most, from its header alone. Raises: Rejected."""
+    return len(frames_of(pixels.claims_of(dataset), wanted))
+
+
+def read(dataset: Dataset, identity: Identity) -> Instance:
+    """The image of a single-frame file. Raises: Rejected."""
+    return next(read_frames(dataset, identity, "single"))
+
+
+def read_frames(dataset: Dataset, identity: Identity, wanted: str) -> Iterator[Instance]:
+    """Decode the wanted frames and give them their meaning. Raises: Rejected with a reason about pixels, values or geometry."""
+    claims = pixels.claims_of(dataset)
+    if claims.is_real:
+        raise Rejected(Reason.PIXEL_FORMAT)
+    chosen = frames_of(claims, wanted)
+    for frame, stored in zip(chosen, pixels.decode_frames(dataset, claims, chosen), strict=True):
+        yield _instance(dataset, claims, identity, frame, stored)
+
+
+def _instance(dataset: Dataset, claims: Claims, identity: Identity, frame: int, stored: Stored) -> Instance:
+    attributes = frame_groups.attributes_of(dataset, frame)
+    shared: dict[str, Any] = {
+        "identity": identity,
+        "geometry": geometry_of(attributes),
+        "modality": _text(dataset, "Modality"),
+        "frame": frame,
+    }
+    stored = pixels.in_colour(stored, claims, dataset)
     if stored.is_colour:
-        return Instance(identity=identity, values=stored.values.astype(np.float32), full_range=(0, stored.high), voi=None, inverted=False)
-    values, full_range = _to_output_units(dataset, stored)
+        values = stored.values.astype(np.float32)
+        return Instance(values=values, full_range=(0, stored.high), voi=None, inverted=False, **shared)
+    values, full_range = units.to_output_units(attributes, stored)
     return Instance(
-        identity=identity,
         values=values,
         full_range=full_range,
-        voi=_voi(dataset),
-        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+        voi=units.voi_of(attributes),
+        inverted=claims.photometric == "MONOCHROME1",
+        padding=units.padding_of(attributes, stored, claims),
+        **shared,
     )
-
-
-def _to_output_units(dataset: Dataset, stored: Stored) -> tuple[NDArray[Any], tuple[float, float]]:
-    wide = np.float64 if stored.values.dtype.itemsize > 2 else np.float32  # 32-bit values would lose digits in float32
-    if dataset.get("ModalityLUTSequence"):
-        try:
-            values = apply_modality_lut(stored.values, dataset)
-            bits = int(dataset.ModalityLUTSequence[0].LUTDescriptor[2])
-        except Exception as error:
-            raise Rejected(Reason.RESCALE) from error
-        return values.astype(wide), (0.0, float(2**bits - 1))
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    if slope == 0:
-        raise Rejected(Reason.RESCALE)
-    values = stored.values.astype(wide)
-    values *= slope
-    values += intercept
-    ends = (stored.low * slope + intercept, stored.high * slope + intercept)
-    return values, (min(ends), max(ends))
-
-
-def _number(dataset: Dataset, name: str, default: float) -> float:
-    try:
-        value = dataset.get(name)
-        number = default if value is None or value == "" else float(value)
-    except Exception as error:
-        raise Rejected(Reason.RESCALE) from error
-    if not math.isfinite(number) or abs(number) > 1e30:
-        raise Rejected(Reason.RESCALE)
-    return number
-
-
-def _voi(dataset: Dataset) -> Voi | None:
-    """The first window of the file (PS3.3 C.11.2.1.2); None where it has none."""
-    try:
-        centre, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
-        if centre is None or width is None:
-            return None
-        function = _text(dataset, "VOILUTFunction") or "LINEAR"
-        return Voi(centre=float(centre), width=float(width), function=function)
-    except Rejected:
-        raise
-    except Exception as error:
-        raise Rejected(Reason.WINDOW) from error
-
-
-def _first(value: Any) -> Any:
-    if isinstance(value, (list, pydicom.multival.MultiValue)):
-        value = value[0] if len(value) else None
-    return None if value == "" else value
 
 
 def _text(dataset: Dataset, name: str) -> str:

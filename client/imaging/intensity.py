@@ -12,10 +12,12 @@ width, in any unit. A file's window means what its VOI LUT Function says; LINEAR
     >>> round(float(linear(np.array([40.0]), 40, 401)[0]), 6)   # the centre lies half a unit above c - 0.5
     0.50125
 
-Not here yet: a VOI LUT Sequence (such a file is read over its full range) and pixel padding.
+A VOI LUT (C.11.2.1.1) maps every value to an entry of a table instead, and is preferred where a file has both: it is what its maker drew.
+
+Padding, the values of pixels that were never measured (PS3.3 C.7.5.1.1.2), is black whatever the window says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,8 +36,22 @@ class Voi:
     function: str = "LINEAR"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiTable:
+    """A VOI LUT as a file states it: what becomes of `first` and of each whole number after it, in [0, 1]."""
+
+    first: int
+    entries: NDArray[np.float32] = field(repr=False)
+
+
 def to_unit(
-    values: NDArray[Any], *, plan: Window | None, voi: Voi | None, full_range: tuple[float, float], inverted: bool
+    values: NDArray[Any],
+    *,
+    plan: Window | None,
+    voi: Voi | VoiTable | None,
+    full_range: tuple[float, float],
+    inverted: bool,
+    padding: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Values in output units, any shape, to float32 in [0, 1]; dark is 0 and bright is 1 whatever the photometric interpretation.
 
@@ -43,14 +59,20 @@ def to_unit(
     """
     if plan is not None:
         unit = linear_exact(values, plan.centre, plan.width)
+    elif isinstance(voi, VoiTable):
+        unit = by_table(values, voi)
     elif voi is not None:
         unit = _by_file(values, voi)
     else:
         low, high = full_range
         unit = linear_exact(values, (low + high) / 2, high - low)
+    if inverted:
+        unit = np.subtract(1, unit, dtype=np.float32)
+    if padding is not None:
+        unit[padding] = 0
     if unit.min() == unit.max():
         raise Rejected(Reason.CONSTANT)
-    return np.subtract(1, unit, dtype=np.float32) if inverted else unit
+    return unit
 
 
 def linear(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
@@ -72,6 +94,12 @@ def sigmoid(values: NDArray[Any], centre: float, width: float) -> NDArray[np.flo
     """1 / (1 + exp(-4 (x - c) / w)) (C.11.2.1.3.1)."""
     exponent = np.clip((centre - values) * (4 / width), -80, 80)
     return (1 / (1 + np.exp(exponent))).astype(np.float32)
+
+
+def by_table(values: NDArray[Any], table: VoiTable) -> NDArray[np.float32]:
+    """The entry of each value, rounded to a whole number; the first and the last for what lies outside."""
+    index = np.clip(np.rint(values) - table.first, 0, len(table.entries) - 1).astype(np.intp)
+    return np.asarray(table.entries[index], dtype=np.float32)
 
 
 def _by_file(values: NDArray[Any], voi: Voi) -> NDArray[np.float32]:

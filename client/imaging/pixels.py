@@ -1,49 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixel data to stored values, after the header has been checked against what it would cost.
 
-Nothing is decoded before the header's claims are plausible: rows, columns, samples and bits must be there, agree with each other and with
-the length of the data, and stay under a cap. A file of ten kilobytes may claim sixteen gigabytes.
+Nothing is decoded before the header's claims are plausible: rows, columns, samples, bits and frames must be there, agree with each other
+and with the length of the data, and stay under a cap. A file of ten kilobytes may claim sixteen gigabytes. Frames are decoded one by one.
 
-The decoder for each transfer syntax is named here, because pydicom's own order is not by speed: RLE takes its slow one first. Left out are
-JPEG-LS and lossless JPEG, for which no maintained plug-in with a permissive licence is among our dependencies (pylibjpeg-libjpeg is GPL).
+The decoders of each transfer syntax are named in `codecs`, in the order in which they are tried.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.encaps import parse_fragments
 from pydicom.pixels.processing import apply_color_lut
 
+from client.imaging import codecs
 from client.imaging.rejection import Reason, Rejected
 
 LARGEST_IMAGE = 2**26  # pixels: a mammogram has 2**24, a scanned film 2**25
-NATIVE = ""
+MOST_FRAMES = 2**18  # a whole slide at full resolution has 10**5 tiles
 
-DECODERS = {
-    uid.ImplicitVRLittleEndian: NATIVE,
-    uid.ExplicitVRLittleEndian: NATIVE,
-    uid.DeflatedExplicitVRLittleEndian: NATIVE,
-    uid.ExplicitVRBigEndian: NATIVE,
-    uid.RLELossless: "pylibjpeg",
-    uid.JPEG2000Lossless: "pylibjpeg",
-    uid.JPEG2000: "pylibjpeg",
-    uid.HTJ2KLossless: "pylibjpeg",
-    uid.HTJ2KLosslessRPCL: "pylibjpeg",
-    uid.HTJ2K: "pylibjpeg",
-    uid.JPEGBaseline8Bit: "pillow",
-}
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+PALETTE = "PALETTE COLOR"
 SAMPLES = {
-    "MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1,
+    "MONOCHROME1": 1, "MONOCHROME2": 1, PALETTE: 1,
     "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_RCT": 3, "YBR_ICT": 3,
 }  # fmt: skip
+VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", *VALUES, "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     *(f"{part}{colour}PaletteColorLookupTable{kind}" for part, kinds in (("", ("Descriptor", "Data")), ("Segmented", ("Data",)))
       for colour in ("Red", "Green", "Blue") for kind in kinds),
 ]  # fmt: skip
@@ -64,7 +55,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What the header says about the pixels (PS3.3 C.7.6.3)."""
+    """What the header says about the pixels (PS3.3 C.7.6.3), found plausible. `is_real`: they are floating-point numbers."""
 
     rows: int
     columns: int
@@ -72,86 +63,133 @@ class Claims:
     allocated: int
     stored: int
     is_signed: bool
+    is_real: bool
     photometric: str
+    frames: int
+    syntax: uid.UID
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all frames together, as a decoder gives them: (Y, X), (Y, X, 3), or with the frames before."""
+        one = (self.rows, self.columns, *((self.samples,) if self.samples > 1 else ()))
+        return one if self.frames == 1 else (self.frames, *one)
+
+
+def claims_of(dataset: Dataset) -> Claims:
+    """What the header claims, checked against itself and the data's length. Raises: Rejected with the reason."""
+    syntax = uid.UID(str(dataset.file_meta.get("TransferSyntaxUID")))  # a damaged header may hold several
+    if syntax not in codecs.DECODERS:
+        raise Rejected(Reason.TRANSFER_SYNTAX)
+    kind = _kind_of_values(dataset)
+    claims = _claims(dataset, syntax, is_real=kind != VALUES[0])
+    _check(claims)
+    _check_length(claims, dataset[kind].value)
+    return claims
 
 
 def decode(dataset: Dataset) -> Stored:
-    """The stored values of a single-frame image. Raises: Rejected with the reason."""
-    syntax = uid.UID(str(dataset.file_meta.get("TransferSyntaxUID")))  # a damaged header may hold several
-    if syntax not in DECODERS:
-        raise Rejected(Reason.TRANSFER_SYNTAX)
-    if not _has_pixels(dataset):
-        raise Rejected(Reason.NO_PIXELS)
-    claims = _claims(dataset)
-    _check(claims)
-    if not syntax.is_encapsulated and len(dataset.PixelData) < _native_length(claims):
-        raise Rejected(Reason.PIXEL_LENGTH)
-    return _stored(_decode(dataset, syntax), claims, dataset)
+    """The values of a single-frame image; a palette's entries are looked up. Raises: Rejected with the reason."""
+    claims = claims_of(dataset)
+    if claims.frames != 1:
+        raise Rejected(Reason.MULTIFRAME)
+    return in_colour(next(decode_frames(dataset, claims, [0])), claims, dataset)
 
 
-def _has_pixels(dataset: Dataset) -> bool:
+def decode_frames(dataset: Dataset, claims: Claims, frames: Sequence[int]) -> Iterator[Stored]:
+    """The stored values of these frames (ascending), one after the other. Raises: Rejected with UNDECODABLE or TOO_LARGE."""
     try:
-        return bool(dataset.get("PixelData"))
-    except Exception as error:  # an element is only parsed when it is asked for
-        raise Rejected(Reason.HEADER) from error
-
-
-def _claims(dataset: Dataset) -> Claims:
-    try:
-        frames = dataset.get("NumberOfFrames")
-        if frames not in (None, "") and int(frames) != 1:
-            raise Rejected(Reason.MULTIFRAME)
-        return Claims(
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            samples=int(dataset.SamplesPerPixel),
-            allocated=int(dataset.BitsAllocated),
-            stored=int(dataset.BitsStored),
-            is_signed={0: False, 1: True}[int(dataset.PixelRepresentation)],
-            photometric=str(dataset.PhotometricInterpretation),
-        )
+        for array in codecs.decode(dataset, claims.syntax, frames):
+            yield _stored(array, claims)
     except Rejected:
         raise
-    except Exception as error:  # absent, or of a type that no number comes from
-        raise Rejected(Reason.PIXEL_FORMAT) from error
-
-
-def _check(claims: Claims) -> None:
-    if min(claims.rows, claims.columns) < 1 or SAMPLES.get(claims.photometric) != claims.samples:
-        raise Rejected(Reason.PIXEL_FORMAT)
-    if claims.allocated not in (8, 16, 32) or not 1 <= claims.stored <= claims.allocated:
-        raise Rejected(Reason.PIXEL_FORMAT)
-    if claims.photometric not in MONOCHROME and claims.is_signed:
-        raise Rejected(Reason.PIXEL_FORMAT)
-    if claims.rows * claims.columns > LARGEST_IMAGE:
-        raise Rejected(Reason.TOO_LARGE)
-
-
-def _native_length(claims: Claims) -> int:
-    samples = 2 if claims.photometric == "YBR_FULL_422" else claims.samples  # PS3.3 C.7.6.3.1.2: chroma is halved
-    return claims.rows * claims.columns * samples * claims.allocated // 8
-
-
-def _decode(dataset: Dataset, syntax: uid.UID) -> NDArray[Any]:
-    plugin = DECODERS[syntax]
-    try:
-        array, _ = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            array = apply_color_lut(array, dataset)[..., :3]
-        return array
     except MemoryError as error:
         raise Rejected(Reason.TOO_LARGE) from error
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # decoders raise all kinds on damaged data; a panic in a Rust plug-in is not even an Exception
         raise Rejected(Reason.UNDECODABLE) from error
 
 
-def _stored(array: NDArray[Any], claims: Claims, dataset: Dataset) -> Stored:
-    if array.shape[:2] != (claims.rows, claims.columns) or array.shape[2:] not in ((), (3,)):
+def in_colour(stored: Stored, claims: Claims, dataset: Dataset) -> Stored:
+    """A palette's colours for its entries; anything else as it is. Raises: Rejected(UNDECODABLE), if the palette is damaged."""
+    if claims.photometric != PALETTE:
+        return stored
+    try:
+        colours = apply_color_lut(stored.values, dataset)[..., :3]
+    except MemoryError as error:
+        raise Rejected(Reason.TOO_LARGE) from error
+    except Exception as error:
+        raise Rejected(Reason.UNDECODABLE) from error
+    return Stored(values=colours, low=0, high=int(np.iinfo(colours.dtype).max))
+
+
+def _kind_of_values(dataset: Dataset) -> str:
+    """Which of the three elements holds the pixels."""
+    try:
+        return next(name for name in VALUES if dataset.get(name))
+    except StopIteration:
+        raise Rejected(Reason.NO_PIXELS) from None
+    except Exception as error:  # an element is only parsed when it is asked for
+        raise Rejected(Reason.HEADER) from error
+
+
+def _claims(dataset: Dataset, syntax: uid.UID, *, is_real: bool) -> Claims:
+    try:
+        frames = dataset.get("NumberOfFrames")
+        allocated = int(dataset.BitsAllocated)
+        return Claims(
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            samples=int(dataset.SamplesPerPixel),
+            allocated=allocated,
+            stored=allocated if is_real else int(dataset.BitsStored),
+            is_signed=is_real or {0: False, 1: True}[int(dataset.PixelRepresentation)],
+            is_real=is_real,
+            photometric=str(dataset.PhotometricInterpretation),
+            frames=1 if frames in (None, "") else int(frames),
+            syntax=syntax,
+        )
+    except Exception as error:  # absent, or of a type that no number comes from
+        raise Rejected(Reason.PIXEL_FORMAT) from error
+
+
+def _check(claims: Claims) -> None:
+    if min(claims.rows, claims.columns, claims.frames) < 1 or SAMPLES.get(claims.photometric) != claims.samples:
+        raise Rejected(Reason.PIXEL_FORMAT)
+    if claims.allocated not in ((32, 64) if claims.is_real else (1, 8, 16, 32)) or not 1 <= claims.stored <= claims.allocated:
+        raise Rejected(Reason.PIXEL_FORMAT)
+    if claims.photometric not in MONOCHROME and claims.is_signed:
+        raise Rejected(Reason.PIXEL_FORMAT)
+    if claims.rows * claims.columns > LARGEST_IMAGE or claims.frames > MOST_FRAMES:
+        raise Rejected(Reason.TOO_LARGE)
+
+
+def _check_length(claims: Claims, values: bytes) -> None:
+    """Whether as many frames can be there as are claimed: by their bytes, or by the fragments that they are packed in."""
+    if not claims.syntax.is_encapsulated:
+        samples = 2 if claims.photometric == "YBR_FULL_422" else claims.samples  # PS3.3 C.7.6.3.1.2: chroma is halved
+        bits = claims.frames * claims.rows * claims.columns * samples * claims.allocated
+        if len(values) < -(-bits // 8):
+            raise Rejected(Reason.PIXEL_LENGTH)
+    elif claims.frames > 1:
+        try:
+            items = BytesIO(values)
+            items.seek(_first_item_length(values))
+            fragments, _ = parse_fragments(items)
+        except Exception as error:
+            raise Rejected(Reason.PIXEL_LENGTH) from error
+        if fragments < claims.frames:
+            raise Rejected(Reason.PIXEL_LENGTH)
+
+
+def _first_item_length(values: bytes) -> int:
+    """Of the basic offset table, which comes before the fragments (PS3.5 A.4)."""
+    return 8 + int.from_bytes(values[4:8], "little")
+
+
+def _stored(array: NDArray[Any], claims: Claims) -> Stored:
+    if array.shape != (claims.rows, claims.columns, *((3,) if claims.samples == 3 else ())):
         raise Rejected(Reason.UNDECODABLE)
-    if claims.photometric == "PALETTE COLOR":
-        return Stored(values=array, low=0, high=int(np.iinfo(array.dtype).max))
     half = 2 ** (claims.stored - 1)
     low, high = (-half, half - 1) if claims.is_signed else (0, 2 * half - 1)
     return Stored(values=array, low=low, high=high)

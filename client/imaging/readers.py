@@ -14,8 +14,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any
 
@@ -45,20 +47,41 @@ GRACE_S = 2.0  # for a dying process to be gone, so that its status says of what
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One file: where it is below the root, and which slot of the output its sample goes to."""
+    """One file: where it is below the root, which slot of the output its first sample goes to, and for how many there is room."""
 
     slot: int
     path: str = field(repr=False)
+    room: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a task: a reason why not, or whose image now lies at its slot, or what the file told."""
+    """What became of a task: a reason why not, or whose images now lie at its slot and after, or what the file told.
+
+    `places`: one for each image, how far along its series it lies; `skipped`: frames that showed nothing.
+    """
 
     slot: int
     reason: Reason | None
     identity: Identity | None
     told: Any = field(default=None, repr=False)
+    places: tuple[float | None, ...] = (None,)
+    skipped: int = 0
+
+
+def roomy(root: Path, brief: Brief, paths: Sequence[str], *, workers: int | None = None) -> list[Task]:
+    """Tasks for these files, each with room for all that it will give: one image, or as many as its header says under frames = "each".
+
+    Raises: EngineError, if no worker starts.
+    """
+    rooms = [1] * len(paths)
+    if brief.input.frames == "each":
+        tasks = [Task(slot=slot, path=path) for slot, path in enumerate(paths)]
+        with TemporaryFile() as nothing:
+            outcomes = read_all(root, nothing.fileno(), replace(brief, counting=True), tasks, workers=workers)
+        rooms = [outcome.told if outcome.reason is None else 1 for outcome in outcomes]  # a rejected one is rejected again, for its reason
+    slots = [0, *accumulate(rooms)]
+    return [Task(slot=slot, path=path, room=room) for slot, path, room in zip(slots, paths, rooms, strict=False)]
 
 
 def read_all(
@@ -102,7 +125,7 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self.pending.append(task)
-        self._send(json.dumps([task.slot, task.path]))
+        self._send(json.dumps([task.slot, task.path, task.room]))
 
     def lines(self) -> list[bytes] | None:
         """Whole answers that have arrived; None when the worker is gone."""
@@ -210,5 +233,6 @@ def _answer(task: Task, line: bytes) -> Outcome:
         return Outcome(slot=slot, reason=Reason(reason), identity=None)
     if len(rest) == 1:
         return Outcome(slot=slot, reason=None, identity=None, told=rest[0])
-    issuer, patient_id, sop_instance_uid = rest
-    return Outcome(slot=slot, reason=None, identity=Identity(issuer=issuer, patient_id=patient_id, sop_instance_uid=sop_instance_uid))
+    issuer, patient_id, sop_instance_uid, series_uid, places, skipped = rest
+    identity = Identity(issuer=issuer, patient_id=patient_id, sop_instance_uid=sop_instance_uid, series_uid=series_uid)
+    return Outcome(slot=slot, reason=None, identity=identity, places=tuple(places), skipped=skipped)

@@ -21,14 +21,25 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "E_NOT_AN_IMAGE"
     HEADER = "E_HEADER"
     MODALITY = "E_MODALITY"
+    VIEW = "E_VIEW"
+    LATERALITY = "E_LATERALITY"
+    LOCALIZER = "E_LOCALIZER"
+    BURNED_IN = "E_BURNED_IN"
     NO_PATIENT_ID = "E_NO_PATIENT_ID"
     NO_LABEL = "E_NO_LABEL"
+    LABEL_SOURCE = "E_LABEL_SOURCE"
+    NO_MASK = "E_NO_MASK"
     DUPLICATE = "E_DUPLICATE"
     NO_PIXELS = "E_NO_PIXELS"
     TRANSFER_SYNTAX = "E_TRANSFER_SYNTAX"
     MULTIFRAME = "E_MULTIFRAME"
     PIXEL_FORMAT = "E_PIXEL_FORMAT"
     PIXEL_LENGTH = "E_PIXEL_LENGTH"
+    FRAME_GROUPS = "E_FRAME_GROUPS"
+    GEOMETRY = "E_GEOMETRY"
+    SPACING = "E_SPACING"
+    LEVEL = "E_LEVEL"
+    TISSUE = "E_TISSUE"
     RESCALE = "E_RESCALE"
     WINDOW = "E_WINDOW"
     CONSTANT = "E_CONSTANT"
@@ -49,14 +60,25 @@ REMEDY: dict[Reason, str] = {
     Reason.NOT_AN_IMAGE: "A DICOM object that is no image (report, segmentation, dose, waveform).",
     Reason.HEADER: "The header does not parse, or holds impossible values.",
     Reason.MODALITY: "Another modality than the plan's [input] modality.",
+    Reason.VIEW: "Another view (0018,5101) than the plan's [input] views, or none.",
+    Reason.LATERALITY: "The other side than the plan's [input] laterality, or none stated (0020,0060, 0020,0062).",
+    Reason.LOCALIZER: "A scout, or a slide's label, overview or thumbnail: no image to diagnose from, and a label shows a name.",
+    Reason.BURNED_IN: "Says itself that a patient's data are written into the picture (0028,0301). The site's policy.toml may accept it.",
     Reason.NO_PATIENT_ID: "PatientID is missing, blank or a placeholder. Restore it, or export with a pseudonym per patient.",
     Reason.NO_LABEL: "No label for this file.",
+    Reason.LABEL_SOURCE: "A report, segmentation, table or export that labels were taken from: no image, and not lost either.",
+    Reason.NO_MASK: "The mask that the index names is not there, or cannot be read. It is a PNG whose values are the classes.",
     Reason.DUPLICATE: "The same image a second time.",
     Reason.NO_PIXELS: "No pixel data.",
-    Reason.TRANSFER_SYNTAX: "A compression that is not read here. Export uncompressed, RLE, JPEG 2000 or 8-bit JPEG.",
-    Reason.MULTIFRAME: "More than one frame. This version reads one image per file.",
+    Reason.TRANSFER_SYNTAX: "A compression that is not read here (video, JPEG XL, retired ones). Export uncompressed or as JPEG 2000.",
+    Reason.MULTIFRAME: "More than one frame. The plan's [input] frames says what becomes of them, and refuses them.",
     Reason.PIXEL_FORMAT: "Bit depth, samples or photometric interpretation that are missing, unknown or contradict each other.",
     Reason.PIXEL_LENGTH: "Less pixel data than rows and columns say.",
+    Reason.FRAME_GROUPS: "The functional groups of an enhanced object do not fit its frames.",
+    Reason.GEOMETRY: "Orientation, position or pixel spacing is no usable number.",
+    Reason.SPACING: "No pixel spacing, and the plan's [input] asks for spacing_mm.",
+    Reason.LEVEL: "Another level of a whole slide than the plan's [input] spacing_mm.",
+    Reason.TISSUE: "No tile of this slide has as much tissue as the plan's [input] asks for.",
     Reason.RESCALE: "Rescale slope or intercept is no usable number.",
     Reason.WINDOW: "The file's own window is unusable. A window in the plan's [input] avoids it.",
     Reason.CONSTANT: "Every pixel has the same value inside the window.",

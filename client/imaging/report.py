@@ -9,18 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from client.imaging.labels.account import LabelAccount
 from client.imaging.rejection import REMEDY, Reason
 from common.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeReport:
-    """`seen` files (or rows of an index), `used` of them, the others by reason. `unmatched_labels`: those without a used image."""
+    """`seen` files (or rows of an index), `used` of them, the others by reason. `unmatched_labels`: those without a used image.
+
+    `images`: what the used files gave, where that is more than one each; `skipped`: frames of theirs that showed nothing.
+    """
 
     seen: int
     used: int
     rejected: Mapping[Reason, int]
     unmatched_labels: int = 0
+    labels: LabelAccount | None = None
+    images: int | None = None
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         if self.seen != self.used + sum(self.rejected.values()) or min([self.used, *self.rejected.values()]) < 0:
@@ -38,6 +45,9 @@ class IntakeReport:
                 sorted(((reason.value, count) for reason, count in self.rejected.items()), key=lambda pair: (-pair[1], pair[0]))
             ),
             "unmatched_labels": self.unmatched_labels,
+            **({} if self.labels is None else {"labels": self.labels.as_dict()}),
+            "images": self.used if self.images is None else self.images,
+            "skipped_frames": self.skipped,
         }
 
     def lines(self) -> list[str]:
@@ -45,5 +55,7 @@ class IntakeReport:
         reasons = sorted(self.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
         return [
             f"{self.seen} files seen: {self.used} used, {self.seen - self.used} rejected",
+            *([f"{self.images:>7} images in the used files, {self.skipped} frames that show nothing left out"] if self.images is not None else []),
             *(f"{count:>7} {reason.value}: {REMEDY[reason]}" for reason, count in reasons if count),
+            *([] if self.labels is None else self.labels.lines()),
         ]

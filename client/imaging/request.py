@@ -17,8 +17,8 @@ from common import canonical
 from common.errors import DataError, DataNotFound, DataUnreadable
 from common.plan.spec import Plan
 
-CACHE_FORMAT = 1  # raise it when the same file would give other samples
-DECODED_BY = ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pillow")
+CACHE_FORMAT = 2  # raise it when the same file would give other samples
+DECODED_BY = ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm", "pillow", "nibabel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Request:
     limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     progress: Progress | None = None
+    accept_burned_in: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -48,6 +49,7 @@ class Request:
             canonical.encode(self.limits),
             listing.digest,
             self.secret.fingerprint.encode(),
+            canonical.encode(self.accept_burned_in),
             "\0".join(what).encode("utf-8", "surrogateescape"),
         ).hex()[:40]
 

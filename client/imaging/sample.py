@@ -4,18 +4,21 @@
 Sixteen bits keep what a windowed twelve-bit scanner gave, in half the room of float32. Size is changed by Pillow's BILINEAR filter in
 float: a triangle as wide as two target pixels when shrinking (so every source pixel counts and nothing aliases), ordinary bilinear
 interpolation when enlarging. It accumulates in double precision in plain C, so the same file gives the same sample on every machine.
-Both sides are scaled on their own: an image of another shape is stretched to the plan's.
+Both sides are scaled on their own: an image of another shape is stretched to the plan's. Unless the plan names a spacing: then a pixel is
+so many millimetres wide at every hospital, and what does not fit is cut off around the middle, what is missing is black.
 
 Colour becomes grey by BT.601 luma (0.299, 0.587, 0.114), after scaling and before resizing; grey becomes three equal channels.
 """
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from client.imaging.dicom import Instance
+from client.imaging.dicom import MAMMOGRAPHY, SLIDES, Instance
+from client.imaging.geometry import turn_of, turned
 from client.imaging.intensity import to_unit
 from client.imaging.pixels import LARGEST_IMAGE
 from client.imaging.rejection import Reason, Rejected
@@ -23,21 +26,45 @@ from common.plan.spec import InputSpec
 
 WHITE = 65535
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601-7, section 2.5.1
+_WHITE_BYTE = np.uint16(255)
 PICTURE_FORMATS = ("PNG", "JPEG")
+COLOURED = 0.08  # largest less smallest of red, green and blue; glass and ink stay below it (Otsu's threshold on stained slides is near)
+DARKER_THAN_GLASS = 0.8
 
 Sample = NDArray[np.uint16]  # (C, H, W)
 
 
 def of_instance(instance: Instance, spec: InputSpec) -> Sample:
-    """A DICOM image as the plan's input. A window never applies to colour. Raises: Rejected with WINDOW or CONSTANT."""
+    """A DICOM image as the plan's input. A window never applies to colour.
+
+    Raises: Rejected with WINDOW, CONSTANT, GEOMETRY, SPACING or, for a tile that is mostly glass, TISSUE.
+    """
     unit = to_unit(
         instance.values,
         plan=None if instance.is_colour else spec.window,
         voi=instance.voi,
         full_range=instance.full_range,
         inverted=instance.inverted,
+        padding=instance.padding,
     )
-    return fit(unit, spec)
+    if spec.tissue and instance.modality == SLIDES and tissue_of(unit) < spec.tissue:
+        raise Rejected(Reason.TISSUE)
+    spacing_mm = instance.geometry.spacing_mm
+    if spec.orientation == "canonical" and instance.modality != SLIDES:
+        turn = turn_of(instance.geometry, on_its_side=instance.modality == MAMMOGRAPHY)
+        unit = turned(unit, turn)
+        spacing_mm = spacing_mm[::-1] if spacing_mm and turn.transposed else spacing_mm
+    if spec.spacing_mm is None:
+        return fit(unit, spec)
+    if spacing_mm is None:
+        raise Rejected(Reason.SPACING)
+    return fit_spaced(unit, spec, spacing_mm)
+
+
+def tissue_of(unit: NDArray[np.float32]) -> float:
+    """The share of a tile that is stained: colour stands out from grey, or, in grey, it is clearly darker than glass."""
+    stained = unit.max(axis=2) - unit.min(axis=2) > COLOURED if unit.ndim == 3 else unit < DARKER_THAN_GLASS
+    return float(stained.mean())
 
 
 def of_picture(content: bytes, spec: InputSpec) -> Sample:
@@ -60,6 +87,33 @@ def of_picture(content: bytes, spec: InputSpec) -> Sample:
         raise Rejected(Reason.UNDECODABLE) from error
 
 
+def of_mask(content: bytes, spec: InputSpec) -> Sample:
+    """A PNG as classes, (1, H, W): its values, or 1 where a mask of black and white is white. The nearest pixel decides; none are mixed.
+
+    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=("PNG",)) as picture:
+            if picture.width * picture.height > LARGEST_IMAGE:
+                raise Rejected(Reason.TOO_LARGE)
+            if picture.mode not in ("1", "L", "P", "I;16", "I"):
+                raise Rejected(Reason.PIXEL_FORMAT)
+            values = np.asarray(picture).astype(np.uint16)
+    except Rejected:
+        raise
+    except UnidentifiedImageError as error:
+        raise Rejected(Reason.NOT_A_PICTURE) from error
+    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Rejected(Reason.TOO_LARGE) from error
+    except Exception as error:
+        raise Rejected(Reason.UNDECODABLE) from error
+    if values.max() == _WHITE_BYTE and not ((values > 0) & (values < _WHITE_BYTE)).any():
+        values //= _WHITE_BYTE
+    rows = ((np.arange(spec.height) + 0.5) * values.shape[0] / spec.height).astype(int)
+    columns = ((np.arange(spec.width) + 0.5) * values.shape[1] / spec.width).astype(int)
+    return np.ascontiguousarray(values[np.newaxis, rows[:, np.newaxis], columns])
+
+
 def of_bytes(image: NDArray[np.uint8], spec: InputSpec) -> Sample:
     """A uint8 array, (Y, X) or (Y, X, 3), as the plan's input."""
     return fit(image.astype(np.float32) / np.float32(255), spec)
@@ -78,6 +132,29 @@ def fit(unit: NDArray[np.float32], spec: InputSpec) -> Sample:
         sample[channel] = _quantise(_resize(plane, spec.height, spec.width))
     sample[len(planes) :] = sample[0]
     return sample
+
+
+def fit_spaced(unit: NDArray[np.float32], spec: InputSpec, spacing_mm: tuple[float, float]) -> Sample:
+    """[0, 1] values in the plan's spacing, channels and size: resampled, then cut or filled with black around the middle.
+
+    Raises: Rejected(TOO_LARGE), if an image of that spacing would be larger than one may be.
+    """
+    assert spec.spacing_mm is not None
+    height, width = (max(1, round(side * mm / spec.spacing_mm)) for side, mm in zip(unit.shape[:2], spacing_mm, strict=True))
+    if height * width > LARGEST_IMAGE:
+        raise Rejected(Reason.TOO_LARGE)
+    whole = fit(unit, replace(spec, height=height, width=width))
+    sample = np.zeros((spec.channels, spec.height, spec.width), dtype=np.uint16)
+    from_y, to_y = _middle(height, spec.height)
+    from_x, to_x = _middle(width, spec.width)
+    sample[:, to_y, to_x] = whole[:, from_y, from_x]
+    return sample
+
+
+def _middle(found: int, wanted: int) -> tuple[slice, slice]:
+    """The middle of what was found, and where it goes in what is wanted."""
+    common = min(found, wanted)
+    return slice((found - common) // 2, (found - common) // 2 + common), slice((wanted - common) // 2, (wanted - common) // 2 + common)
 
 
 def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -8,8 +8,9 @@ death. Processor time and not the clock's, so that a busy machine rejects the sa
 What it sees as identity goes up the pipe in plain text and is hashed by the parent at once.
 
 The sample is written in place with pwrite, at the slot that the task names; only the outcome travels through the pipe. Messages are lines
-of JSON: a `Brief`, answered by `"ready"`; then tasks `[slot, path]`, each answered by `[slot, reason]` or
-`[slot, null, issuer, patient_id, sop_instance_uid]`.
+of JSON: a `Brief`, answered by `"ready"`; then tasks `[slot, path, room]`, each answered by `[slot, reason]`, by
+`[slot, null, issuer, patient_id, sop_instance_uid, series_uid, places, skipped]` with a place for each sample that was written, from the
+slot on, or by `[slot, null, told]` where no sample is asked for but what the file tells.
 
 Not protected: the network. Run the site without one (deploy/).
 """
@@ -23,21 +24,27 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
-from client.imaging import dicom, sample, slots
+from pydantic import TypeAdapter
+
+from client.imaging import dicom, nifti, sample, slots
 from client.imaging.dicom import Identity
 from client.imaging.listing import read_beneath
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
-from common.plan.spec import InputSpec, Window
+from common.plan.spec import InputSpec
 
-Kind = Literal["dicom", "picture"]
+Kind = Literal["dicom", "picture", "mask", "header", "fhir", "inventory", "picture inventory"]
 READY = "ready"
 TIME_IS_UP = signal.SIGPROF  # what ITIMER_PROF sends
 NOBODY = Identity(issuer="", patient_id="", sop_instance_uid="")
+SKIPPED = (Reason.CONSTANT, Reason.TISSUE)  # one frame of many that shows nothing costs itself, and is counted
+
+Placed = tuple[float | None, Sample]  # how far along its series an image lies, and the image
+Taken = tuple[Identity, Iterator[Placed]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,45 +58,124 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
-    """All that a worker is told. `wanted`: the SOPInstanceUIDs that have a label, or None where that is known beforehand."""
+    """All that a worker is told. `wanted`: the SOPInstanceUIDs that have a label, or None where that is known beforehand.
+
+    counting: only how many images each file will give is asked for. accept_burned_in: the site's policy on annotated pictures.
+    """
 
     kind: Kind
     input: InputSpec
     limits: Limits
     wanted: frozenset[str] | None = field(repr=False)
+    counting: bool = False
+    accept_burned_in: bool = False
 
     def to_json(self) -> str:
         wanted = None if self.wanted is None else sorted(self.wanted)
         return json.dumps({**dataclasses.asdict(self), "wanted": wanted})
 
 
+_INPUT: TypeAdapter[InputSpec] = TypeAdapter(InputSpec)
+
+
 def brief_from_json(text: str) -> Brief:
     """The other end of `Brief.to_json`."""
     fields = json.loads(text)
-    window = fields["input"]["window"]
     return Brief(
-        kind=fields["kind"],
-        input=InputSpec(**{**fields["input"], "window": None if window is None else Window(**window)}),
-        limits=Limits(**fields["limits"]),
-        wanted=None if fields["wanted"] is None else frozenset(fields["wanted"]),
+        **{
+            **fields,
+            "input": _INPUT.validate_json(json.dumps(fields["input"])),
+            "limits": Limits(**fields["limits"]),
+            "wanted": None if fields["wanted"] is None else frozenset(fields["wanted"]),
+        }
     )
 
 
-def read_dicom(content: bytes, brief: Brief) -> tuple[Identity, Sample]:
+def read_dicom(content: bytes, brief: Brief) -> Taken:
     """DICOM bytes to whose it is and the plan's input; a file without a label is given up before its pixels are decoded."""
+    dataset, identity = _admitted(content, brief)
+    return identity, _placed(dicom.read_frames(dataset, identity, brief.input.frames), brief.input)
+
+
+def _admitted(content: bytes, brief: Brief) -> tuple[Any, Identity]:
     dataset = dicom.parse(content)
     identity = dicom.identify(dataset, modality=brief.input.modality)
     if brief.wanted is not None and identity.sop_instance_uid not in brief.wanted:
         raise Rejected(Reason.NO_LABEL)
-    return identity, sample.of_instance(dicom.read(dataset, identity), brief.input)
+    dicom.admit(dataset, brief.input, accept_burned_in=brief.accept_burned_in)
+    return dataset, identity
 
 
-def read_picture(content: bytes, brief: Brief) -> tuple[Identity, Sample]:
-    """PNG or JPEG bytes to the plan's input; whose it is stands in the index, not in the file."""
-    return NOBODY, sample.of_picture(content, brief.input)
+def _placed(instances: Iterator[dicom.Instance], spec: InputSpec) -> Iterator[Placed]:
+    """Samples of the instances; of many, those that show nothing are left out. Raises: Rejected, if none is left."""
+    kept, nothing = 0, None
+    for instance in instances:
+        try:
+            fitted = sample.of_instance(instance, spec)
+        except Rejected as rejected:
+            if spec.frames != "each" or rejected.reason not in SKIPPED:
+                raise
+            nothing = rejected.reason
+            continue
+        kept += 1
+        place = instance.geometry.place_mm
+        yield (float(instance.frame) if place is None else round(place, 3)), fitted
+    if nothing is not None and not kept:
+        raise Rejected(nothing)
 
 
-READERS: dict[Kind, Callable[[bytes, Brief], tuple[Identity, Sample]]] = {"dicom": read_dicom, "picture": read_picture}
+def read_picture(content: bytes, brief: Brief) -> Taken:
+    """PNG, JPEG or NIfTI bytes to the plan's input; whose it is stands in the index, not in the file."""
+    if nifti.is_nifti(content):
+        return NOBODY, nifti.samples(content, brief.input)
+    return NOBODY, iter([(None, sample.of_picture(content, brief.input))])
+
+
+def read_mask(content: bytes, brief: Brief) -> Taken:
+    """A PNG whose values are classes, in the plan's size."""
+    return NOBODY, iter([(None, sample.of_mask(content, brief.input))])
+
+
+READERS: dict[Kind, Callable[[bytes, Brief], Taken]] = {"dicom": read_dicom, "picture": read_picture, "mask": read_mask}
+
+
+def tell_header(content: bytes, _: Brief) -> Any:
+    """What a DICOM file tells without its pixels."""
+    from client.imaging.labels import told  # highdicom takes half a second to load, for which no reader of images should wait
+
+    return told.tell(content)
+
+
+def tell_diagnoses(content: bytes, _: Brief) -> Any:
+    """What a FHIR bundle says of patients."""
+    from client.imaging.labels import fhir
+
+    return fhir.read(content)
+
+
+def tell_all(content: bytes, brief: Brief) -> Any:
+    """What a file is, whether the plan would use it, and what its stored values are: for a site's own inventory."""
+    from client.imaging import examination
+
+    return examination.examine(content, brief) if brief.kind == "inventory" else examination.examine_picture(content, brief)
+
+
+def tell_count(content: bytes, brief: Brief) -> int:
+    """How many images a file gives at most."""
+    if nifti.is_nifti(content):
+        return nifti.count(content, brief.input)
+    if brief.kind != "dicom":
+        return 1
+    dataset, _ = _admitted(content, brief)
+    return dicom.count(dataset, brief.input.frames)
+
+
+TELLERS: dict[Kind, Callable[[bytes, Brief], Any]] = {
+    "header": tell_header,
+    "fhir": tell_diagnoses,
+    "inventory": tell_all,
+    "picture inventory": tell_all,
+}
 
 
 def serve(tasks: IO[str], results: IO[str], root: int, output: int) -> None:
@@ -102,9 +188,9 @@ def serve(tasks: IO[str], results: IO[str], root: int, output: int) -> None:
     logging.disable()
     _say(results, READY)
     for line in tasks:
-        slot, path = json.loads(line)
+        slot, path, room = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, brief.limits.cpu_seconds)
-        answer = _answer(brief, root, output, slot, path)
+        answer = _answer(brief, root, output, slot, path, room)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _say(results, answer)
 
@@ -114,21 +200,41 @@ def _say(results: IO[str], message: Any) -> None:
     results.flush()
 
 
-def _answer(brief: Brief, root: int, output: int, slot: int, path: str) -> list[Any]:
+def _answer(brief: Brief, root: int, output: int, slot: int, path: str, room: int) -> list[Any]:
     try:
         content = read_beneath(root, path, largest=brief.limits.file_bytes)
-        identity, pixels = READERS[brief.kind](content, brief)
+        if brief.counting:
+            return [slot, None, tell_count(content, brief)]
+        if brief.kind in TELLERS:
+            return [slot, None, TELLERS[brief.kind](content, brief)]
+        identity, placed = READERS[brief.kind](content, brief)
+        places = _write(output, slot, room, placed)
     except Rejected as rejected:
         return [slot, rejected.reason]
     except MemoryError:
         return [slot, Reason.TOO_LARGE]
+    except _NotWritten as error:
+        return [slot, "disk", str(error)]
     except Exception:  # nothing a file holds may end the run, or be printed
         return [slot, Reason.UNDECODABLE]
-    try:
-        slots.write(output, slot, pixels)
-    except OSError as error:
-        return [slot, "disk", errno.errorcode.get(error.errno or 0, "")]
-    return [slot, None, identity.issuer, identity.patient_id, identity.sop_instance_uid]
+    return [slot, None, identity.issuer, identity.patient_id, identity.sop_instance_uid, identity.series_uid, places, room - len(places)]
+
+
+class _NotWritten(Exception):
+    """A sample could not be written; by the name of the system's error."""
+
+
+def _write(output: int, slot: int, room: int, placed: Iterator[Placed]) -> list[float | None]:
+    places: list[float | None] = []
+    for place, pixels in placed:
+        if len(places) == room:
+            raise Rejected(Reason.PIXEL_FORMAT)  # more images than its header let expect
+        try:
+            slots.write(output, slot + len(places), pixels)
+        except OSError as error:
+            raise _NotWritten(errno.errorcode.get(error.errno or 0, "")) from error
+        places.append(place)
+    return places
 
 
 def main() -> None:
