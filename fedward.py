@@ -28,6 +28,7 @@ def house() -> typer.Typer:
     from simulations.audit_cli import audit
     from simulations.plan_cli import plan
     from simulations.rig.cli import app as rig
+    from simulations.tuning.command import tune
 
     app = typer.Typer(
         no_args_is_help=True,
@@ -37,6 +38,7 @@ def house() -> typer.Typer:
     )
     app.command()(cli.simulate)
     app.command()(cli.evaluate)
+    app.command()(tune)
     app.add_typer(plan, name="plan")
     app.add_typer(roster, name="roster")
     app.add_typer(audit, name="audit")

@@ -25,6 +25,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |-- PrivacyError              E_PRIVACY              the promise cannot be kept
     |   |-- EpsilonImpossible     E_EPSILON_IMPOSSIBLE   no noise reaches the plan's epsilon
     |   |-- BudgetExceeded        E_PRIVACY_BUDGET       training would pass the budget
+    |   |-- TuningBeyondBudget    E_TUNING_BUDGET        a search for which a plan's epsilon is not enough
     |   |-- LedgerTampered        E_LEDGER_TAMPERED      the record of what was spent does not add up
     |   |-- LedgerRollback        E_LEDGER_ROLLBACK      the record of what was spent is gone, or older than others have seen it
     |   |-- LedgerFormat          E_LEDGER_FORMAT        a record of what was spent that another version wrote
@@ -205,6 +206,12 @@ class EpsilonImpossible(PrivacyError):
 
 class BudgetExceeded(PrivacyError):
     code = "E_PRIVACY_BUDGET"
+
+
+class TuningBeyondBudget(PrivacyError):
+    """A search whose trials could not be told apart, or not be paid for, within the plan's epsilon; nothing was trained."""
+
+    code = "E_TUNING_BUDGET"
 
 
 class LedgerTampered(PrivacyError):

@@ -60,6 +60,17 @@ def kept_for_validation(data: Dataset, fraction: float, rng: np.random.Generator
     return np.where(np.isin(data.patients, patients[kept]), Split.VALIDATION, Split.TRAIN).astype(np.int8)
 
 
+def folds_of(data: Dataset, num_folds: int, rng: np.random.Generator) -> Rows:
+    """The fold of each row, (N,): whole patients, about as many images of each class in every fold. Raises: TooFewPatients."""
+    data = _numbered_by_appearance(data)
+    patients = np.unique(data.patients)
+    if patients.size < num_folds:
+        raise TooFewPatients(f"{patients.size} patients for {num_folds} folds.", fix="Use fewer folds, or bring more data.")
+    fold_of = np.zeros(int(data.patients.max()) + 1, dtype=np.int64)
+    fold_of[patients] = _folds(data, patients, num_folds, rng)
+    return fold_of[data.patients]
+
+
 def _numbered_by_appearance(data: Dataset) -> Dataset:
     """The same rows, patients numbered in the order of their first images.
 

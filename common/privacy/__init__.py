@@ -4,7 +4,7 @@
 An `Event` says what was done to the data; only the accountant knows what that is worth, so a better theorem changes one file and no record.
 """
 
-from common.privacy.accountant import deltas_pld, epsilon, epsilon_pld
+from common.privacy.accountant import deltas_pld, epsilon, epsilon_at_most, epsilon_pld
 from common.privacy.budget import own_share_epsilon, plan_charge, round_charge
 from common.privacy.calibration import calibrate
 from common.privacy.counts import charges_beside_training, evaluation_charge, statistic_charge
@@ -22,6 +22,7 @@ __all__ = [
     "charges_beside_training",
     "deltas_pld",
     "epsilon",
+    "epsilon_at_most",
     "epsilon_pld",
     "evaluation_charge",
     "group_privacy",

@@ -60,6 +60,26 @@ def epsilon_and_order(events: Iterable[Event], delta: float, *, orders: tuple[fl
     return float(bound), float(order)
 
 
+def epsilon_at_most(choices: Iterable[tuple[int, Sequence[Sequence[Event]]]], delta: float) -> float:
+    """What the costliest way of choosing would cost: of each `(how many, alternatives)` so many of the alternatives, whichever they are.
+
+    At each order the costliest are added up, so the bound holds also where the choice is made in the light of what was released before.
+
+        >>> few, many = [Event(sampling_rate=0.01, noise_multiplier=1.0, steps=steps) for steps in (10, 100)]
+        >>> epsilon_at_most([(1, [[few], [many]]), (2, [[few], [few]])], 1e-5) == epsilon([many, few, few], 1e-5)
+        True
+    """
+    total = np.zeros(len(ORDERS))
+    for number, alternatives in choices:
+        costs = np.sort([_summed(events) for events in alternatives], axis=0) if alternatives else np.zeros((0, len(ORDERS)))
+        total += costs[max(0, len(alternatives) - number) :].sum(axis=0)
+    if not total.any():
+        return 0.0
+    from dp_accounting import rdp
+
+    return float(rdp.compute_epsilon(ORDERS, total, delta)[0])
+
+
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     """The same by privacy loss distributions, rounded up: tighter, valid for events fixed beforehand. Takes tenths of a second."""
     merged = _merge(events)
@@ -70,6 +90,14 @@ def deltas_pld(events: Iterable[Event], epsilons: Sequence[float]) -> list[float
     """The delta that belongs to each epsilon, by privacy loss distributions: the whole promise, of which (epsilon, delta) is one point."""
     merged = _merge(events)
     return [float(delta) for delta in _loss_distribution(merged).get_delta(list(epsilons))] if merged else [0.0] * len(epsilons)
+
+
+def _summed(events: Iterable[Event]) -> NDArray[np.float64]:
+    """Rényi divergence of all events together at each order."""
+    total = np.zeros(len(ORDERS))
+    for (rate, noise), steps in _merge(events).items():
+        total += steps * _divergences(rate, noise, ORDERS)
+    return total
 
 
 def _loss_distribution(merged: dict[tuple[float, float], int]) -> "pld.PLDAccountant":
