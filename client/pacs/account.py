@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from client.pacs.archive import Gaps
 from client.pacs.failure import REMEDY, Reason
 from client.pacs.journal import Arrived
 from client.pacs.wanted import Wanted
@@ -34,13 +35,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Counts. `left_out`: listed by the archive although they contradict the query, and not asked for."""
+    """Counts. `gaps` are about what was not asked for; `without_answer` about queries that nothing matches."""
 
     asked: int
     before: int
     now: int
     failed: Mapping[Reason, int]
-    left_out: int
+    gaps: Gaps
     without_answer: int
 
     def __post_init__(self) -> None:
@@ -57,7 +58,8 @@ class Account:
             "received": self.before + self.now,
             "received_now": self.now,
             "failed": {reason.value: count for reason, count in self._by_count()},
-            "left_out": self.left_out,
+            "contradicting": self.gaps.contradicting,
+            "unlisted": self.gaps.unlisted,
             "queries_without_answer": self.without_answer,
         }
 
@@ -68,8 +70,10 @@ class Account:
             f"{sum(self.failed.values())} failed",
             *(f"{count:>7} {reason.value}: {REMEDY[reason]}" for reason, count in self._by_count()),
         ]
-        if self.left_out:
-            told.append(f"{self.left_out:>7} more were listed by the archive that contradict the query; they were not asked for")
+        if self.gaps.unlisted:
+            told.append(f"{self.gaps.unlisted:>7} studies or series could not be listed by the archive; its log says more")
+        if self.gaps.contradicting:
+            told.append(f"{self.gaps.contradicting:>7} answers of the archive contradict the query; they were not followed")
         if self.without_answer:
             told.append(f"{self.without_answer:>7} queries had no answer: nothing in the archive, or nothing that this user may see")
         return told
@@ -83,7 +87,7 @@ class Import:
     """How an import ended. `stopped` is why it ended early, if it did."""
 
     lines: Sequence[Line]
-    left_out: int
+    gaps: Gaps
     without_answer: int
     stopped: FedwardError | None = None
 
@@ -95,13 +99,13 @@ class Import:
             before=came["before"],
             now=came["now"],
             failed=Counter(line.reason for line in self.lines if line.reason is not None),
-            left_out=self.left_out,
+            gaps=self.gaps,
             without_answer=self.without_answer,
         )
 
     @property
     def is_complete(self) -> bool:
-        return self.stopped is None and not self.account.failed
+        return self.stopped is None and not self.account.failed and not self.gaps.unlisted
 
     def write_report(self, path: Path) -> None:
         """One row for each instance, for the operator's eyes. Raises: DiskFull."""

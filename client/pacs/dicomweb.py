@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from client.pacs.archive import AT_MOST
+from client.pacs.archive import AT_MOST, Gaps
 from client.pacs.failure import Failed, Reason
 from client.pacs.landing import Arriving, Landing
 from client.pacs.link import Trust
@@ -33,6 +33,7 @@ BATCH: Final = 1
 _PAGE: Final = 500
 _LARGEST_PAGE: Final = 64 << 20
 _TAIL: Final = 64 << 10
+_SAFE: Final = "*?,:/@!$'()"
 _LONGEST_WAIT_S: Final = 120.0
 _ACCEPT: Final = f'{RELATED}; type="{DICOM}"; transfer-syntax=*'
 _JSON: Final = "application/dicom+json"
@@ -62,7 +63,7 @@ class DicomWeb:
     def __init__(self, url: str, trust: Trust, *, authorization: str | None, timeout_s: float, retry: Retry) -> None:
         self._base = url.rstrip("/")
         self._timeout_s, self._retry = timeout_s, retry
-        self._left_out = 0
+        self.gaps = Gaps()
         headers = {"accept-encoding": "identity"}  # what is compressed could be small here and endless when unpacked
         if authorization is not None:
             headers["authorization"] = authorization
@@ -77,11 +78,6 @@ class DicomWeb:
 
     def close(self) -> None:
         self._client.close()
-
-    @property
-    def left_out(self) -> int:
-        """Answers that contradicted the query."""
-        return self._left_out
 
     def find(self, query: Query) -> Iterator[Wanted]:
         """Raises: Failed where asking again may help; PacsRefused, PacsAnswer."""
@@ -114,19 +110,25 @@ class DicomWeb:
         seen: set[str] = set()
         while True:
             parameters = {**keys, "includefield": ",".join([*fields, name]), "limit": str(_PAGE), "offset": str(len(seen))}
-            page = self._retry(partial(self._page, path, parameters))
+            try:
+                page = self._retry(partial(self._page, path, parameters))
+            except Failed as failure:
+                if level is Level.STUDY or failure.reason is not Reason.PACS_ERROR:
+                    raise
+                self.gaps.unlisted += 1  # one study that the archive cannot read is no reason to do without the others
+                return
             fresh = [each for each in page if each[name][0] not in seen]
             seen.update(each[name][0] for each in page)
             if len(seen) > AT_MOST:
                 raise PacsAnswer(
-                    f"the archive lists more than {AT_MOST} of one {level.value.lower()}'s kind.",
+                    f"the archive lists more than {AT_MOST} answers to one question.",
                     fix="Narrow the --query, or ask its vendor.",
                 )
             for each in fresh:
                 if query.allows(each, level):
                     yield each
                 else:
-                    self._left_out += 1
+                    self.gaps.contradicting += 1
             if not fresh:
                 return
 
@@ -176,7 +178,7 @@ class DicomWeb:
     @contextmanager
     def _answer(self, path: str, accept: str, parameters: Mapping[str, str]) -> Iterator[httpx.Response]:
         try:
-            with self._client.stream("GET", self._base + path, params=parameters, headers={"accept": accept}) as response:
+            with self._client.stream("GET", self._base + path + _encoded(parameters), headers={"accept": accept}) as response:
                 if response.headers.get("content-encoding", "identity").lower() != "identity":
                     raise Failed(Reason.MALFORMED)
                 yield response
@@ -186,6 +188,11 @@ class DicomWeb:
             raise Failed(Reason.SILENT) from error
         except httpx.HTTPError as error:
             raise Failed(Reason.BROKEN_OFF) from error
+
+
+def _encoded(parameters: Mapping[str, str]) -> str:
+    """No more is percent-encoded than has to be (RFC 3986 3.4): Orthanc 1.10 takes `%2A` for three characters, not for a wildcard."""
+    return "?" + "&".join(f"{key}={quote(value, safe=_SAFE)}" for key, value in parameters.items()) if parameters else ""
 
 
 def _check_listing(response: httpx.Response, base: str) -> None:

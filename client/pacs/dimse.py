@@ -25,7 +25,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
     Verification,
 )
 
-from client.pacs.archive import AT_MOST
+from client.pacs.archive import AT_MOST, Gaps
 from client.pacs.failure import Failed, Reason
 from client.pacs.guard import GuardedEntity, Watch
 from client.pacs.landing import Landing
@@ -42,6 +42,7 @@ _PENDING: Final = (0xFF00, 0xFF01)
 _SUCCESS, _WARNING, _CANCELLED, _DESTINATION_UNKNOWN = 0x0000, 0xB000, 0xFE00, 0xA801
 _OUT_OF_RESOURCES: Final = (0xA700, 0xA701, 0xA702)
 _NOT_AUTHORISED: Final = 0x0124
+_UNABLE: Final = 0xC000
 _TRANSIENT: Final = 0x02
 _UID_OF: Final = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.IMAGE: "SOPInstanceUID"}
 
@@ -69,11 +70,7 @@ class Dimse:
         self._reception, self._receiver = reception, receiver
         self._association: Association | None = None
         self._purpose = ""
-        self._left_out = 0
-
-    @property
-    def left_out(self) -> int:
-        return self._left_out
+        self.gaps = Gaps()
 
     def close(self) -> None:
         self._hang_up()
@@ -154,12 +151,19 @@ class Dimse:
             return Failed(Reason.FORBIDDEN)
         if status in _OUT_OF_RESOURCES or status == _CANCELLED:
             return Failed(Reason.BUSY)
-        return Failed(Reason.PACS_ERROR if status >= 0xC000 else Reason.REFUSED)
+        return Failed(Reason.PACS_ERROR if status >= _UNABLE else Reason.REFUSED)
 
     def _list(self, above: Mapping[str, str], query: Query, level: Level) -> Iterator[Answer]:
         keys, name = query.at(level), _UID_OF[level]
         seen: set[str] = set()
-        for answer in self._retry(partial(self._ask, above, keys, level)):
+        try:
+            answers = self._retry(partial(self._ask, above, keys, level))
+        except Failed as failure:
+            if level is Level.STUDY or failure.reason is not Reason.PACS_ERROR:
+                raise
+            self.gaps.unlisted += 1  # one study that the archive cannot read is no reason to do without the others
+            return
+        for answer in answers:
             if len(answer[name]) != 1 or not is_uid(answer[name][0]):
                 raise PacsAnswer(
                     f"the archive lists something whose {name} is no UID.", fix="It is not asked for anything more. Tell its vendor."
@@ -170,7 +174,7 @@ class Dimse:
             if query.allows(answer, level):
                 yield answer
             else:
-                self._left_out += 1
+                self.gaps.contradicting += 1
 
     def _ask(self, above: Mapping[str, str], keys: Mapping[str, str], level: Level) -> list[Answer]:
         """One C-FIND, to its end."""
@@ -195,16 +199,18 @@ class Dimse:
                         self._hang_up(politely=False)
                         raise PacsAnswer(f"the archive lists more than {AT_MOST} answers to one question.", fix="Narrow the --query.")
                     continue
-                self._check_search(status.get("Status"))
+                self._check_search(status.get("Status"), level)
         return found
 
-    def _check_search(self, status: int | None) -> None:
+    def _check_search(self, status: int | None, level: Level) -> None:
         if status == _SUCCESS:
             return
         if status is None:
             raise self._lost()
         if status in _OUT_OF_RESOURCES or status == _CANCELLED:
             raise Failed(Reason.BUSY)
+        if status >= _UNABLE and level is not Level.STUDY:
+            raise Failed(Reason.PACS_ERROR)
         raise PacsAnswer(f"the archive refused the search with status {status:04X}.", fix="Leave out a --query key that it may not know.")
 
     def _call(self, purpose: str, contexts: list[PresentationContext], *, stores: bool = False) -> Association:

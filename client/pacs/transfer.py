@@ -78,7 +78,7 @@ class Transfer:
             stopped = error
         return Import(
             lines=[lines.get(each) or self._unreached(each) for each in wanted],
-            left_out=self._archive.left_out,
+            gaps=self._archive.gaps,
             without_answer=self._without_answer,
             stopped=stopped,
         )
