@@ -2,6 +2,7 @@
 """`fedward site`: what a hospital does for itself, on its own machine, by nobody's leave.
 
 init ..     how a site comes in, stays in, and goes (client/membership/enrol_cli.py)
+check-data  what of a folder a plan would use, and why not the rest (client/imaging/check_cli.py)
 snapshot    approve the data set as it stands now
 exclude     take out a patient who withdrew
 policy      what this site allows
@@ -24,6 +25,7 @@ from client.account import Account
 from client.doctor.cli import doctor
 from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
 from client.imaging import identity, manifest
+from client.imaging.check_cli import check_data
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
 from client.mailbox.join_cli import join
@@ -54,6 +56,7 @@ app.command("status")(show_status)
 app.command()(join)
 app.command("import")(import_)
 app.command()(doctor)
+app.command()(check_data)
 app.command()(metrics)
 for command_name, command in COMMANDS.items():
     app.command(command_name)(command)

@@ -6,6 +6,7 @@
                delta                  of the sums over all plans, and the largest that a plan may have
     [plans]    units, noise, families, releases, minimum_cohort: what a plan may be
     [roster]   revocations, renewals, additions, changes: which changes of who takes part need nobody's word here; known_peers
+    [images]   burned_in: whether pictures may be used that say themselves that a patient's data are written into them
 
 Defaults are the strict end. With shared noise a site's own share is small, so own_share caps of 8 refuse nearly every such plan: a hospital
 that wants one raises them, knowing that it relies on the other sites. Caps come from here, and from the ledger, which remembers the highest
@@ -65,6 +66,14 @@ class RosterRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRules:
+    """[images]. `burned_in`: what becomes of an image whose Burned In Annotation (0028,0301) is YES; a model may learn to read."""
+
+    __pydantic_config__ = STRICT
+    burned_in: Literal["refuse", "accept"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A whole policy; without a file of its own a site has none and trains nothing."""
 
@@ -72,10 +81,11 @@ class Policy:
     budget: Caps = field(default_factory=Caps)
     plans: PlansAllowed = field(default_factory=PlansAllowed)
     roster: RosterRules = field(default_factory=RosterRules)
+    images: ImageRules = field(default_factory=ImageRules)
 
 
 _POLICY: Final[TypeAdapter[Policy]] = TypeAdapter(Policy)
-_SECTIONS: Final[Sections] = {"budget": (Caps,), "plans": (PlansAllowed,), "roster": (RosterRules,)}
+_SECTIONS: Final[Sections] = {"budget": (Caps,), "plans": (PlansAllowed,), "roster": (RosterRules,), "images": (ImageRules,)}
 
 TEMPLATE: Final = """\
 # What this site allows, whatever a plan asks. It can only make plans stricter. Raising a cap later takes, beside the edit here,
@@ -101,6 +111,9 @@ renewals = "automatic"      # the same sites, keys and weights for longer
 additions = "ask"           # a new hospital is in this site's cohorts once somebody here has approved it: fedward site approve
 changes = "ask"             # a known site's new key or weight
 known_peers = 2             # automatic only while so many of the other sites were trusted here before
+
+[images]
+burned_in = "refuse"        # "accept": also pictures that say that names or dates are written into them (ultrasound often is)
 """
 
 

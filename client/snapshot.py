@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client import exclusion
+from client import exclusion, policy
 from client.account import Account
 from client.home import CACHE_FOLDER, PATIENT_KEY_FILE, PREPARED_FOLDER, DataSection
 from client.imaging import manifest
@@ -76,7 +76,12 @@ def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress |
     from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
 
     assert source.root is not None
-    images = DataSource(root=home / source.root, labels=home / source.labels if source.labels else None)
+    rules = policy.load(home) if (home / policy.POLICY_FILE).is_file() else policy.Policy()
+    images = DataSource(
+        root=home / source.root,
+        labels=home / source.labels if source.labels else None,
+        accept_burned_in=rules.images.burned_in == "accept",
+    )
     secret = load_or_create(home / PATIENT_KEY_FILE)
     found, _ = open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
     return found

@@ -16,8 +16,10 @@ from client.imaging.cache import Cached, Contents
 from client.imaging.dataset import Dataset, Images
 from client.imaging.identity import PatientSecret, item_key, patient_key
 from client.imaging.labels import Labels
+from client.imaging.labels.gather import gather
+from client.imaging.labels.survey import Surveyor, in_children
 from client.imaging.listing import Listing
-from client.imaging.readers import Outcome, Task, read_all
+from client.imaging.readers import Outcome, Task, read_all, roomy
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder, nothing_usable
@@ -28,33 +30,45 @@ from common.errors import DataError, LabelsMismatch
 
 def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeReport]:
     """Read, or find in the cache, every labelled image. Raises: LabelsMismatch, DataNotFound, DataUnreadable, DiskFull."""
-    table = labels.read(labels_file, request.plan.task)
     listing = list_folder(request, skip=labels_file)
-    tasks, unlabelled = _tasks(listing, table)
+    table = labels_of(request, listing, labels_file)
+    paths, unlabelled = _wanted(listing, table)
     cached = cache.open_or_build(
         request.cache,
-        request.cache_key(listing, table.key, *sorted(table.by_item)),
+        request.cache_key(listing, table.key, *sorted(table.by_item), *sorted(map("\0".join, table.known.items()))),
         request.shape,
-        lambda output: _fill(request, table, tasks, listing.rejected + unlabelled, output),
-        capacity=min(len(tasks), len(table.by_item)),
+        lambda output: _fill(request, table, paths, listing.rejected + unlabelled, output),
+        capacity=min(len(paths), len(table.by_item)),
     )
     return _join(request, table, cached)
 
 
-def _tasks(listing: Listing, table: Labels) -> tuple[list[Task], Counter[Reason]]:
+def labels_of(request: Request, listing: Listing, labels_file: Path) -> Labels:
+    """What the labels file says, or, where it is a labels.toml, what the sources that it names say."""
+    if labels_file.suffix != ".toml":
+        return labels.read(labels_file, request.plan.classification)
+    tell = in_children(request.root, request.plan.input, request.limits, workers=request.workers)
+    surveyor = Surveyor(root=request.root, secret=request.secret, tell=tell)
+    return gather(surveyor, listing, labels_file, request.plan.classification).labels
+
+
+def _wanted(listing: Listing, table: Labels) -> tuple[list[str], Counter[Reason]]:
     """What to open. Labels by path say beforehand which files are worth it; labels by UID only once a header is read."""
     paths = [file.path for file in listing.files if table.key != "path" or file.path in table.by_item]
-    unlabelled = Counter({Reason.NO_LABEL: len(listing.files) - len(paths)})
-    return [Task(slot=slot, path=path) for slot, path in enumerate(paths)], +unlabelled
+    opened = frozenset(paths)
+    unlabelled = Counter(table.known.get(file.path, Reason.NO_LABEL) for file in listing.files if file.path not in opened)
+    return paths, +unlabelled
 
 
-def _fill(request: Request, table: Labels, tasks: Sequence[Task], rejected: Counter[Reason], output: int) -> Contents:
+def _fill(request: Request, table: Labels, paths: Sequence[str], rejected: Counter[Reason], output: int) -> Contents:
     brief = Brief(
         kind="dicom",
         input=request.plan.input,
         limits=request.limits,
         wanted=frozenset(table.by_item) if table.key == "sop_instance_uid" else None,
+        accept_burned_in=request.accept_burned_in,
     )
+    tasks = roomy(request.root, brief, paths, workers=request.workers)
     outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
     contents = _contents(request.secret, table, tasks, outcomes, rejected)
     if not contents.slots:
@@ -66,26 +80,34 @@ def _contents(
     secret: PatientSecret, table: Labels, tasks: Sequence[Task], outcomes: Sequence[Outcome], rejected: Counter[Reason]
 ) -> Contents:
     """Identifiers become keyed names here, and go no further."""
-    rejected = rejected.copy()
-    rows: dict[str, tuple[int, str, str]] = {}  # by SOPInstanceUID: a copy of an image is not a second image
+    rejected, seen = rejected.copy(), rejected.total() + len(tasks)
+    known: set[str] = set()  # by SOPInstanceUID: a copy of an image is not a second image
+    rows: list[tuple[int, str, str, str, float | None]] = []
+    skipped = 0
     for task, outcome in zip(tasks, outcomes, strict=True):
         identity = outcome.identity
         if identity is None:
             rejected[outcome.reason or Reason.CRASHED] += 1
-        elif identity.sop_instance_uid in rows:
+        elif identity.sop_instance_uid in known:
             rejected[Reason.DUPLICATE] += 1
         else:
-            name = task.path if table.key == "path" else identity.sop_instance_uid
+            known.add(identity.sop_instance_uid)
+            item = item_key(secret, table.key, task.path if table.key == "path" else identity.sop_instance_uid)
             patient = patient_key(secret, identity.issuer, identity.patient_id)
-            rows[identity.sop_instance_uid] = (outcome.slot, item_key(secret, table.key, name), patient)
-    slots, items, patients = zip(*rows.values(), strict=True) if rows else ((), (), ())
-    return Contents(slots=slots, items=items, patients=patients, seen=len(rows) + rejected.total(), rejected=rejected)
+            series = item_key(secret, "series", identity.series_uid or identity.sop_instance_uid)
+            rows += [(outcome.slot + number, item, patient, series, place) for number, place in enumerate(outcome.places)]
+            skipped += outcome.skipped
+    columns = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    slots, items, patients, of_series, places = columns
+    return Contents(
+        slots=slots, items=items, patients=patients, seen=seen, rejected=rejected, series=of_series, places=places, skipped=skipped
+    )
 
 
 def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, IntakeReport]:
     by_key = {item_key(request.secret, table.key, name): label for name, label in table.by_item.items()}
     label_of_row = [by_key[item] for item in cached.items]
-    labels.check_classes(label_of_row, request.plan.task)
+    labels.check_classes(label_of_row, request.plan.classification)
     patient_keys, patients = np.unique(np.array(cached.patients), return_inverse=True)
     keys = tuple(map(str, patient_keys))
     split_of_patient = np.array([split_of(key, request.fractions) for key in keys], dtype=np.int8)
@@ -96,9 +118,16 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
         patient_keys=keys,
         splits=split_of_patient[patients],
         unit_source="patient_id",
+        items=tuple(cached.items),
     )
     report = IntakeReport(
-        seen=cached.seen, used=len(dataset), rejected=cached.rejected, unmatched_labels=len(table.by_item) - len(set(cached.items))
+        seen=cached.seen,
+        used=len(set(cached.items)),
+        rejected=cached.rejected,
+        unmatched_labels=len(table.by_item) - len(set(cached.items)),
+        images=len(dataset) if len(dataset) > len(set(cached.items)) else None,
+        skipped=cached.skipped,
+        labels=table.account,
     )
     return dataset, report
 

@@ -28,7 +28,7 @@ def examine(content: bytes, brief: "Brief") -> dict[str, Any]:
     facts: dict[str, Any] = {name: _word(dataset, keyword) for name, keyword in ABOUT.items()}
     facts["syntax"] = str(dataset.file_meta.get("TransferSyntaxUID", ""))[:64]
     facts |= _values_of(dataset)
-    facts |= _verdict(content, brief)
+    facts |= _verdict(dataset, content, brief)
     facts |= _place_of(dataset)
     return facts
 
@@ -60,7 +60,7 @@ def _values_of(dataset: Dataset) -> dict[str, Any]:
     return {**facts, "sha256": hasher.hexdigest()}
 
 
-def _verdict(content: bytes, brief: "Brief") -> dict[str, Any]:
+def _verdict(dataset: Dataset, content: bytes, brief: "Brief") -> dict[str, Any]:
     """What an intake would say: a reason, or whose it is and how many images it gives."""
     from client.imaging.worker import read_dicom
 
@@ -68,7 +68,7 @@ def _verdict(content: bytes, brief: "Brief") -> dict[str, Any]:
         identity, placed = read_dicom(content, brief)
         images = sum(1 for _ in placed)
         whose = [identity.issuer, identity.patient_id, identity.sop_instance_uid, identity.series_uid]
-        return {"reason": None, "images": images, "whose": whose}
+        return {"reason": None, "images": images, "skipped": dicom.count(dataset, brief.input.frames) - images, "whose": whose}
     except Rejected as rejected:
         return {"reason": rejected.reason}
 

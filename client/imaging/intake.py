@@ -3,9 +3,9 @@
 
     list -> (cache: read, decode, fit, keep) -> join with labels -> split by patient -> Dataset
 
-Two kinds of folder, told apart by what lies in them: DICOM files with `labels.csv`, or pictures with `index.csv`. What is decoded does not
-depend on what the labels say, only on which images have one: correcting a label does not decode again, and no pixel of a patient without
-a label enters the cache.
+Two kinds of folder, told apart by what lies in them: DICOM files with `labels.csv` or `labels.toml`, or pictures with `index.csv`. What is
+decoded does not depend on what the labels say, only on which images have one: correcting a label does not decode again, and no pixel of a
+patient without a label enters the cache.
 
 seen = used + rejected, always: a hospital must not find out later that its model was trained on half of its images.
 """
@@ -17,7 +17,7 @@ from client.imaging import dicom_folder, picture_folder
 from client.imaging.dataset import Dataset
 from client.imaging.identity import PatientSecret
 from client.imaging.index import INDEX
-from client.imaging.labels import LABELS
+from client.imaging.labels import LABELS, RULES
 from client.imaging.readers import Progress
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request
@@ -31,14 +31,16 @@ __all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "open_dataset"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """A folder of images. `labels`: the CSV for DICOM files, if it is not `labels.csv` in the folder itself.
+    """A folder of images. `labels`: what labels DICOM files, if not `labels.toml`, or else `labels.csv`, in the folder itself.
 
     `called` is how messages name the folder: by its path, unless it was found rather than typed, since a path may be a patient's name.
+    `accept_burned_in`: the site's policy on pictures that say themselves that a patient's data are written into them.
     """
 
     root: Path
     labels: Path | None = None
     called: str | None = None
+    accept_burned_in: bool = False
 
     @property
     def name(self) -> str:
@@ -73,13 +75,20 @@ def open_dataset(
         limits=limits or Limits(),
         workers=workers,
         progress=progress,
+        accept_burned_in=source.accept_burned_in,
     )
-    index_file, labels_file = source.root / INDEX, source.labels or source.root / LABELS
+    index_file, rules_file = source.root / INDEX, source.root / RULES
+    labels_file = source.labels or (rules_file if rules_file.is_file() else source.root / LABELS)
     if source.labels is None and index_file.is_file():
         return picture_folder.open_folder(request, index_file)
     if not labels_file.is_file():
         raise DataNotFound(
-            f"{source.name}: no labels. Neither {source.labels or LABELS} nor {INDEX} is there.",
-            fix=f"DICOM: add {LABELS} with the columns sop_instance_uid and '{plan.task.label_column}'. Pictures: add {INDEX}.",
+            f"{source.name}: no labels. Neither {source.labels or f'{LABELS} nor {RULES}'} nor {INDEX} is there.",
+            fix=f"DICOM: add {LABELS} with the columns sop_instance_uid and {_asked(plan)}. Pictures: add {INDEX}.",
         )
     return dicom_folder.open_folder(request, labels_file)
+
+
+def _asked(plan: Plan) -> str:
+    """The columns of labels that a plan asks for, as a person would list them."""
+    return " and ".join(f"'{column}'" for column in plan.task.columns) or "nothing else"

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.imaging.rejection import Reason, Rejected
@@ -29,10 +29,14 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A folder's files in the order of their paths, and the entries that will not be opened, by reason."""
+    """A folder's files in the order of their paths, and the entries that will not be opened, each with its reason."""
 
     files: tuple[File, ...]
-    rejected: Counter[Reason]
+    unopened: tuple[tuple[str, Reason], ...] = field(repr=False)
+
+    @property
+    def rejected(self) -> Counter[Reason]:
+        return Counter(reason for _, reason in self.unopened)
 
     @property
     def digest(self) -> bytes:
@@ -42,13 +46,13 @@ class Listing:
 
     def without(self, paths: Set[str]) -> "Listing":
         """The listing without these files, which somebody else reads."""
-        return Listing(files=tuple(file for file in self.files if file.path not in paths), rejected=self.rejected)
+        return replace(self, files=tuple(file for file in self.files if file.path not in paths))
 
 
 def walk(root: Path, *, skip: Path | None = None) -> Listing:
     """List `root` and all folders below it, except the one file `skip` (the labels)."""
     files: list[File] = []
-    rejected: Counter[Reason] = Counter()
+    unopened: list[tuple[str, Reason]] = []
     skipped = skip.stat() if skip is not None and skip.exists() else None
     folders = [""]
     while folders:
@@ -60,10 +64,10 @@ def walk(root: Path, *, skip: Path | None = None) -> Listing:
                 if stat.S_ISDIR(status.st_mode):
                     folders.append(path + "/")
                 elif (reason := _unopenable(entry.name, status)) is not None:
-                    rejected[reason] += 1
+                    unopened.append((path, reason))
                 elif skipped is None or not os.path.samestat(status, skipped):
                     files.append(File(path=path, size=status.st_size, modified_ns=status.st_mtime_ns))
-    return Listing(files=tuple(sorted(files, key=lambda file: file.path)), rejected=rejected)
+    return Listing(files=tuple(sorted(files, key=lambda file: file.path)), unopened=tuple(sorted(unopened)))
 
 
 def _unopenable(name: str, status: os.stat_result) -> Reason | None:

@@ -55,7 +55,11 @@ class IntakeReport:
         reasons = sorted(self.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
         return [
             f"{self.seen} files seen: {self.used} used, {self.seen - self.used} rejected",
-            *([f"{self.images:>7} images in the used files, {self.skipped} frames that show nothing left out"] if self.images is not None else []),
+            *(
+                [f"{self.images:>7} images in the used files, {self.skipped} frames that show nothing left out"]
+                if self.images is not None
+                else []
+            ),
             *(f"{count:>7} {reason.value}: {REMEDY[reason]}" for reason, count in reasons if count),
             *([] if self.labels is None else self.labels.lines()),
         ]

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every file of a folder accounted for, one by one: what an intake would say of it, and why, before anyone trains.
+
+    fedward site check-data -> list -> examine each file in a limited process -> a row each -> counts, and the site's own list
+
+The verdict on a file is the intake's own, by the same code in the same order. What is counted may be printed. The rows hold paths, and so
+perhaps names: they go into a file for the site alone (0600), and nowhere else. Identifiers are in neither: patients and series are
+numbered in the order of the listing, with a secret that is thrown away afterwards.
+"""
+
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from client.imaging import dicom_folder, index
+from client.imaging.identity import SECRET_BYTES, PatientSecret, patient_key
+from client.imaging.index import INDEX
+from client.imaging.labels import LABELS, RULES, Labels, read_csv
+from client.imaging.readers import Outcome, Progress, Task, read_all
+from client.imaging.rejection import Reason
+from client.imaging.report import IntakeReport
+from client.imaging.request import Request, list_folder
+from client.imaging.volumes import Slice, sort_slices
+from client.imaging.worker import Brief, Limits
+from common.errors import DataNotFound
+from common.plan.spec import Plan
+
+NO_CACHE = Path()
+PICTURES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")
+LOOKED_AT = 100  # rows of an index, to know its kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One file: its path below the root, why it is not used (None: it is), and what was found in it."""
+
+    path: str = field(repr=False)
+    reason: Reason | None
+    facts: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    patient: int | None = None
+    series: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What is countable about the files that would be used, beside how many they are."""
+
+    images: int
+    patients: int
+    under_two_issuers: int
+    series: int
+    series_with_gaps: int
+    missing_slices: int
+    duplicate_slices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """A folder, examined. `has_labels`: whether labels were there to count by."""
+
+    rows: tuple[Row, ...] = field(repr=False)
+    report: IntakeReport
+    findings: Findings
+    has_labels: bool
+
+
+def take(
+    root: Path,
+    plan: Plan,
+    *,
+    labels_file: Path | None = None,
+    accept_burned_in: bool = False,
+    limits: Limits | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Inventory:
+    """Examine every file below `root` for a plan. Without labels there, files are examined as if each had one.
+
+    Guarantees: one row for each file; report.seen == report.used + rejected, or DataError.
+    Raises: DataNotFound, DataUnreadable, LabelsMismatch.
+    """
+    if not root.is_dir():
+        raise DataNotFound(f"data folder '{root}' does not exist.", fix="Give the folder that holds the images.")
+    request = Request(
+        root=root,
+        name=f"data folder '{root}'",
+        plan=plan,
+        cache=NO_CACHE,
+        secret=PatientSecret(value=secrets.token_bytes(SECRET_BYTES)),
+        limits=limits or Limits(),
+        workers=workers,
+        progress=progress,
+        accept_burned_in=accept_burned_in,
+    )
+    if labels_file is None and (root / INDEX).is_file() and _names_pictures(root / INDEX):
+        return _of_pictures(request, root / INDEX)
+    rules_file = root / RULES
+    usual = rules_file if rules_file.is_file() else root / LABELS
+    return _of_dicom(request, labels_file or usual, must_exist=labels_file is not None)
+
+
+def _names_pictures(index_file: Path) -> bool:
+    """Whether an index.csv is the index of pictures, rather than somebody's list of DICOM files."""
+    columns, rows = read_csv(index_file)
+    if "file" not in columns:
+        return True
+    return any(cells["file"].strip().casefold().endswith(PICTURES) for _, cells in islice(rows, LOOKED_AT))
+
+
+def _of_dicom(request: Request, labels_file: Path, *, must_exist: bool) -> Inventory:
+    listing = list_folder(request, skip=labels_file)
+    has_labels = must_exist or labels_file.is_file()
+    table = dicom_folder.labels_of(request, listing, labels_file) if has_labels else None
+    wanted = frozenset(table.by_item) if table is not None and table.key == "sop_instance_uid" else None
+    brief = Brief(
+        kind="inventory", input=request.plan.input, limits=request.limits, wanted=wanted, accept_burned_in=request.accept_burned_in
+    )
+    outcomes = _examine(request, brief, [file.path for file in listing.files])
+    rows = [Row(path=path, reason=reason) for path, reason in listing.unopened]
+    rows += _rows(request, table, [file.path for file in listing.files], outcomes)
+    unmatched = 0
+    if table is not None:
+        used = sum(row.reason is None for row in rows)
+        unmatched = len(table.by_item) - used
+    return _inventory(rows, has_labels=has_labels, unmatched=unmatched)
+
+
+def _of_pictures(request: Request, index_file: Path) -> Inventory:
+    """The rows of an index are what is accounted for; a picture that no row names is none of its business."""
+    table = index.read(index_file, request.plan)
+    brief = Brief(kind="picture inventory", input=request.plan.input, limits=request.limits, wanted=None)
+    names = [item.name for item in table.items]
+    outcomes = (
+        _examine(request, brief, names) if table.key == "file" else [Outcome(slot=0, reason=None, identity=None, told={})] * len(names)
+    )
+    keys = [request.secret.keyed(b"patient", item.patient or item.name) for item in table.items]
+    numbers = _numbered(keys)
+    rows = [Row(path="", reason=reason) for reason, count in table.rejected.items() for _ in range(count)]
+    rows += [
+        Row(path=name, reason=_reason(outcome), facts=outcome.told or {}, patient=numbers[key])
+        for name, outcome, key in zip(names, outcomes, keys, strict=True)
+    ]
+    return _inventory(rows, has_labels=True, unmatched=0)
+
+
+def _examine(request: Request, brief: Brief, paths: Sequence[str]) -> list[Outcome]:
+    tasks = [Task(slot=slot, path=path) for slot, path in enumerate(paths)]
+    with TemporaryFile() as nothing:  # a reader has an output, and these write none
+        return read_all(request.root, nothing.fileno(), brief, tasks, workers=request.workers, progress=request.progress)
+
+
+def _reason(outcome: Outcome) -> Reason | None:
+    told = outcome.reason or (outcome.told or {}).get("reason")
+    return None if told is None else Reason(told)
+
+
+def _rows(request: Request, table: Labels | None, paths: Sequence[str], outcomes: Sequence[Outcome]) -> list[Row]:
+    """In the order of the listing, as an intake goes through it: the first of two copies counts."""
+    rows: list[Row] = []
+    known: set[str] = set()
+    patients: dict[str, int] = {}
+    series: dict[str, int] = {}
+    for path, outcome in zip(paths, outcomes, strict=True):
+        facts, reason = outcome.told or {}, _reason(outcome)
+        if table is not None and table.key == "path" and path not in table.by_item:
+            reason = table.known.get(path, Reason.NO_LABEL)
+        if reason is not None:
+            rows.append(Row(path=path, reason=reason, facts=facts))
+            continue
+        issuer, patient_id, item, of_series = facts["whose"]
+        patient = patients.setdefault(patient_key(request.secret, issuer, patient_id), len(patients) + 1)
+        number = series.setdefault(of_series or item, len(series) + 1)
+        reason = Reason.DUPLICATE if item in known else None
+        known.add(item)
+        rows.append(Row(path=path, reason=reason, facts=facts, patient=patient, series=number))
+    return _noted(request, rows)
+
+
+def _noted(request: Request, rows: Sequence[Row]) -> list[Row]:
+    """The same PatientID under two issuers is two patients here, and perhaps one person."""
+    issuers: defaultdict[str, set[str]] = defaultdict(set)
+    ids = [patient_key(request.secret, "", row.facts["whose"][1]) if row.reason is None else "" for row in rows]
+    for key, row in zip(ids, rows, strict=True):
+        if key:
+            issuers[key].add(row.facts["whose"][0].strip())
+    return [
+        Row(
+            path=row.path,
+            reason=row.reason,
+            facts={name: fact for name, fact in row.facts.items() if name != "whose"},
+            patient=row.patient,
+            series=row.series,
+            note=f"PatientID stands under {len(issuers[key])} issuers" if key and len(issuers[key]) > 1 else "",
+        )
+        for key, row in zip(ids, rows, strict=True)
+    ]
+
+
+def _numbered(keys: Sequence[str]) -> dict[str, int]:
+    return {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
+
+
+def _inventory(rows: Sequence[Row], *, has_labels: bool, unmatched: int) -> Inventory:
+    used = [row for row in rows if row.reason is None]
+    images = sum(row.facts.get("images", 1) for row in used)
+    report = IntakeReport(
+        seen=len(rows),
+        used=len(used),
+        rejected=Counter(row.reason for row in rows if row.reason is not None),
+        unmatched_labels=unmatched,
+        images=images if images > len(used) else None,
+        skipped=sum(row.facts.get("skipped", 0) for row in used),
+    )
+    return Inventory(rows=tuple(rows), report=report, findings=_findings(used, images), has_labels=has_labels)
+
+
+def _findings(used: Sequence[Row], images: int) -> Findings:
+    of_series: defaultdict[int, list[Slice[tuple[int, int]]]] = defaultdict(list)
+    for number, row in enumerate(used):
+        for frame, (normal, place) in enumerate(row.facts.get("slices", ())):
+            if row.series is not None:
+                of_series[row.series].append(
+                    Slice(name=(number, frame), normal=None if normal is None else (normal[0], normal[1], normal[2]), place_mm=place)
+                )
+    volumes = [sort_slices(slices) for slices in of_series.values()]
+    return Findings(
+        images=images,
+        patients=len({row.patient for row in used if row.patient is not None}),
+        under_two_issuers=len({row.patient for row in used if row.note}),
+        series=len({row.series for row in used if row.series is not None}),
+        series_with_gaps=sum(any(volume.missing for volume in each) for each in volumes),
+        missing_slices=sum(volume.missing for each in volumes for volume in each),
+        duplicate_slices=sum(volume.duplicates for each in volumes for volume in each),
+    )
