@@ -119,7 +119,7 @@ def _lines(file: Path | None) -> list[dict[str, Any]]:
 def score(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Scores:
     """Predict and judge, per image and per patient; intervals from that many resamples of patients."""
     probabilities = predict(weights, data, plan)
-    return evaluate(plan.task, probabilities, data.labels, data.patients, resamples=resamples, seed=plan.training.seed)
+    return evaluate(plan.classification, probabilities, data.labels, data.patients, resamples=resamples, seed=plan.training.seed)
 
 
 def predictions(weights: Weights, stage: Stage) -> dict[str, list[Any]]:

@@ -44,7 +44,7 @@ from common import canonical, keyfile
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
-from common.plan import Plan, dump, to_toml
+from common.plan import ClassificationSpec, Plan, dump, to_toml
 from common.privacy import round_charge
 from simulations import consortium, phantoms
 from simulations.partition import Rows, kept_for_validation, spread
@@ -187,6 +187,7 @@ def merge(parts: Mapping[str, Dataset]) -> Dataset:
     """
     whole = list(parts.values())
     pixels = np.concatenate([part.images[:] for part in whole])
+    beside = {name: np.concatenate([part.parts[name][:] for part in whole]) for name in whole[0].parts}
     offsets = np.cumsum([0, *(len(part.patient_keys) for part in whole)])[:-1]
     return Dataset(
         images=Images(pixels, np.arange(len(pixels))),
@@ -197,6 +198,7 @@ def merge(parts: Mapping[str, Dataset]) -> Dataset:
         unit_source=whole[0].unit_source,
         sites=tuple(parts),
         site_index=np.repeat(np.arange(len(whole), dtype=np.int32), [len(part) for part in whole]),
+        parts={name: Images(array, np.arange(len(array))) for name, array in beside.items()},
     )
 
 
@@ -291,11 +293,12 @@ def _write_site_file(home: Path, name: str, kind: SimulatedSite) -> None:
 
 
 def _count(data: Dataset, rows: Rows, scenario: Scenario) -> dict[str, Any]:
-    per_class = np.bincount(data.labels[rows], minlength=len(scenario.plan.task.classes))
+    task = scenario.plan.task
+    per_class = np.bincount(data.labels[rows], minlength=len(task.classes))
     return {
         "images": int(rows.size),
         "patients": int(np.unique(data.patients[rows]).size),
-        "classes": dict(zip(scenario.plan.task.classes, map(int, per_class), strict=True)),
+        "classes": dict(zip(task.classes, map(int, per_class), strict=True)) if isinstance(task, ClassificationSpec) else {},
     }
 
 

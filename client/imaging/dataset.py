@@ -4,10 +4,22 @@
 A `Dataset` is a value: aligned arrays and nothing that decodes. Its images stay on disk until rows are asked for, also after `subset`,
 which only remembers the rows; so ten sites cut from one folder share its memory.
 
-N images, C channels, H by W pixels; value / 65535 is the intensity in [0, 1]. Patients are keyed hashes (identity.py).
+A row is a *case*: what the model is shown at once. Mostly that is one image; with the plan's [input] sequence it is several in their order,
+and beside them may lie `parts`, each an array with a row for each case:
+
+    mask      (N, H, W) uint8         class of each pixel
+    boxes     (N, M, 5) float32       class, left, top, right, bottom, in parts of width and height; class -1: no box
+    findings  (N, K) int8             1 there, 0 not there, -1 not known
+    second    (N, C, H, W) uint16     another image of the same patient
+    record    (N, F) float32          the record's numbers, as the plan encodes them
+    tokens    (N, L) int32            hashed words; 0: none
+    present   (N, 1) uint8            whether there is a second image
+
+N cases, C channels, H by W pixels; value / 65535 is the intensity in [0, 1]. Patients are keyed hashes (identity.py).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,18 +33,20 @@ Index = NDArray[Any] | slice | int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Rows of a (M, C, H, W) uint16 array, itself usually on disk. Reads like an array; only what is indexed is copied."""
+    """Rows of an array, itself usually on disk: (M, C, H, W) uint16, with T before C for sequences, or a part's own shape and type.
 
-    base: NDArray[np.uint16]
+    Reads like an array; only what is indexed is copied.
+    """
+
+    base: NDArray[Any]
     rows: NDArray[np.int64]
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        _, channels, height, width = self.base.shape
-        return (len(self.rows), channels, height, width)
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.base.shape[1:])
 
     @property
-    def dtype(self) -> np.dtype[np.uint16]:
+    def dtype(self) -> np.dtype[Any]:
         return self.base.dtype
 
     @property
@@ -43,7 +57,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Index) -> NDArray[np.uint16]:
+    def __getitem__(self, index: Index) -> NDArray[Any]:
         """Shapes: (B,) rows or a slice -> (B, C, H, W); an int -> (C, H, W)."""
         return np.asarray(self.base[self.rows[index]])
 
@@ -58,7 +72,7 @@ class Dataset:
     images (N, C, H, W) uint16; labels (N,) int64, index into the plan's classes; patients (N,) int32, index into `patient_keys`;
     splits (N,) int8, values of `Split`; site_index (N,) int32, index into `sites`, where the index names sites.
     `unit_source` says what a patient is here: a true PatientID, a group or an image of origin, or nothing ("none": every record its own,
-    so only `unit = "record"` can be promised).
+    so only `unit = "record"` can be promised). `items` are keyed names of the images in the table they came from (columns.py), or none.
     Guarantees: aligned lengths; no patient on two sides.
     """
 
@@ -70,12 +84,14 @@ class Dataset:
     unit_source: UnitSource
     sites: tuple[str, ...] | None = None
     site_index: NDArray[np.int32] | None = None
+    parts: Mapping[str, Images] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns: list[NDArray[Any]] = [self.labels, self.patients, self.splits]
         if self.site_index is not None:
             columns.append(self.site_index)
-        if any(column.shape != (len(self.images),) for column in columns):
+        if any(column.shape != (len(self.images),) for column in columns) or any(len(part) != len(self) for part in self.parts.values()):
             raise ValueError("dataset: its columns are not as long as its images")
         check_disjoint(self.patients, self.splits)
 
@@ -95,7 +111,7 @@ class Dataset:
         """These rows (or a mask), in this order. `patient_keys` and `sites` stay whole, so that indices keep their meaning."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Dataset(
-            images=Images(self.images.base, self.images.rows[rows]),
+            images=_rows_of(self.images, rows),
             labels=self.labels[rows],
             patients=self.patients[rows],
             patient_keys=self.patient_keys,
@@ -103,4 +119,15 @@ class Dataset:
             unit_source=self.unit_source,
             sites=self.sites,
             site_index=None if self.site_index is None else self.site_index[rows],
+            parts={name: _rows_of(part, rows) for name, part in self.parts.items()},
+            items=tuple(self.items[row] for row in rows) if self.items else (),
         )
+
+
+def whole(array: NDArray[Any]) -> Images:
+    """All rows of an array."""
+    return Images(array, np.arange(len(array)))
+
+
+def _rows_of(images: Images, rows: NDArray[Any]) -> Images:
+    return Images(images.base, images.rows[rows])

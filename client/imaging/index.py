@@ -2,17 +2,22 @@
 """A folder of pictures with an `index.csv`: how published sets, and exports without a PACS, come in.
 
     file or row     a PNG or JPEG below the root, or a row of `images.npz` (key images, uint8, (N, Y, X) or (N, Y, X, 3))
-    <label column>  as the plan's [task] says
+    <label columns> as the plan's [task] says: a class, findings, or the path of a mask
     patient_id      else group_id, else image_id: what may not be on two sides of a split; the first that is there is used and said
     site, split     optional
+    case, position  for sequences: which images belong together, and in which order (a number); one truth for all of them
+    second_file     for a plan with a second image: its path, or empty where there is none
+    width, height   for detection: of the picture in pixels, in which boxes.csv has its boxes (parts.py)
+    ...             the columns that the plan's record and text name
 
-Without any of the three, each record stands for itself: nothing can then be promised, or split, by patient.
+Without any of the three, each record stands for itself: nothing can then be promised, or split, by patient. A plan without images has
+neither file nor row: each line is a case.
 """
 
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -26,31 +31,34 @@ from client.imaging.labels import class_of, need_column, plain_path, read_csv
 from client.imaging.rejection import Reason
 from client.imaging.splits import SPELLINGS, Split
 from common.errors import DataUnreadable, LabelsMismatch
-from common.plan.spec import TaskSpec
+from common.plan.spec import ClassificationSpec, DetectionSpec, InputSpec, Plan
 
 INDEX = "index.csv"
 ARCHIVE = "images.npz"
 MEMBER = "images.npy"
 LARGEST_ARCHIVE = 4 << 30  # bytes, unpacked: it is held in memory once, while the cache is built
+CASE, POSITION, SECOND = "case", "position", "second_file"
+SIDES = ("width", "height")
 UNITS: tuple[UnitSource, ...] = ("patient_id", "group_id", "image_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Item:
-    """One usable row of the index. `patient` is in plain text, or empty where nothing names one."""
+    """One usable row of the index. `patient` is in plain text, or empty where nothing names one; `cells` are those that become parts."""
 
     name: str  # the path, or the row's number
     label: int
     patient: str
     site: str
     split: Split | None
+    cells: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
     """An index as read: usable items in its order, and why the other rows are not."""
 
-    key: Literal["file", "row"]
+    key: Literal["file", "row", "line"]
     unit_source: UnitSource
     items: tuple[Item, ...]
     rejected: Counter[Reason]
@@ -59,23 +67,27 @@ class Index:
     has_splits: bool
 
 
-def read(path: Path, task: TaskSpec) -> Index:
+def read(path: Path, plan: Plan) -> Index:
     """Read an index. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
     columns, rows = read_csv(path)
-    key: Literal["file", "row"] = "file" if "file" in columns else "row"
-    if key not in columns:  # first of all: without a header row the first patient would be taken for column names, and they are quoted
+    key: Literal["file", "row", "line"] = "line" if not plan.input.has_image else "file" if "file" in columns else "row"
+    # First of all: without a header row the first patient would be taken for column names, and they are quoted.
+    if key not in (*columns, "line"):
         raise LabelsMismatch(
             f"{path.name}: neither a column 'file' nor a column 'row'.",
             fix="Add one: it says where the image is. The first row must name the columns.",
         )
-    need_column(path, columns, task.label_column)
+    kept = _columns_of_parts(plan)
+    for column in (*plan.task.columns, *kept):
+        if column != SECOND:
+            need_column(path, columns, column)
     unit_source: UnitSource = next((name for name in UNITS if name in columns), "none")
     items: dict[str, Item] = {}
     rejected: Counter[Reason] = Counter()
     count = 0
     for number, cells in rows:
         count += 1
-        item = _item(cells, key, unit_source, task, where=f"{path.name}, row {number}")
+        item = _item(cells, key, unit_source, plan, where=f"{path.name}, row {number}", line=str(number))
         if isinstance(item, Reason):
             rejected[item] += 1
         elif items.setdefault(item.name, item) is not item:
@@ -91,19 +103,39 @@ def read(path: Path, task: TaskSpec) -> Index:
     )
 
 
-def _item(cells: Mapping[str, str], key: str, unit_source: UnitSource, task: TaskSpec, *, where: str) -> Item | Reason:
-    label = class_of(cells[task.label_column], task, where=where)
-    if label is None:
+def _columns_of_parts(plan: Plan) -> tuple[str, ...]:
+    """The columns beside label, patient and split that a plan's parts are made of."""
+    image: InputSpec = plan.input
+    return tuple(
+        dict.fromkeys(
+            [
+                *(() if isinstance(plan.task, ClassificationSpec) else plan.task.columns),
+                *(SIDES if isinstance(plan.task, DetectionSpec) else ()),
+                *((CASE, POSITION) if image.sequence > 1 else ()),
+                *((SECOND,) if image.second is not None else ()),
+                *(each.column for each in image.record),
+                *((image.text.column,) if image.text is not None else ()),
+            ]
+        )
+    )
+
+
+def _item(cells: Mapping[str, str], key: str, unit_source: UnitSource, plan: Plan, *, where: str, line: str) -> Item | Reason:
+    label: int | None = 0
+    if isinstance(plan.task, ClassificationSpec):
+        label = class_of(cells[plan.task.label_column], plan.task, where=where)
+    if label is None or (plan.task.columns and not any(cells[column].strip() for column in plan.task.columns)):
         return Reason.NO_LABEL
     patient = "" if unit_source == "none" else cells[unit_source].strip()
     if unit_source != "none" and is_placeholder(patient):
         return Reason.NO_PATIENT_ID
     return Item(
-        name=plain_path(cells[key]) if key == "file" else _row_number(cells[key], where),
+        name=line if key == "line" else plain_path(cells[key]) if key == "file" else _row_number(cells[key], where),
         label=label,
         patient=patient,
         site=cells.get("site", "").strip(),
         split=_split(cells["split"], where) if "split" in cells else None,
+        cells={column: cells.get(column, "").strip() for column in _columns_of_parts(plan)},
     )
 
 

@@ -2,8 +2,8 @@
 """What a prepared data set holds, patient by patient, so that nobody has to open it to count.
 
 A reservation is made from a manifest alone: how many training units there are is read here, and the images are opened afterwards. For each
-patient there is the keyed id, the side of the split, the number of images and a digest of their labels and pixels. The site's ledger names
-the digest of the manifest that was approved; a manifest, or data, that are other than that are refused.
+patient there is the keyed id, the side of the split, the number of images and a digest of their labels, pixels and parts. The site's
+ledger names the digest of the manifest that was approved; a manifest, or data, that are other than that are refused.
 
 It holds keyed ids, so it stays at the site like everything else in the folder (0600).
 """
@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from client.imaging.dataset import Dataset, UnitSource
 from client.imaging.splits import Split
+from common import canonical
 from common.durable import OWNER_ONLY, write_atomically
 from common.errors import SnapshotMismatch
 from common.privacy import entries
@@ -75,6 +76,9 @@ def manifest_of(data: Dataset) -> Manifest:
     for patient, of_patient in zip(present, np.split(order, starts[1:]), strict=True):
         digest = hashlib.sha256(data.labels[of_patient].astype("<i8").tobytes())
         digest.update(data.images[of_patient].astype("<u2", copy=False).tobytes())
+        for name in sorted(data.parts):
+            part = data.parts[name][of_patient]
+            digest.update(canonical.digest(name.encode(), part.dtype.str.encode(), np.ascontiguousarray(part).tobytes()))
         rows.append(
             PatientRow(
                 key=data.patient_keys[patient],

@@ -8,32 +8,37 @@ through the same limited workers as DICOM; the rows of an `images.npz` are one a
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.imaging import cache, index, labels, sample, slots
-from client.imaging.cache import Cached, Contents
-from client.imaging.dataset import Dataset, Images
+from client.imaging import cache, index, labels, parts, sample, slots
+from client.imaging.cache import Contents
+from client.imaging.dataset import Dataset, whole
 from client.imaging.identity import item_key, patient_key
 from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item
-from client.imaging.listing import read_beneath
+from client.imaging.labels import plain_path
+from client.imaging.listing import Listing, read_beneath
 from client.imaging.readers import Task, read_all
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
-from client.imaging.worker import Brief
+from client.imaging.worker import Brief, Kind
 from common.errors import DataUnreadable
+from common.plan.spec import ClassificationSpec, DetectionSpec, InputSpec, SegmentationSpec
 
 
 def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeReport]:
     """Read, or find in the cache, every picture of the index. Raises: LabelsMismatch, PatientStraddles, DataUnreadable, DiskFull."""
-    table = index.read(index_file, request.plan.task)
+    table = index.read(index_file, request.plan)
     patients = [_patient_key(request, table, item) for item in table.items]
     names = [item_key(request.secret, table.key, item.name) for item in table.items]
     listing = list_folder(request, skip=index_file)
+    if table.key == "line":
+        return _join(request, table, table.items, patients, np.empty((len(table.items), 0), dtype=np.uint16), {}, table.rejected)
     cached = cache.open_or_build(
         request.cache,
         request.cache_key(listing, table.key, *names, *patients),
@@ -41,7 +46,52 @@ def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeRepo
         lambda output: _fill(request, table, names, patients, output),
         capacity=len(table.items),
     )
-    return _join(request, table, dict(zip(names, table.items, strict=True)), cached)
+    by_name = dict(zip(names, table.items, strict=True))
+    items = [by_name[name] for name in cached.items]
+    beside, kept = _pictures_beside(request, listing, items)
+    used = [item for item, keep in zip(items, kept, strict=True) if keep]
+    rejected = cached.rejected + Counter({Reason.NO_MASK: len(items) - len(used)} if len(used) < len(items) else {})
+    owners = [owner for owner, keep in zip(cached.patients, kept, strict=True) if keep]
+    return _join(request, table, used, owners, cached.images if kept.all() else cached.images[kept], beside, rejected)
+
+
+def _pictures_beside(request: Request, listing: Listing, items: Sequence[Item]) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_]]:
+    """Masks and second images, each read like the first; and which items have what they cannot do without."""
+    task, image, kept = request.plan.task, request.plan.input, np.ones(len(items), dtype=np.bool_)
+    found: dict[str, NDArray[np.uint16]] = {}
+    if isinstance(task, SegmentationSpec):
+        masks, kept = _beside(request, listing, [item.cells[task.mask_column] for item in items], replace(image, channels=1), "mask")
+        found["mask"] = np.minimum(masks[:, 0][kept], len(task.classes) - 1)
+    if image.second is not None:
+        second = replace(image, window=image.second.window)
+        pictures, present = _beside(request, listing, [item.cells[index.SECOND] for item in items], second, "picture")
+        found |= {"second": pictures[kept], "present": present[kept, np.newaxis].astype(np.uint8)}
+    return found, kept
+
+
+def _beside(
+    request: Request, listing: Listing, paths: Sequence[str], spec: InputSpec, kind: Kind
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """These pictures in the plan's size, a row for each path; zeros, and False, for one that is empty or cannot be read."""
+    wanted = [(row, plain_path(path)) for row, path in enumerate(paths) if path]
+    shape = (spec.channels, spec.height, spec.width)
+
+    def fill(output: int) -> Contents:
+        brief = Brief(kind=kind, input=spec, limits=request.limits, wanted=None)
+        tasks = [Task(slot=slot, path=path) for slot, (_, path) in enumerate(wanted)]
+        outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
+        used = tuple(outcome.slot for outcome in outcomes if outcome.reason is None)
+        rejected = Counter(outcome.reason for outcome in outcomes if outcome.reason is not None)
+        return Contents(
+            slots=used, items=tuple(str(slot) for slot in used), patients=("",) * len(used), seen=len(wanted), rejected=rejected
+        )
+
+    key = request.cache_key(listing, kind, str(spec), *(path for _, path in wanted))
+    cached = cache.open_or_build(request.cache, key, shape, fill, capacity=len(wanted))
+    pictures, present = np.zeros((len(paths), *shape), dtype=np.uint16), np.zeros(len(paths), dtype=np.bool_)
+    rows = np.array([wanted[int(slot)][0] for slot in cached.items], dtype=np.int64)
+    pictures[rows], present[rows] = cached.images, True
+    return pictures, present
 
 
 def _patient_key(request: Request, table: Index, item: Item) -> str:
@@ -100,15 +150,30 @@ def _unpack(request: Request) -> NDArray[np.uint8]:
         os.close(descriptor)
 
 
-def _join(request: Request, table: Index, items: dict[str, Item], cached: Cached) -> tuple[Dataset, IntakeReport]:
-    rows = [items[name] for name in cached.items]
-    labels.check_classes((item.label for item in rows), request.plan.task)
-    patient_keys, patients = np.unique(np.array(cached.patients), return_inverse=True)
+def _join(
+    request: Request,
+    table: Index,
+    items: Sequence[Item],
+    owners: Sequence[str],
+    images: NDArray[np.uint16],
+    beside: dict[str, NDArray[np.uint16]],
+    rejected: Counter[Reason],
+) -> tuple[Dataset, IntakeReport]:
+    """`items`, `owners` (keyed patients), `images` and what lies `beside` them, row by row; sequences become one row each."""
+    plan, rows, read = request.plan, list(items), len(items)
+    if plan.input.sequence > 1:
+        firsts, chosen = parts.sequences(rows, plan.input.sequence)
+        rows, owners, images = [rows[first] for first in firsts], [owners[first] for first in firsts], images[chosen]
+        beside = {name: array[firsts] for name, array in beside.items()}
+    if isinstance(plan.task, ClassificationSpec):
+        labels.check_classes((item.label for item in rows), plan.task)
+    boxes = parts.read_boxes(request.root / parts.BOXES, plan.task) if isinstance(plan.task, DetectionSpec) else {}
+    patient_keys, patients = np.unique(np.array(owners), return_inverse=True)
     keys = tuple(map(str, patient_keys))
     by_patient = np.array([split_of(key, request.fractions) for key in keys], dtype=np.int8)
     sites = tuple(sorted({item.site for item in rows})) if table.has_sites else None
     dataset = Dataset(
-        images=Images(cached.images, np.arange(len(rows))),
+        images=whole(images),
         labels=np.array([item.label for item in rows], dtype=np.int64),
         patients=patients.astype(np.int32),
         patient_keys=keys,
@@ -116,5 +181,7 @@ def _join(request: Request, table: Index, items: dict[str, Item], cached: Cached
         unit_source=table.unit_source,
         sites=sites,
         site_index=None if sites is None else np.array([sites.index(item.site) for item in rows], dtype=np.int32),
+        parts={**parts.of_items(rows, plan, boxes), **{name: whole(array) for name, array in beside.items()}},
+        items=tuple(item_key(request.secret, table.key, item.name) for item in rows),
     )
-    return dataset, IntakeReport(seen=cached.seen, used=len(dataset), rejected=cached.rejected)
+    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected)

@@ -5,7 +5,7 @@ The cache holds uint16, (N, C, H, W), value / 65535 in [0, 1]; the model wants f
 normalisation and reordering are one pass over one batch; there is no loader and no worker process, because at a few hundred
 microseconds a batch there is nothing left to hide.
 
-    N  images      B  batch      C  channels      H, W  height and width
+    N  cases      B  batch      T  images of a sequence      C  channels      H, W  height and width
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,68 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
-from common.plan import InputSpec
+from client.training.degradation import degraded
+from common.plan import InputSpec, Plan, RestorationSpec
+from common.tasks import Target
 
 FULL_SCALE = 65535
 
 
-def images(data: Dataset, rows: NDArray[np.int64], image: InputSpec) -> Tensor:
-    """The images of these rows, (B, C, H, W) float32, normalised, in channels_last memory order."""
-    stored_BHWC = data.images[rows].transpose(0, 2, 3, 1)
-    x_BHWC = stored_BHWC.astype(np.float32, order="C")
-    x_BHWC *= np.float32(1 / (FULL_SCALE * image.std))
-    x_BHWC -= np.float32(image.mean / image.std)
-    return torch.from_numpy(x_BHWC).permute(0, 3, 1, 2)
+def inputs(data: Dataset, rows: NDArray[np.int64], plan: Plan) -> tuple[Tensor, ...]:
+    """What the model is called with for these rows.
+
+    In this order, those that the plan has: images, the second image (B, C, H, W) and whether there is one (B, 1), the record (B, F), the
+    text's tokens (B, L) int64.
+    """
+    spec, found = plan.input, []
+    if spec.has_image:
+        found.append(_shown(data, rows, plan))
+    if spec.second is not None:
+        found.append(_normalised(data.parts["second"][rows], spec.second.mean, spec.second.std))
+        found.append(torch.from_numpy(data.parts["present"][rows].astype(np.float32)))
+    if spec.record:
+        found.append(torch.from_numpy(data.parts["record"][rows].astype(np.float32)))
+    if spec.text is not None:
+        found.append(torch.from_numpy(data.parts["tokens"][rows].astype(np.int64)))
+    return tuple(found)
 
 
 def labels(data: Dataset, rows: NDArray[np.int64]) -> Tensor:
     """The labels of these rows, (B,) int64."""
     return torch.from_numpy(data.labels[rows])
+
+
+def targets(data: Dataset, rows: NDArray[np.int64], plan: Plan, target: Target) -> Tensor:
+    """What the loss of these rows is measured against, (B, ...)."""
+    match target:
+        case "label":
+            return labels(data, rows)
+        case "clean":
+            return images(data, rows, plan.input)
+        case part:
+            return torch.from_numpy(data.parts[part][rows].copy())
+
+
+def images(data: Dataset, rows: NDArray[np.int64], image: InputSpec) -> Tensor:
+    """The images of these rows, (B, C, H, W) or (B, T, C, H, W) float32, normalised, in channels_last memory order."""
+    return _normalised(data.images[rows], image.mean, image.std)
+
+
+def _shown(data: Dataset, rows: NDArray[np.int64], plan: Plan) -> Tensor:
+    """The images as the model sees them: for restoration, made worse."""
+    if not isinstance(plan.task, RestorationSpec):
+        return images(data, rows, plan.input)
+    unit = data.images[rows].astype(np.float32) / np.float32(FULL_SCALE)
+    worse = degraded(unit, plan.task, data.images.rows[rows])
+    return torch.from_numpy((worse - np.float32(plan.input.mean)) / np.float32(plan.input.std))
+
+
+def _normalised(stored: NDArray[np.uint16], mean: float, std: float) -> Tensor:
+    last = np.moveaxis(stored, -3, -1)
+    x = last.astype(np.float32, order="C")
+    x *= np.float32(1 / (FULL_SCALE * std))
+    x -= np.float32(mean / std)
+    return torch.from_numpy(x).movedim(-1, -3)
 
 
 def shuffled(num_records: int, *, batch: int, steps: int, seed: bytes) -> Iterator[NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from client.training.by_unit import UnitHooks
 from common.models import FlatModel, build, flatten, load
-from common.plan import InputSpec, ModelSpec, Plan, TaskSpec
+from common.plan import Plan
 from common.tasks import Task, task_of
 from common.update import Weights
 
@@ -46,16 +46,16 @@ class Bench:
 @contextmanager
 def bench_for(plan: Plan, weights: Weights) -> Iterator[Bench]:
     """The plan's bench with these weights on it, for one use at a time. Raises: ModelLayout."""
-    bench = _bench(plan.model, plan.input, plan.task, private=plan.is_private)
+    bench = _bench(plan)
     with bench.lock:
         load(bench.model, weights)
         yield bench
 
 
 @lru_cache(maxsize=4)
-def _bench(spec: ModelSpec, image: InputSpec, task_spec: TaskSpec, *, private: bool) -> Bench:
-    task = task_of(task_spec)
-    return bench_of(build(spec, image, task.outputs), task, private=private)
+def _bench(plan: Plan) -> Bench:
+    task = task_of(plan)
+    return bench_of(build(plan.model, plan.input, task.outputs), task, private=plan.is_private)
 
 
 def bench_of(module: nn.Module, task: Task, *, private: bool) -> Bench:

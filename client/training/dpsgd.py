@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
-from client.training.batches import images, labels
+from client.training.batches import inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
 from client.training.optimiser import optimiser_of
@@ -108,9 +108,10 @@ def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGrad
 
 
 def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64]) -> Tensor:
-    """The loss of each image, (I,)."""
+    """The loss of each case, (I,)."""
     device = bench.model.values.device
-    return bench.task.loss(bench.model.module(images(data, rows, plan.input).to(device)), labels(data, rows).to(device))
+    shown = [each.to(device) for each in inputs(data, rows, plan)]
+    return bench.task.loss(bench.model.module(*shown), targets(data, rows, plan, bench.task.target).to(device))
 
 
 def _mean(steps_P: NDArray[np.int64], plan: Plan) -> Tensor:

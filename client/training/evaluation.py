@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model says about images: probabilities, nothing stored, nothing learnt."""
+"""What a model says about cases: nothing stored, nothing learnt."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from client.imaging.dataset import Dataset
-from client.training.batches import images
+from client.training.batches import inputs
 from client.training.bench import bench_for
 from common.plan import Plan
 from common.update import Weights
@@ -15,14 +15,16 @@ IMAGES_AT_ONCE = 64  # enough to fill the vector units, few enough that activati
 
 
 def predict(weights: Weights, data: Dataset, plan: Plan) -> NDArray[np.float32]:
-    """Probabilities (N, C) of the plan's classes for every image, in the data's order; dropout is off.
+    """The task's prediction for every case, (N, ...), in the data's order; dropout is off. Of classification: probabilities (N, C).
 
     Raises: ModelLayout.
     """
-    probabilities_NC = np.empty((len(data), len(plan.task.classes)), dtype=np.float32)
+    found: list[NDArray[np.float32]] = []
     with bench_for(plan, weights) as bench, torch.inference_mode():
         module = bench.model.module.eval()
         for start in range(0, len(data), IMAGES_AT_ONCE):
             rows = np.arange(start, min(start + IMAGES_AT_ONCE, len(data)))
-            probabilities_NC[rows] = bench.task.probabilities(module(images(data, rows, plan.input))).numpy()
-    return probabilities_NC
+            found.append(bench.task.predict(module(*inputs(data, rows, plan))).numpy())
+        if not found:  # the shape of nothing is the model's to say
+            return np.empty((0, len(plan.task.classes)), dtype=np.float32)
+    return np.concatenate(found)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
-from client.training.batches import images, labels, shuffled
+from client.training.batches import inputs, shuffled, targets
 from client.training.bench import Bench
 from client.training.optimiser import optimiser_of
 from client.training.work import LocalWork
@@ -33,6 +33,6 @@ def _gradients(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Iter
     seed_dropout(model.module, work.order_seed)
     for rows in shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed):
         model.gradient.zero_()
-        logits = model.module(images(data, rows, plan.input))
-        torch.autograd.backward(bench.task.loss(logits, labels(data, rows)).mean())
+        outputs = model.module(*inputs(data, rows, plan))
+        torch.autograd.backward(bench.task.loss(outputs, targets(data, rows, plan, bench.task.target)).mean())
         yield model.gradient

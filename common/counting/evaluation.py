@@ -56,7 +56,7 @@ class EvaluationFigures:
 
 def form(plan: Plan) -> Form:
     """Raises: EpsilonImpossible."""
-    classes = plan.task.classes
+    classes = plan.classification.classes
     said = [f"{low:g} to {high:g}" for low, high in pairwise(edges(plan))] if len(classes) == 2 else list(classes)
     cells = tuple(f"{true}: {column}" for true in classes for column in said)
     return Form(
@@ -75,7 +75,7 @@ def edges(plan: Plan) -> tuple[float, ...]:
     Equal log-odds apart: logit(p_k) = logit(threshold) + (k - bins // 2) * 8 / bins, but for the ends.
     """
     assert plan.evaluation is not None
-    bins, threshold = plan.evaluation.bins, plan.task.threshold
+    bins, threshold = plan.evaluation.bins, plan.classification.threshold
     middle, centre = bins // 2, math.log(threshold / (1 - threshold))
     between = [1 / (1 + math.exp(-centre - (edge - middle) * _LOG_ODDS / bins)) for edge in range(1, bins)]
     between[middle - 1] = threshold
@@ -85,17 +85,17 @@ def edges(plan: Plan) -> tuple[float, ...]:
 def count(plan: Plan, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Steps:
     """The sum of the forms of these units, without noise. Shapes: probabilities (U, C), labels (U,), result (cells,), in steps."""
     filled = form(plan)
-    if len(plan.task.classes) == 2:
+    if len(plan.classification.classes) == 2:
         columns = len(edges(plan)) - 1
         said = np.searchsorted(np.array(edges(plan)[1:-1], dtype=np.float32), probabilities[:, 1], side="right")
     else:
-        columns, said = len(plan.task.classes), probabilities.argmax(axis=1)
+        columns, said = len(plan.classification.classes), probabilities.argmax(axis=1)
     return np.bincount(labels * columns + said, minlength=len(filled.cells)).astype(np.int64) * filled.steps
 
 
 def figures(plan: Plan, counted: Counted) -> EvaluationFigures:
     """What a noised sum says of the model. The same sum gives the same figures."""
-    table = counted.values.reshape(len(plan.task.classes), -1)
+    table = counted.values.reshape(len(plan.classification.classes), -1)
     again = played_again(table, counted.noise_sd, patients=True)
     decided = _decided(plan)
 
@@ -129,10 +129,10 @@ def _least(cells: int, noise_sd: float) -> float:
 
 def _decided(plan: Plan) -> Table:
     """From columns to the class decided on, (columns, C)."""
-    classes = len(plan.task.classes)
+    classes = len(plan.classification.classes)
     if classes > 2:
         return np.eye(classes)
-    positive = np.array([low >= plan.task.threshold for low in edges(plan)[:-1]])
+    positive = np.array([low >= plan.classification.threshold for low in edges(plan)[:-1]])
     return np.stack([~positive, positive], axis=1).astype(np.float64)
 
 

@@ -100,4 +100,4 @@ def figures(plan: Plan, counted: Counted) -> StatisticFigures:
 def _classes(plan: Plan) -> tuple[str, ...]:
     spec = plan.statistics
     assert spec is not None
-    return plan.task.classes if spec.classes else ("all",)
+    return plan.classification.classes if spec.classes else ("all",)

@@ -17,7 +17,19 @@ from common.models.initial import initialise
 from common.models.layers import seed_dropout
 from common.models.resnet import ResNet
 from common.models.scattering import Scattering
-from common.plan import CnnSpec, InputSpec, ModelSpec, Plan, ResNetSpec, TaskSpec
+from common.models.unet import UNet
+from common.plan import (
+    ClassificationSpec,
+    CnnSpec,
+    DetectionSpec,
+    InputSpec,
+    ModelSpec,
+    Plan,
+    ResNetSpec,
+    RestorationSpec,
+    ScatteringSpec,
+    UNetSpec,
+)
 from common.update import Layout, Weights
 
 __all__ = [
@@ -38,7 +50,10 @@ __all__ = [
 
 
 def build(spec: ModelSpec, image: InputSpec, outputs: int, *, seed: int = 0) -> nn.Module:
-    """A network that maps images (B, C, H, W) float32 to logits (B, outputs).
+    """A network whose inputs are those of `image`, in the order of `client.training.batches.inputs`, and whose head gives `outputs` values.
+
+    One input is what most have: images (B, C, H, W) float32, with T before C for sequences. What comes out is (B, outputs), or
+    (B, outputs, H, W) of a family that answers for each pixel.
 
     Guarantees: no buffers; no image looks at another; same seed, same weights; the process-wide random state is not touched.
     """
@@ -47,20 +62,31 @@ def build(spec: ModelSpec, image: InputSpec, outputs: int, *, seed: int = 0) -> 
     return model
 
 
-def outputs_for(task: TaskSpec) -> int:
-    """How many logits a task needs: one for two classes, else one for each."""
-    return 1 if len(task.classes) == 2 else len(task.classes)
+def outputs_for(plan: Plan) -> int:
+    """How many values a task needs of the model's head.
+
+    One for two classes to tell apart, else one for each class; a detector also says where in its cell a box has its centre, and how large
+    it is; a restored image has as many channels as it had.
+    """
+    match plan.task:
+        case ClassificationSpec(classes=classes) if len(classes) == 2:
+            return 1
+        case DetectionSpec(classes=classes):
+            return len(classes) + 4
+        case RestorationSpec():
+            return plan.input.channels
+    return len(plan.task.classes)
 
 
 def initial_weights(plan: Plan) -> Weights:
     """The global model before the first round: a pure function of the plan."""
-    return read_weights(build(plan.model, plan.input, outputs_for(plan.task), seed=plan.training.seed))
+    return read_weights(build(plan.model, plan.input, outputs_for(plan), seed=plan.training.seed))
 
 
 @lru_cache(maxsize=16)
 def layout_of_plan(plan: Plan) -> Layout:
     """The layout that a plan implies."""
-    return layout_of(_unseeded(plan.model, plan.input, outputs_for(plan.task)))
+    return layout_of(_unseeded(plan.model, plan.input, outputs_for(plan)))
 
 
 def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
@@ -74,5 +100,7 @@ def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
                 return Cnn(spec, image, outputs)
             case ResNetSpec():
                 return ResNet(spec, image, outputs)
-            case _:
+            case ScatteringSpec():
                 return Scattering(spec, image, outputs)
+            case UNetSpec():
+                return UNet(spec, image, outputs)

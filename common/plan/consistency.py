@@ -5,10 +5,10 @@ Each rule is one line of a table: where it points, when it is broken, what is wr
 `PlanConflict` with the line of the file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from common.plan.spec import USUAL_BINS, CnnSpec, Plan, ScatteringSpec
+from common.plan.spec import USUAL_BINS, ClassificationSpec, CnnSpec, Plan, ResNetSpec, ScatteringSpec, UNetSpec
 
 SMALLEST_MAP = 1
 SMALLEST_SCATTERED = 2  # each map is normalised by itself, and one value alone would become 0
@@ -16,6 +16,17 @@ FEWEST_BITS = 8
 FEWEST_GROUPS = 3
 LARGEST_GROUP_THAT_COUNTS = 256
 MOST_CLASSES_JUDGED = 100
+SMALLEST_SIDE = 8
+_TOLD_APART = frozenset({"classification", "multi-label"})
+TASKS_OF: Mapping[str, frozenset[str]] = {
+    "cnn": _TOLD_APART,
+    "resnet": _TOLD_APART,
+    "scattering": _TOLD_APART,
+    "unet": frozenset({"segmentation", "restoration"}),
+}
+"""What a family can answer: one line a case, or something for each pixel."""
+INPUTS_OF: Mapping[str, frozenset[str]] = {"unet": frozenset({"image", "sequence"})}
+"""What a family takes, where that is not one image alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +40,23 @@ class Rule:
 
 
 def _vanishes(plan: Plan) -> bool:
-    if isinstance(plan.model, ScatteringSpec):
+    if not isinstance(plan.model, CnnSpec | ResNetSpec | UNetSpec) or not plan.input.has_image:
         return False
     stages = len(plan.model.widths) if isinstance(plan.model, CnnSpec) else len(plan.model.widths) - 1
     return min(plan.input.height, plan.input.width) >> stages < SMALLEST_MAP
+
+
+def _takes(plan: Plan) -> bool:
+    """Whether the family takes a sequence, a second image, a record, a text; and can do without an image."""
+    image, takes = plan.input, INPUTS_OF.get(plan.model.family, frozenset({"image"}))
+    given = {
+        "image": image.has_image,
+        "sequence": image.sequence > 1,
+        "second": image.second is not None,
+        "record": bool(image.record),
+        "text": image.text is not None,
+    }
+    return {name for name, there in given.items() if there} <= takes
 
 
 def _counted(plan: Plan) -> float:
@@ -54,9 +78,53 @@ RULES = (
     ),
     Rule(
         ("task", "threshold"),
-        lambda p: len(p.task.classes) > 2 and p.task.threshold != 0.5,
+        lambda p: isinstance(p.task, ClassificationSpec) and len(p.task.classes) > 2 and p.task.threshold != 0.5,
         "a threshold is set for more than two classes, where the largest probability decides",
         "Remove threshold, or name two classes.",
+    ),
+    Rule(
+        ("input", "height"),
+        lambda p: (
+            p.input.has_image != (min(p.input.height, p.input.width) >= SMALLEST_SIDE) or (p.input.height == 0) != (p.input.width == 0)
+        ),
+        "an image has at least 8 pixels each way, and a plan without images has none",
+        'Set height and width; or set modality = "none" and leave them out.',
+    ),
+    Rule(
+        ("input", "modality"),
+        lambda p: not (p.input.has_image or p.input.record or p.input.text),
+        "there is no image, no record and no text to learn from",
+        "Name a modality, or add [[input.record]] or [input.text].",
+    ),
+    Rule(
+        ("input", "record"),
+        lambda p: len({each.column for each in p.input.record}) < len(p.input.record),
+        "a column of the record is named twice",
+        "Name every column once.",
+    ),
+    Rule(
+        ("model", "family"),
+        lambda p: p.task.kind not in TASKS_OF[p.model.family],
+        "this family does not answer in the way that the task asks for",
+        "Choose a family for the task: docs/tasks.md lists them.",
+    ),
+    Rule(
+        ("model", "family"),
+        lambda p: not _takes(p),
+        "this family does not take all that [input] gives",
+        "Choose a family for the input: docs/tasks.md lists them.",
+    ),
+    Rule(
+        ("evaluation", "every"),
+        lambda p: p.evaluation is not None and not isinstance(p.task, ClassificationSpec),
+        "sites can count together how a model does for classification only",
+        "Leave [evaluation] out.",
+    ),
+    Rule(
+        ("statistics", "epsilon"),
+        lambda p: p.statistics is not None and not (isinstance(p.task, ClassificationSpec) and p.input.has_image),
+        "sites can count together what their data are like for classification of images only",
+        "Leave [statistics] out.",
     ),
     Rule(
         ("model", "widths"),

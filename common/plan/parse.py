@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -34,14 +34,21 @@ PLAN_SECTIONS: Sections = {
     "plan": (spec.Identity,),
     "input": (spec.InputSpec,),
     "window": (spec.Window,),
-    "task": (spec.TaskSpec,),
-    "model": (spec.CnnSpec, spec.ResNetSpec, spec.ScatteringSpec),
+    "second": (spec.SecondImage,),
+    "record": (spec.RecordField,),
+    "text": (spec.TextSpec,),
+    "task": get_args(get_args(spec.TaskSpec)[0]),
+    "model": get_args(get_args(spec.ModelSpec)[0]),
     "training": (spec.TrainingSpec,),
     "privacy": (spec.PrivacySpec,),
     "aggregation": (spec.AggregationSpec,),
     "evaluation": (spec.EvaluationSpec,),
     "statistics": (spec.StatisticsSpec,),
 }
+
+
+_TAGS: Mapping[str, str] = {"task": "kind", "model": "family"}
+"""Sections of which there are several types, and the key that says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +162,12 @@ def _conflict(where: tuple[str, str], wrong: str, fix: str, text: str) -> _Probl
 
 
 def _from_pydantic(detail: ErrorDetails, text: str, sections: Sections, *, quoted: bool) -> _Problem:
-    # A union member's tag ("cnn") stands in the location but not in the file.
-    where = [part for part in detail["loc"] if part not in ("cnn", "resnet", "scattering")]
-    if detail["type"].startswith("union_tag"):
-        where.append("family")
+    where = list(detail["loc"])
+    tag = _TAGS.get(str(where[0])) if where else None
+    if tag and len(where) > 1:
+        del where[1]  # a union member's tag ("cnn") stands in the location but not in the file
+    elif tag and detail["type"].startswith("union_tag"):
+        where.append(tag)
     keys = [str(part) for part in where if isinstance(part, str)]
     dotted = f"[{keys[0]}] {'.'.join(keys[1:])}".strip() if keys else "the plan"
     line = line_of(text, where) if where else None
@@ -178,6 +187,8 @@ def _lower(message: str) -> str:
 def _suggest(keys: list[str], sections: Sections) -> str:
     known = _known_keys(sections.get(keys[-2], ())) if len(keys) > 1 else [*sections]
     near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.6)
+    if near == [keys[-1]]:
+        return f"Remove it: it belongs to another {_TAGS.get(keys[0], 'section')}."
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Remove it. Known here: {', '.join(sorted(known))}." if known else "Remove it."

@@ -47,6 +47,49 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondImage:
+    """[input.second]: another image of the same patient beside the first (MR with CT), in the same size; a patient may lack it."""
+
+    __pydantic_config__ = STRICT
+    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any"]
+    window: Window | None = None
+    mean: float = 0.5
+    std: Positive = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordField:
+    """[[input.record]]: one column of the patient's record. A number becomes (x - mean) / std; one of `values` becomes as many of 0 and 1.
+
+    An empty cell, and a value that is not listed, is "not known": zeros, and one more value that says so.
+    """
+
+    __pydantic_config__ = STRICT
+    column: Annotated[str, Field(min_length=1)]
+    mean: float = 0.0
+    std: Positive = 1.0
+    values: tuple[ClassName, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many numbers of the model's input it makes."""
+        return max(1, len(self.values)) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpec:
+    """[input.text]: a short clinical text; its first `length` words and pairs of words are hashed into `buckets` by a public function.
+
+    So there is no vocabulary that could be learnt from patients, or leave with the model.
+    """
+
+    __pydantic_config__ = STRICT
+    column: Annotated[str, Field(min_length=1)] = "text"
+    buckets: Annotated[int, Field(ge=16, le=2**20)] = 1024
+    length: Annotated[int, Field(ge=1, le=4096)] = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
     """[input]: what one image is once it enters the model: float32, (channels, height, width), (x - mean) / std of [0, 1].
 
@@ -57,12 +100,16 @@ class InputSpec:
     orientation: "canonical" turns and mirrors an image as its file says, until left, behind and below lie where a reader expects them.
     spacing_mm: one pixel's side; images are then resampled and cut or filled to height and width, not stretched. On whole slides it also
     chooses the level, and `tissue` is the least share of a tile that must be tissue. laterality, views: others are refused.
+
+    sequence: how many images of a case the model sees together (slices, frames, visits), in their order; one, unless said. A case may
+    also have a second image, a record and a text; with `modality = "none"` it has no image, and height and width stay 0.
     """
 
     __pydantic_config__ = STRICT
-    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any"]
-    height: Annotated[int, Field(ge=8, le=2048)]
-    width: Annotated[int, Field(ge=8, le=2048)]
+    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any", "none"]
+    height: Annotated[int, Field(ge=0, le=2048)] = 0
+    width: Annotated[int, Field(ge=0, le=2048)] = 0
+    sequence: Annotated[int, Field(ge=1, le=256)] = 1
     channels: Literal[1, 3] = 1
     window: Window | None = None
     mean: float = 0.5
@@ -73,17 +120,111 @@ class InputSpec:
     laterality: Literal["L", "R"] | None = None
     views: tuple[Annotated[str, Field(min_length=1, max_length=16)], ...] = ()
     tissue: Fraction = 0.0
+    second: SecondImage | None = None
+    record: tuple[RecordField, ...] = ()
+    text: TextSpec | None = None
+
+    @property
+    def has_image(self) -> bool:
+        return self.modality != "none"
+
+    @property
+    def record_width(self) -> int:
+        """How many numbers a record makes, 0 without one."""
+        return sum(field.width for field in self.record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """[task]: what a prediction means. Two classes make one logit (the second class is the positive one), n classes make n."""
+class ClassificationSpec:
+    """[task] kind = "classification": one class for a case. Two classes make one logit (the second is the positive one), n make n."""
 
     __pydantic_config__ = STRICT
     kind: Literal["classification"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=1000)]
     label_column: Annotated[str, Field(min_length=1)] = "label"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Where the truth stands in a table of images, beside each image's name."""
+        return (self.label_column,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiLabelSpec:
+    """[task] kind = "multi-label": several findings, each there or not by itself. One column of the labels for each, named like it."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["multi-label"]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=1000)]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Where the truth stands in a table of images."""
+        return self.classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationSpec:
+    """[task] kind = "segmentation": a class for each pixel; the first is the background. Loss: cross-entropy plus `dice` times Dice's."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["segmentation"]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
+    mask_column: Annotated[str, Field(min_length=1)] = "mask_file"
+    dice: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Where the truth stands in a table of images: the path of a mask."""
+        return (self.mask_column,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionSpec:
+    """[task] kind = "detection": boxes with a class and a score, found as peaks of a heat map of one value for `stride` x `stride` pixels.
+
+    most_boxes: so many are kept of an image, in training (the first that are listed) and in a prediction (the surest).
+    """
+
+    __pydantic_config__ = STRICT
+    kind: Literal["detection"]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
+    stride: Literal[2, 4, 8] = 4
+    most_boxes: Annotated[int, Field(ge=1, le=1000)] = 64
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: boxes have a table of their own."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorationSpec:
+    """[task] kind = "restoration": the image as it was, from one that was made worse by a public rule.
+
+    "noise": Gaussian noise of standard deviation `strength` (of the full range), as at low dose; "resolution": shrunk by `strength` and
+    enlarged again.
+    """
+
+    __pydantic_config__ = STRICT
+    kind: Literal["restoration"]
+    degradation: Literal["noise", "resolution"]
+    strength: Positive
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None: nothing is told apart."""
+        return ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: an image is its own truth."""
+        return ()
+
+
+TaskSpec = Annotated[ClassificationSpec | MultiLabelSpec | SegmentationSpec | DetectionSpec | RestorationSpec, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +260,17 @@ class ScatteringSpec:
     angles: Annotated[int, Field(ge=2, le=16)] = 8
 
 
-ModelSpec = Annotated[CnnSpec | ResNetSpec | ScatteringSpec, Field(discriminator="family")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetSpec:
+    """[model] family = "unet": down and up again with shortcuts, an answer for each pixel (see common/models/unet.py)."""
+
+    __pydantic_config__ = STRICT
+    family: Literal["unet"]
+    widths: Annotated[tuple[Count, ...], Field(min_length=2, max_length=6)] = (16, 32, 64)
+    residual: bool = False
+
+
+ModelSpec = Annotated[CnnSpec | ResNetSpec | ScatteringSpec | UNetSpec, Field(discriminator="family")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +406,13 @@ class Plan:
     @property
     def name(self) -> str:
         return self.plan.name
+
+    @property
+    def classification(self) -> ClassificationSpec:
+        """[task], where nothing else than classification can be: what counts or draws classes. Raises: TypeError for another kind."""
+        if not isinstance(self.task, ClassificationSpec):
+            raise TypeError(f"plan '{self.name}': a task of the kind '{self.task.kind}' where only classification has a meaning")
+        return self.task
 
     @property
     def is_private(self) -> bool:

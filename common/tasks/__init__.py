@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a prediction means: the loss that trains it, the probability it stands for, and how good it is.
+"""What a prediction means: the loss that trains it, what it stands for, and how good it is.
 
-`classification` turns logits into losses and probabilities; `scores` judges probabilities against labels, per image and per patient;
-`bootstrap` says how sure one can be of that; `curves` gives the points that a report draws.
+`task` is what all have in common; each kind has a file of its own, and a line in `task_of`. Of classification, `scores` judges
+probabilities against labels, per image and per patient; `bootstrap` says how sure one can be of that; `curves` gives the points that a
+report draws.
 """
 
+from common.models import outputs_for
+from common.plan import ClassificationSpec, MultiLabelSpec, Plan, RestorationSpec, SegmentationSpec
 from common.tasks.bootstrap import Interval
-from common.tasks.classification import Binary, Multiclass, Task, decide, task_of
+from common.tasks.classification import Binary, Multiclass, decide
 from common.tasks.curves import CalibrationBin, RocCurve, calibration_bins, roc_curve
+from common.tasks.multilabel import MultiLabel
+from common.tasks.restoration import Restoration
 from common.tasks.scores import ClassScores, LevelScores, Scores, by_patient, evaluate
+from common.tasks.segmentation import Segmentation
+from common.tasks.task import Target, Task
 
 __all__ = [
     "Binary",
@@ -16,9 +23,13 @@ __all__ = [
     "ClassScores",
     "Interval",
     "LevelScores",
+    "MultiLabel",
     "Multiclass",
+    "Restoration",
     "RocCurve",
     "Scores",
+    "Segmentation",
+    "Target",
     "Task",
     "by_patient",
     "calibration_bins",
@@ -27,3 +38,19 @@ __all__ = [
     "roc_curve",
     "task_of",
 ]
+
+
+def task_of(plan: Plan) -> Task:
+    """The task that a plan's [task] section names."""
+    outputs, spec = outputs_for(plan), plan.task
+    match spec:
+        case ClassificationSpec():
+            return Binary() if outputs == 1 else Multiclass(outputs=outputs)
+        case MultiLabelSpec():
+            return MultiLabel(outputs=outputs)
+        case SegmentationSpec():
+            return Segmentation(outputs=outputs, dice=spec.dice)
+        case RestorationSpec():
+            return Restoration(outputs=outputs)
+        case _:
+            raise NotImplementedError(spec.kind)

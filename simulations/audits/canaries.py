@@ -25,6 +25,7 @@ from client.imaging.splits import Split
 from client.training.batches import FULL_SCALE
 from client.training.bench import Bench, bench_of
 from common.plan import Plan
+from common.tasks import Target
 
 OVERSHOOT = 64.0
 """How many times the clip norm a gradient canary is long before it is clipped."""
@@ -49,12 +50,13 @@ class Itself:
     """The task of a probe: the loss is the logit."""
 
     outputs = 1
+    target: Target = "label"
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         del labels
         return logits.squeeze(1)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def predict(self, logits: Tensor) -> Tensor:
         return logits
 
 

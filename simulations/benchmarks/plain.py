@@ -39,7 +39,7 @@ def loop(workload: Workload, workers: int, turnstile: Turnstile) -> None:
     del workers
     plan = workload.plan
     sites = [_load(home, plan, layout=torch.contiguous_format) for home in workload.homes]
-    model = build(plan.model, plan.input, outputs_for(plan.task))
+    model = build(plan.model, plan.input, outputs_for(plan))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     turnstile.ready()
     for _ in range(plan.training.rounds):
@@ -60,7 +60,7 @@ def loop(workload: Workload, workers: int, turnstile: Turnstile) -> None:
 def limit(workload: Workload, workers: int, turnstile: Turnstile) -> None:
     """`workers` processes, started afresh so that the allocator's settings hold from their first line."""
     plan = workload.plan
-    weights = flatten(build(plan.model, plan.input, outputs_for(plan.task))).values.share_memory_()  # type: ignore[no-untyped-call]  # torch's own
+    weights = flatten(build(plan.model, plan.input, outputs_for(plan))).values.share_memory_()  # type: ignore[no-untyped-call]  # torch's own
     results = torch.zeros(workload.num_sites, len(weights)).share_memory_()  # type: ignore[no-untyped-call]  # torch's own
     os.environ.update(SETTINGS)
     context = multiprocessing.get_context("spawn")
@@ -82,7 +82,7 @@ def limit(workload: Workload, workers: int, turnstile: Turnstile) -> None:
 def _train_part(workload: Workload, part: int, parts: int, weights: Tensor, results: Tensor, pipe: "Connection[None, None]") -> None:
     plan = workload.plan
     torch.set_num_threads(1)
-    model = flatten(build(plan.model, plan.input, outputs_for(plan.task)))
+    model = flatten(build(plan.model, plan.input, outputs_for(plan)))
     sites = [(row, _load(home, plan, layout=torch.channels_last)) for row, home in enumerate(workload.homes)][part::parts]
     pipe.send(None)
     while True:

@@ -28,7 +28,7 @@ from client.imaging.dataset import Dataset, Images
 from client.training import LocalWork, batches, dpsgd, sgd
 from client.training.bench import Bench, bench_for
 from common.models import build, initial_weights
-from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, TaskSpec, TrainingSpec
+from common.plan import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, TrainingSpec
 from simulations.benchmarks.turnstile import Turnstile
 
 UNITS: Final = 64
@@ -54,7 +54,7 @@ def plan_of(case: str, images_each: int, *, private: bool) -> Plan:
     return Plan(
         plan=Identity(name="private-step", purpose="what a private step costs"),
         input=InputSpec(modality="any", height=size, width=size),
-        task=TaskSpec(kind="classification", classes=("normal", "abnormal")),
+        task=ClassificationSpec(kind="classification", classes=("normal", "abnormal")),
         model=model,
         training=TrainingSpec(rounds=1, local_steps=1, batch=UNITS if private else UNITS * images_each, learning_rate=_RATE),
         privacy=promise if private else PrivacySpec(unit="none"),

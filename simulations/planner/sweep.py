@@ -102,12 +102,12 @@ def noise_levels(found: Forecast) -> list[float]:
 def stand_in(found: Forecast) -> Plan:
     """The plan with local noise, which any level can be given, on made chest CT."""
     plan = in_mode(found.asked.plan, "local", found.asked.units)
-    size = {"height": min(plan.input.height, LARGEST_PX), "width": min(plan.input.width, LARGEST_PX)}
+    height, width = min(plan.input.height, LARGEST_PX), min(plan.input.width, LARGEST_PX)
     window = Window(centre=-600.0, width=1500.0)
     return replace(
         plan,
-        input=replace(plan.input, modality="CT", channels=1, window=window, mean=0.5, std=0.5, **size),
-        task=replace(plan.task, classes=("normal", "nodule"), label_column="label", threshold=0.5),
+        input=replace(plan.input, modality="CT", channels=1, window=window, mean=0.5, std=0.5, height=height, width=width),
+        task=replace(plan.classification, classes=("normal", "nodule"), label_column="label", threshold=0.5),
         privacy=replace(plan.privacy, spare_rounds=0),
         evaluation=None,
         statistics=None,

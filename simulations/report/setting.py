@@ -6,7 +6,7 @@ Plain description; what the run showed, and what it promises, is said in `wordin
 
 from collections.abc import Mapping, Sequence
 
-from common.plan import CnnSpec, Plan, ScatteringSpec
+from common.plan import CnnSpec, Plan, ScatteringSpec, UNetSpec
 from simulations.report import numbers
 from simulations.report.folder import Intake, Round
 
@@ -44,6 +44,8 @@ def model(plan: Plan) -> str:
     if isinstance(spec, CnnSpec):
         norm = "group normalisation" if spec.norm == "group" else "no normalisation"
         return f"Convolutional network: {len(spec.widths)} convolutions ({widths} channels), {norm}, a dense layer of {spec.hidden}"
+    if isinstance(spec, UNetSpec):
+        return f"U-Net: {len(spec.widths)} stages ({widths} channels), group normalisation, an answer for each pixel"
     blocks = f"{spec.blocks} residual {_plural('block', spec.blocks)}"
     return f"Residual network: {len(spec.widths)} stages ({widths} channels) of {blocks} each, group normalisation"
 

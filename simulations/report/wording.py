@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.plan import Plan
+from common.plan import ClassificationSpec, Plan
 from simulations.report import numbers
 from simulations.report.folder import Promise, RunFolder
 from simulations.report.scores import Estimate, ModelScores, Results, best_alone
@@ -141,7 +141,7 @@ def limits(folder: RunFolder, plan: Plan | None, results: Results) -> list[str]:
         )
     elif not run.secure_aggregation:
         found.append("Updates were not masked: a coordinator of such a run sees the update of each site, not only their sum.")
-    if plan is not None and len(plan.task.classes) == 2:
+    if plan is not None and isinstance(plan.task, ClassificationSpec) and len(plan.task.classes) == 2:
         found.append(f"The threshold of {plan.task.threshold:g} was fixed in the plan beforehand and was not tuned for clinical use.")
     return [*found, "This is a research result and no medical device."]
 

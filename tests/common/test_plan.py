@@ -62,10 +62,11 @@ MALFORMED = [
     ("unknown modality", '"CT"', '"PET"', PlanValue, "modality", 5),
     ("height in quotes", "height = 64", 'height = "64"', PlanValue, "height: input should be a valid integer, found '64'", 6),
     ("a fraction of a pixel", "height = 64", "height = 64.5", PlanValue, "height", 6),
-    ("no image at all", "height = 64", "height = 0", PlanValue, "height", 6),
+    ("no image at all", "height = 64", "height = 0", PlanConflict, "at least 8 pixels", 6),
     ("two channels", "channels = 1", "channels = 2", PlanValue, "channels", 8),
     ("a window of no width", "width = 1500", "width = 0", PlanValue, "window.width", 9),
-    ("another kind of task", '"classification"', '"segmentation"', PlanValue, "kind", 11),
+    ("a task that nobody knows", '"classification"', '"cooking"', PlanValue, "kind", 11),
+    ("another task's key", '"classification"', '"segmentation"', PlanUnknownKey, "it belongs to another kind", 13),
     ("one class", '["normal", "nodule"]', '["nodule"]', PlanValue, "classes", 12),
     ("a class twice", '["normal", "nodule"]', '["nodule", "nodule"]', PlanConflict, "named twice", 12),
     ("classes as text", '["normal", "nodule"]', '"nodule"', PlanValue, "classes", 12),
@@ -229,7 +230,7 @@ def _changed(value: object, path: tuple[str, ...]) -> object:
             case str():
                 return value + "x"
             case tuple():
-                return (*value, value[-1])
+                return (*value, value[-1] if value else "x")
     return dataclasses.replace(value, **{path[0]: _changed(getattr(value, path[0]), path[1:])})  # type: ignore[type-var]
 
 

@@ -17,8 +17,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 
+from client.imaging.labels.account import LabelAccount
+from client.imaging.rejection import Reason
 from common.errors import DataNotFound, DataUnreadable, LabelsMismatch
-from common.plan.spec import TaskSpec
+from common.plan.spec import ClassificationSpec
 
 Row = tuple[int, Mapping[str, str]]  # row number in the file, cells by column
 Key = Literal["sop_instance_uid", "path"]
@@ -28,15 +30,20 @@ LABELS = "labels.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Class index by plain identifier; `key` says which. In memory only."""
+    """Class index by plain identifier; `key` says which. In memory only.
+
+    known: files of which more is known than that they have no label, by path; account: of several sources, how they became one.
+    """
 
     key: Key
     column: str
     by_item: Mapping[str, int] = field(repr=False)
     rows: int
+    known: Mapping[str, Reason] = field(default_factory=dict, repr=False)
+    account: LabelAccount | None = None
 
 
-def read(path: Path, task: TaskSpec) -> Labels:
+def read(path: Path, task: ClassificationSpec) -> Labels:
     """A labels file. Raises: DataNotFound; LabelsMismatch for a missing column, an unknown label or two labels for one image."""
     columns, rows = read_csv(path)
     key = next((name for name in KEYS if name in columns), None)
@@ -62,7 +69,7 @@ def plain_path(cell: str) -> str:
     return cell.strip().replace("\\", "/").removeprefix("./")
 
 
-def class_of(cell: str, task: TaskSpec, *, where: str) -> int | None:
+def class_of(cell: str, task: ClassificationSpec, *, where: str) -> int | None:
     """The class index that a cell means; None for an empty one. A class name wins over an index. Raises: LabelsMismatch."""
     text = cell.strip()
     if not text:
@@ -78,7 +85,7 @@ def class_of(cell: str, task: TaskSpec, *, where: str) -> int | None:
     )
 
 
-def check_classes(labels: Iterable[int], task: TaskSpec) -> None:
+def check_classes(labels: Iterable[int], task: ClassificationSpec) -> None:
     """Raises: LabelsMismatch, if all images have one label: there is nothing to tell apart."""
     found = set(labels)
     if len(found) == 1:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
 
 from client.imaging.identity import PatientSecret
-from common.plan.spec import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, TaskSpec, TrainingSpec
+from common.plan.spec import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, TrainingSpec
 
 ENCODERS = {RLELossless: "pydicom", JPEG2000Lossless: "pylibjpeg"}
 REPO = Path(__file__).resolve().parents[3]
@@ -96,7 +96,7 @@ def plan_for() -> Callable[..., Plan]:
         return Plan(
             plan=Identity(name="test", purpose="test"),
             input=InputSpec(**{"modality": "CT", "height": 16, "width": 12, **fields}),
-            task=TaskSpec(kind="classification", classes=classes, label_column=column),
+            task=ClassificationSpec(kind="classification", classes=classes, label_column=column),
             model=CnnSpec(family="cnn"),
             training=TrainingSpec(rounds=1, local_steps=1, batch=1, learning_rate=0.1),
             privacy=PrivacySpec(unit="none"),

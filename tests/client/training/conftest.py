@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from client.imaging.dataset import Dataset, Images
-from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, ModelSpec, Plan, PrivacySpec, TaskSpec, TrainingSpec
+from common.plan import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, ModelSpec, Plan, PrivacySpec, TrainingSpec
 
 PRIVATE = PrivacySpec(unit="record", epsilon=8.0, delta=1e-5, clip_norm=1.0)
 
@@ -58,7 +58,7 @@ def make_plan() -> MakePlan:
         return Plan(
             plan=Identity(name="small", purpose="a test"),
             input=InputSpec(modality="CT", height=16, width=16, channels=channels),  # type: ignore[arg-type]  # 1 or 3
-            task=TaskSpec(kind="classification", classes=tuple("abcdefgh"[:classes])),
+            task=ClassificationSpec(kind="classification", classes=tuple("abcdefgh"[:classes])),
             model=model or CnnSpec(family="cnn", widths=(8, 8), hidden=8),
             training=replace(base, **training),  # type: ignore[arg-type]  # checked by the plan's own tests
             privacy=privacy if private else PrivacySpec(unit="none"),

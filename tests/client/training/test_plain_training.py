@@ -22,7 +22,7 @@ def work(steps=3, seed=b"order"):
 
 def obvious_training(plan, data, steps, seed):
     """torch.optim, one tensor at a time, NCHW: nothing that the real loop does to be quick."""
-    task = task_of(plan.task)
+    task = task_of(plan)
     model = build(plan.model, plan.input, task.outputs)
     write_weights(model, initial_weights(plan))
     optimiser = torch.optim.SGD(model.parameters(), lr=plan.training.learning_rate, momentum=plan.training.momentum)

@@ -159,7 +159,7 @@ def test_physical_batches_change_nothing_but_the_rounding_of_gradients(make_plan
 
 def obvious_sum(plan, data, drawn):
     """One backward pass for each patient, in float64; clipped, truncated, added up."""
-    task, lattice = task_of(plan.task), lattice_of(plan)
+    task, lattice = task_of(plan), lattice_of(plan)
     model = build(plan.model, plan.input, task.outputs)
     write_weights(model, initial_weights(plan))
     model.double()

@@ -12,7 +12,18 @@ from torch.nn import functional
 
 from common.errors import ModelLayout
 from common.models import build, flatten, initial_weights, layout_of, layout_of_plan, load, read_weights, write_weights
-from common.plan import AggregationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, ScatteringSpec, TaskSpec, TrainingSpec
+from common.plan import (
+    AggregationSpec,
+    ClassificationSpec,
+    CnnSpec,
+    Identity,
+    InputSpec,
+    Plan,
+    PrivacySpec,
+    ResNetSpec,
+    ScatteringSpec,
+    TrainingSpec,
+)
 from common.update import Weights
 
 FAMILIES = [
@@ -33,7 +44,7 @@ def plan(seed=0, classes=("a", "b"), model=FAMILIES[0]):
     return Plan(
         plan=Identity(name="small", purpose="a test"),
         input=image(),
-        task=TaskSpec(kind="classification", classes=classes),
+        task=ClassificationSpec(kind="classification", classes=classes),
         model=model,
         training=TrainingSpec(rounds=1, local_steps=1, batch=1, learning_rate=0.1, seed=seed),
         privacy=PrivacySpec(unit="none"),

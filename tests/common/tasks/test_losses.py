@@ -8,12 +8,11 @@ import sys
 import pytest
 import torch
 
-from common.plan import TaskSpec
-from common.tasks import task_of
+from common.tasks import Binary, Multiclass
 
 
 def task(*classes):
-    return task_of(TaskSpec(kind="classification", classes=classes))
+    return Binary() if len(classes) == 2 else Multiclass(outputs=len(classes))
 
 
 def test_two_classes_share_one_logit():
@@ -21,7 +20,7 @@ def test_two_classes_share_one_logit():
     assert two.outputs == 1
     losses = two.loss(torch.tensor([[0.0], [math.log(3)]]), torch.tensor([1, 0]))
     torch.testing.assert_close(losses, torch.tensor([math.log(2), math.log(4)]))
-    torch.testing.assert_close(two.probabilities(torch.tensor([[math.log(3)]])), torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(two.predict(torch.tensor([[math.log(3)]])), torch.tensor([[0.25, 0.75]]))
 
 
 def test_more_classes_have_a_logit_each():
@@ -29,13 +28,13 @@ def test_more_classes_have_a_logit_each():
     assert three.outputs == 3
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
     torch.testing.assert_close(three.loss(logits, torch.tensor([2])), torch.tensor([math.log(4)]))
-    torch.testing.assert_close(three.probabilities(logits), torch.tensor([[0.5, 0.25, 0.25]]))
+    torch.testing.assert_close(three.predict(logits), torch.tensor([[0.5, 0.25, 0.25]]))
 
 
 @pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
 def test_probabilities_stay_finite_and_sum_to_one_at_the_extremes(classes):
     chosen = task(*classes)
-    probabilities = chosen.probabilities(torch.tensor([[-200.0] * chosen.outputs, [200.0] * chosen.outputs]))
+    probabilities = chosen.predict(torch.tensor([[-200.0] * chosen.outputs, [200.0] * chosen.outputs]))
     assert probabilities.shape == (2, len(classes))
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2))
 

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a case has beside its image: masks, boxes, findings, a second image, a record, a text; from the index's cells to aligned arrays.
+
+Everything is encoded by the plan alone: which columns, by which public mean and deviation, into how many hashed words. Nothing is learnt
+from the patients who happen to be here, so nothing about them is in the encoding. A cell is never quoted in an error.
+
+    N  cases      M  boxes kept of an image      K  findings      F  numbers of a record      L  words of a text
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.imaging.dataset import Images, whole
+from client.imaging.index import CASE, POSITION, SIDES, Item
+from client.imaging.labels import need_column, plain_path, read_csv
+from common.errors import LabelsMismatch
+from common.plan.spec import DetectionSpec, MultiLabelSpec, Plan, RecordField, TextSpec
+
+BOXES: Final = "boxes.csv"
+_BOX_COLUMNS: Final = ("file", "cls", "x_min", "y_min", "x_max", "y_max")
+_WORD: Final = re.compile(r"[^\W_]+")
+_KNOWN: Final = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0, "yes": 1, "no": 0}
+Boxes = Mapping[str, list[tuple[int, float, float, float, float]]]
+"""By file: class, left, top, right, bottom, in the picture's own pixels."""
+
+
+def of_items(items: Sequence[Item], plan: Plan, boxes: Boxes) -> dict[str, Images]:
+    """The parts that are made of cells and boxes, a row for each item. Raises: LabelsMismatch."""
+    found: dict[str, NDArray[np.generic]] = {}
+    if isinstance(plan.task, MultiLabelSpec):
+        found["findings"] = np.array([_findings(item, plan.task) for item in items], dtype=np.int8)
+    if isinstance(plan.task, DetectionSpec):
+        found["boxes"] = np.stack([_boxes(item, boxes.get(item.name, []), plan.task) for item in items])
+    if plan.input.record:
+        found["record"] = np.array([record(item.cells, plan.input.record) for item in items], dtype=np.float32)
+    if plan.input.text is not None:
+        found["tokens"] = np.array([tokens(item.cells[plan.input.text.column], plan.input.text) for item in items], dtype=np.int32)
+    return {name: whole(array) for name, array in found.items()}
+
+
+def record(cells: Mapping[str, str], fields: Sequence[RecordField]) -> list[float]:
+    """One patient's record as numbers: for each field its value or values, then 1 if it is not known. Raises: LabelsMismatch."""
+    numbers: list[float] = []
+    for field in fields:
+        cell = cells[field.column].strip()
+        if field.values:
+            place = field.values.index(cell) if cell in field.values else None
+            numbers += [float(place == number) for number in range(len(field.values))] + [float(place is None)]
+        else:
+            value = _number(cell, field.column) if cell else None
+            numbers += [0.0, 1.0] if value is None else [(value - field.mean) / field.std, 0.0]
+    return numbers
+
+
+def tokens(text: str, spec: TextSpec) -> list[int]:
+    """Words and pairs of neighbouring words, each as a number from 1 to `buckets`; 0 fills up to `length`.
+
+    >>> tokens("No fever", TextSpec(buckets=1024, length=4)) == tokens("no  FEVER.", TextSpec(buckets=1024, length=4))
+    True
+    """
+    words = _WORD.findall(text.casefold())
+    grams = [gram for number, word in enumerate(words) for gram in ([word] if number == 0 else [word, f"{words[number - 1]} {word}"])]
+    hashed = [1 + int.from_bytes(hashlib.sha256(gram.encode()).digest()[:8], "big") % spec.buckets for gram in grams[: spec.length]]
+    return hashed + [0] * (spec.length - len(hashed))
+
+
+def sequences(items: Sequence[Item], length: int) -> tuple[list[int], NDArray[np.int64]]:
+    """Images that belong together, in their order: the first row of each case, and the rows of its `length` images, (N, T).
+
+    Of more images than that, evenly many are taken; of fewer, some are taken twice. Raises: LabelsMismatch.
+    """
+    cases: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for row, item in enumerate(items):
+        cases.setdefault((item.patient, item.cells[CASE]), []).append((_number(item.cells[POSITION], POSITION), row))
+    chosen, firsts = [], []
+    for members in cases.values():
+        rows = [row for _, row in sorted(members)]
+        labels = {items[row].label for row in rows}
+        if len(labels) > 1:
+            raise LabelsMismatch("index: the images of one case have different labels.", fix="Give every image of a case the same one.")
+        firsts.append(rows[0])
+        chosen.append([rows[place] for place in np.linspace(0, len(rows) - 1, length).round().astype(int)])
+    return firsts, np.array(chosen, dtype=np.int64)
+
+
+def read_boxes(path: Path, task: DetectionSpec) -> Boxes:
+    """`boxes.csv`: file, cls, x_min, y_min, x_max, y_max, a row for each box. Raises: LabelsMismatch, DataNotFound."""
+    columns, rows = read_csv(path)
+    for column in _BOX_COLUMNS:
+        need_column(path, columns, column)
+    found: dict[str, list[tuple[int, float, float, float, float]]] = {}
+    for number, cells in rows:
+        name = cells["cls"].strip()
+        if name not in task.classes:
+            raise LabelsMismatch(
+                f"{path.name}, row {number}: the cell in column 'cls' is none of the plan's classes. It is not shown here.",
+                fix="Correct the cell, or the plan's [task] classes.",
+            )
+        left, top, right, bottom = (_number(cells[column], column) for column in _BOX_COLUMNS[2:])
+        if not (left < right and top < bottom):
+            raise LabelsMismatch(f"{path.name}, row {number}: a box without area.", fix="x_min < x_max and y_min < y_max.")
+        found.setdefault(plain_path(cells["file"]), []).append((task.classes.index(name), left, top, right, bottom))
+    return found
+
+
+def _boxes(item: Item, of_picture: Sequence[tuple[int, float, float, float, float]], task: DetectionSpec) -> NDArray[np.float32]:
+    """(M, 5), in parts of width and height, inside the picture; class -1 where there is no box."""
+    width, height = (_number(item.cells[side], side) for side in SIDES)
+    array = np.full((task.most_boxes, 5), -1, dtype=np.float32)
+    for place, (number, *corners) in enumerate(of_picture[: task.most_boxes]):
+        array[place] = (number, *np.clip(np.array(corners) / (width, height, width, height), 0, 1))
+    return array
+
+
+def _findings(item: Item, task: MultiLabelSpec) -> list[int]:
+    found = []
+    for name in task.classes:
+        cell = item.cells[name].strip().casefold()
+        if cell and cell not in _KNOWN:
+            raise LabelsMismatch(
+                f"index: a cell in column '{name}' is neither 1 nor 0 nor empty. It is not shown here.",
+                fix="1: there; 0: not; empty: not known.",
+            )
+        found.append(_KNOWN.get(cell, -1))
+    return found
+
+
+def _number(cell: str, column: str) -> float:
+    try:
+        value = float(cell)
+        if np.isfinite(value):
+            return value
+    except ValueError:
+        pass
+    raise LabelsMismatch(f"index: a cell in column '{column}' is no number. It is not shown here.", fix="Correct the cell, or empty it.")
