@@ -4,7 +4,8 @@
     {"name": "9c4e...", "sha256": "77ab...", "size": 526850}
 
 A line is written after its file has been put in its place, so a kill at any moment leaves at most one whole file without a line; that file
-is looked at again, and taken in, before anyone is asked for it. Names are keyed: the journal says nothing of a patient. It holds nothing
+is looked at again, and taken in, before anyone is asked for it. A power cut may cost some lines or some renamings: then files are looked at
+again, or asked for again. So a file's content is the one thing that is waited for on its way to the disk. Names are keyed: the journal says nothing of a patient. It holds nothing
 that the files do not say themselves, so a damaged journal is put aside and written anew from them.
 """
 
@@ -47,7 +48,7 @@ class Journal:
         path = folder / JOURNAL_FILE
         path.touch(mode=0o600)
         damaged = _put_aside_if_damaged(path)
-        file = LineFile(path, power_cut_safe=True)
+        file = LineFile(path, power_cut_safe=False)
         with file.locked():
             lines, torn = file.added()
             for line in lines:
