@@ -15,6 +15,7 @@ statements about one image a class, or a named reason why there is none: two sou
 silence.
 """
 
+from client.imaging.labels.rules import RULES
 from client.imaging.labels.table import KEYS, LABELS, Key, Labels, check_classes, class_of, need_column, plain_path, read, read_csv
 
-__all__ = ["KEYS", "LABELS", "Key", "Labels", "check_classes", "class_of", "need_column", "plain_path", "read", "read_csv"]
+__all__ = ["KEYS", "LABELS", "RULES", "Key", "Labels", "check_classes", "class_of", "need_column", "plain_path", "read", "read_csv"]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from client.imaging.labels import rules, table
 from client.imaging.labels.account import LabelAccount, Pair
-from client.imaging.labels.agreement import Settled, Statement, Why, settle
+from client.imaging.labels.agreement import MEANING, Settled, Statement, Why, settle
 from client.imaging.labels.hearing import Heard, Hearing, Listening
 from client.imaging.labels.rules import Rules
 from client.imaging.labels.survey import Document, Pictured, Source, Survey, Surveyor
 from client.imaging.labels.table import Labels
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
-from common.errors import DataNotFound
+from common.errors import DataNotFound, LabelsMismatch
 from common.plan.spec import ClassificationSpec
 
 
@@ -49,10 +49,24 @@ def gather(surveyor: Surveyor, listing: Listing, rules_file: Path, task: Classif
         column=rules_file.name,
         by_item={image.path: each.label for image, each in zip(survey.images, settled, strict=True) if each.label is not None},
         rows=sum(map(len, heard.statements.values())),
-        known={**survey.rejected, **{path: Reason.LABEL_SOURCE for path in sources}, **_used_files(survey.documents, listening)},
+        known={**survey.rejected, **dict.fromkeys(sources, Reason.LABEL_SOURCE), **_used_files(survey.documents, listening)},
         account=_account(settled, heard, [source.value for source in (Source.CSV, *listening) if _is_asked(law, source)]),
     )
+    if not labels.by_item:
+        raise _nothing(rules_file, labels.account)
     return Gathered(labels=labels, survey=survey)
+
+
+def _nothing(rules_file: Path, account: LabelAccount | None) -> LabelsMismatch:
+    """The error for a folder of which no image gets a label: what was said in vain, and the commonest reason."""
+    assert account is not None
+    reasons = account.unused or account.unlabelled
+    counts = ", ".join(f"{why.value} {count}" for why, count in reasons.most_common())
+    worst = f"{reasons.most_common(1)[0][0].value}: {MEANING[reasons.most_common(1)[0][0]]} " if reasons else ""
+    return LabelsMismatch(
+        f"{rules_file.name}: not one of {account.images} images gets a label" + (f" ({counts})." if counts else "."),
+        fix=f"{worst}Check the codes and files that {rules_file.name} names.",
+    )
 
 
 def _listening(law: Rules, task: ClassificationSpec) -> dict[Source, Listening]:

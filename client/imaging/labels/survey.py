@@ -5,7 +5,7 @@ Identifiers become keyed names here, at once, so all that follows compares names
 written anywhere.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -94,23 +94,37 @@ class Survey:
     rejected: Mapping[str, Reason] = field(repr=False)
 
 
+Tell = Callable[[Kind, Sequence[str]], Sequence[tuple[Any, Reason | None]]]
+"""What each of these files tells, or why it tells nothing."""
+
+
+def in_children(root: Path, input_spec: InputSpec, limits: Limits, *, workers: int | None = None, progress: Progress | None = None) -> Tell:
+    """Files below the root are read in limited child processes. Raises, when asked: EngineError, if none starts."""
+
+    def tell(kind: Kind, paths: Sequence[str]) -> list[tuple[Any, Reason | None]]:
+        brief = Brief(kind=kind, input=input_spec, limits=limits, wanted=None)
+        tasks = [Task(slot=slot, path=path) for slot, path in enumerate(paths)]
+        with TemporaryFile() as nothing:  # a reader has an output, and these write none
+            outcomes = read_all(root, nothing.fileno(), brief, tasks, workers=workers, progress=progress)
+        return [(outcome.told, outcome.reason) for outcome in outcomes]
+
+    return tell
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyor:
-    """What surveying needs: the folder, who keys its identifiers, and what reading may cost."""
+    """What surveying needs: the folder, who keys its identifiers, and who reads its files."""
 
     root: Path
     secret: PatientSecret
-    limits: Limits
-    input: InputSpec
-    workers: int | None = None
-    progress: Progress | None = None
+    tell: Tell
 
     def folder(self, listing: Listing) -> Survey:
         """Read the header of every file of a folder, and its reports and segmentations whole. Raises: EngineError."""
         rejected: dict[str, Reason] = {}
         images: dict[str, Pictured] = {}
         documents: dict[str, Document] = {}
-        for file, (told, reason) in zip(listing.files, self._tell("header", [file.path for file in listing.files]), strict=True):
+        for file, (told, reason) in zip(listing.files, self.tell("header", [file.path for file in listing.files]), strict=True):
             if told is None:
                 rejected[file.path] = reason or Reason.CRASHED
             elif is_placeholder(told["patient"]) or not told["patient"].strip("0") or not told["item"]:
@@ -126,7 +140,7 @@ class Surveyor:
     def exports(self, paths: Sequence[str], issuers: Mapping[str, str]) -> tuple[Document, ...]:
         """The diagnoses of FHIR exports. A file that is none is a document that cannot be used. Raises: EngineError."""
         found: list[Document] = []
-        for path, (told, reason) in zip(paths, self._tell("fhir", paths), strict=True):
+        for path, (told, reason) in zip(paths, self.tell("fhir", paths), strict=True):
             if told is None:
                 unusable = reason or Reason.CRASHED
                 found.append(Document(source=Source.FHIR, name=self._name("export", path), date="", said=(), path=path, unusable=unusable))
@@ -138,13 +152,6 @@ class Surveyor:
     def name_of(self, sop_instance_uid: str) -> str:
         """The keyed name of an image, as `Pictured.item` has it."""
         return self._name("sop_instance_uid", sop_instance_uid)
-
-    def _tell(self, kind: Kind, paths: Sequence[str]) -> Iterable[tuple[Any, Reason | None]]:
-        brief = Brief(kind=kind, input=self.input, limits=self.limits, wanted=None)
-        tasks = [Task(slot=slot, path=path) for slot, path in enumerate(paths)]
-        with TemporaryFile() as nothing:  # a reader has an output, and these write none
-            outcomes = read_all(self.root, nothing.fileno(), brief, tasks, workers=self.workers, progress=self.progress)
-        return [(outcome.told, outcome.reason) for outcome in outcomes]
 
     def _pictured(self, path: str, told: dict[str, Any]) -> Pictured:
         return Pictured(

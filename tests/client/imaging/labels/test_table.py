@@ -7,9 +7,9 @@ import pytest
 
 from client.imaging import labels
 from common.errors import DataNotFound, LabelsMismatch
-from common.plan.spec import TaskSpec
+from common.plan.spec import ClassificationSpec
 
-TASK = TaskSpec(kind="classification", classes=("normal", "nodule"))
+TASK = ClassificationSpec(kind="classification", classes=("normal", "nodule"))
 
 
 @pytest.fixture
@@ -25,13 +25,15 @@ def test_a_cell_is_a_class_name_or_an_index(csv_file: Path) -> None:
 
 
 def test_a_class_name_wins_over_an_index() -> None:
-    task = TaskSpec(kind="classification", classes=("1", "0"))
+    task = ClassificationSpec(kind="classification", classes=("1", "0"))
     assert labels.class_of("1", task, where="here") == 0
 
 
 def test_the_plan_names_the_column(csv_file: Path) -> None:
     csv_file.write_text("path,label,label3\na.dcm,1,0\n")
-    assert labels.read(csv_file, TaskSpec(kind="classification", classes=("a", "b"), label_column="label3")).by_item == {"a.dcm": 0}
+    assert labels.read(csv_file, ClassificationSpec(kind="classification", classes=("a", "b"), label_column="label3")).by_item == {
+        "a.dcm": 0
+    }
 
 
 @pytest.mark.parametrize(
