@@ -6,7 +6,6 @@ endless units would fill memory or disk. So its socket is replaced by one that l
 brought, and keeps a moving deadline: `Watch`, one for all connections of a request, since in a C-MOVE the instances come on another.
 """
 
-import logging
 import socket
 import ssl
 import tempfile
@@ -189,17 +188,14 @@ def message_ended(association: Association) -> None:
 
 @contextmanager
 def pynetdicom_set_up(incoming: Path) -> Iterator[None]:
-    """Instances go to a file in `incoming` as they come, not into memory; what pynetdicom would log, which quotes patients, is not said."""
-    logger = logging.getLogger("pynetdicom")
-    before = (config.STORE_RECV_CHUNKED_DATASET, config.LOG_HANDLER_LEVEL, tempfile.tempdir, logger.level)
+    """Instances go to a file in `incoming` as they come, not into memory; and nothing is written out for a log that nobody reads."""
+    before = (config.STORE_RECV_CHUNKED_DATASET, config.LOG_HANDLER_LEVEL, tempfile.tempdir)
     config.STORE_RECV_CHUNKED_DATASET, config.LOG_HANDLER_LEVEL, tempfile.tempdir = True, "none", str(incoming)
     config.LOG_REQUEST_IDENTIFIERS = config.LOG_RESPONSE_IDENTIFIERS = False
-    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        config.STORE_RECV_CHUNKED_DATASET, config.LOG_HANDLER_LEVEL, tempfile.tempdir, level = before
-        logger.setLevel(level)
+        config.STORE_RECV_CHUNKED_DATASET, config.LOG_HANDLER_LEVEL, tempfile.tempdir = before
 
 
 def _guarded(line: AssociationSocket, watch: Watch) -> AssociationSocket:

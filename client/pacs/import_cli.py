@@ -6,6 +6,7 @@ it shows how far it is; a first SIGINT or SIGTERM finishes what runs and tells t
 but the instance that was on its way.
 """
 
+import logging
 import signal
 import sys
 import warnings
@@ -158,8 +159,7 @@ def _opened(typed: Archives, landing: Landing, stop: Event) -> Iterator[Archive]
     """An archive to speak to. Raises: InsecureLink, CertificateMissing, SecretFile, AddressTaken, PacsAway, PacsRefused."""
     retry = Retry(typed.tries, stop.wait)
     with ExitStack() as held:
-        held.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # pydicom's quote what they warn of
+        held.enter_context(_in_silence())
         archive: Archive
         if typed.dicomweb is not None:
             archive = _web(typed.dicomweb, typed, retry)
@@ -221,6 +221,22 @@ def _address(text: str, option: str) -> tuple[str, int]:
     if not host or "/" in host or not port.isdecimal() or len(port) > 5 or int(port) not in _PORTS:
         raise typer.BadParameter(f"{option} needs HOST:PORT.")
     return host.strip("[]"), int(port)
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """What libraries have to say of an answer quotes it, and an answer holds patients."""
+    loggers = [logging.getLogger(name) for name in ("pynetdicom", "pydicom", "python_multipart", "httpx", "httpcore")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -4,9 +4,11 @@
     {"name": "9c4e...", "sha256": "77ab...", "size": 526850}
 
 A line is written after its file has been put in its place, so a kill at any moment leaves at most one whole file without a line; that file
-is looked at again, and taken in, before anyone is asked for it. A power cut may cost some lines or some renamings: then files are looked at
-again, or asked for again. So a file's content is the one thing that is waited for on its way to the disk. Names are keyed: the journal says nothing of a patient. It holds nothing
-that the files do not say themselves, so a damaged journal is put aside and written anew from them.
+is looked at again, and taken in, before anyone is asked for it. A power cut may cost some lines or some renamings: then files are looked
+at again, or asked for again. So a file's content is the one thing that is waited for on its way to the disk.
+
+Names are keyed: the journal says nothing of a patient. It holds nothing that the files do not say themselves, so a damaged journal is put
+aside and written anew from them.
 """
 
 import json
