@@ -21,6 +21,8 @@ from client.imaging import dicom_folder, index
 from client.imaging.identity import SECRET_BYTES, PatientSecret, patient_key
 from client.imaging.index import INDEX
 from client.imaging.labels import LABELS, RULES, Labels, read_csv
+from client.imaging.labels.account import LabelAccount
+from client.imaging.listing import Listing
 from client.imaging.readers import Outcome, Progress, Task, read_all
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
@@ -116,7 +118,11 @@ def _names_pictures(index_file: Path) -> bool:
 def _of_dicom(request: Request, labels_file: Path, *, must_exist: bool) -> Inventory:
     listing = list_folder(request, skip=labels_file)
     has_labels = must_exist or labels_file.is_file()
-    table = dicom_folder.labels_of(request, listing, labels_file) if has_labels else None
+    return examine_dicom(request, listing, dicom_folder.labels_of(request, listing, labels_file) if has_labels else None)
+
+
+def examine_dicom(request: Request, listing: Listing, table: Labels | None) -> Inventory:
+    """Every file of a listing, by the labels that are there; as if each had one, where there are none."""
     wanted = frozenset(table.by_item) if table is not None and table.key == "sop_instance_uid" else None
     brief = Brief(
         kind="inventory", input=request.plan.input, limits=request.limits, wanted=wanted, accept_burned_in=request.accept_burned_in
@@ -124,11 +130,10 @@ def _of_dicom(request: Request, labels_file: Path, *, must_exist: bool) -> Inven
     outcomes = _examine(request, brief, [file.path for file in listing.files])
     rows = [Row(path=path, reason=reason) for path, reason in listing.unopened]
     rows += _rows(request, table, [file.path for file in listing.files], outcomes)
-    unmatched = 0
-    if table is not None:
-        used = sum(row.reason is None for row in rows)
-        unmatched = len(table.by_item) - used
-    return _inventory(rows, has_labels=has_labels, unmatched=unmatched)
+    if table is None:
+        return _inventory(rows, has_labels=False, unmatched=0)
+    used = sum(row.reason is None for row in rows)
+    return _inventory(rows, has_labels=True, unmatched=len(table.by_item) - used, account=table.account)
 
 
 def _of_pictures(request: Request, index_file: Path) -> Inventory:
@@ -206,7 +211,7 @@ def _numbered(keys: Sequence[str]) -> dict[str, int]:
     return {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
 
 
-def _inventory(rows: Sequence[Row], *, has_labels: bool, unmatched: int) -> Inventory:
+def _inventory(rows: Sequence[Row], *, has_labels: bool, unmatched: int, account: LabelAccount | None = None) -> Inventory:
     used = [row for row in rows if row.reason is None]
     images = sum(row.facts.get("images", 1) for row in used)
     report = IntakeReport(
@@ -214,6 +219,7 @@ def _inventory(rows: Sequence[Row], *, has_labels: bool, unmatched: int) -> Inve
         used=len(used),
         rejected=Counter(row.reason for row in rows if row.reason is not None),
         unmatched_labels=unmatched,
+        labels=account,
         images=images if images > len(used) else None,
         skipped=sum(row.facts.get("skipped", 0) for row in used),
     )
