@@ -23,6 +23,7 @@ from common.update import Weights
 from server.aggregation import Silent
 from server.counts import CountedRound, as_facts
 from server.journal import CommittedRound
+from simulations.judging import headline_of, judge
 from simulations.stage import Stage
 
 METRICS_FILE = "metrics.jsonl"
@@ -35,7 +36,7 @@ class RoundFigures:
 
     `sites` are in the sum, `missing` are not; `fallen` are, but did not answer to the end. `epsilon` is the largest of all sites so far, as
     seen from outside, `own_share_epsilon` by more colluders than the plan assumes; both None without privacy. Scores are per patient, and
-    None between evaluations.
+    None between evaluations; `headline` is the figure by which the task is judged first, and its name.
     """
 
     round: int
@@ -48,6 +49,7 @@ class RoundFigures:
     own_share_epsilon: float | None
     auc: float | None
     balanced_accuracy: float | None
+    headline: tuple[str, float] | None = None
 
 
 class HoldOut(Silent):
@@ -74,7 +76,9 @@ class HoldOut(Silent):
             return
         every = self._stage.scenario.simulation.evaluate_every
         due = done.round % every == 0 or done.round in (1, self._plan.training.rounds)
-        scores = score(weights, self._data, self._plan, resamples=0).patients if due else None
+        scores = judge(weights, self._data, self._plan, resamples=0) if due else None
+        headline = headline_of(scores) if scores is not None else None
+        patients = scores.patients if isinstance(scores, Scores) else None
         figures = RoundFigures(
             round=done.round,
             seconds=done.seconds,
@@ -83,8 +87,9 @@ class HoldOut(Silent):
             fallen=tuple(asdict(absence) for absence in done.fallen),
             update_norm=done.update_norm,
             **self._spent(),
-            auc=scores.auc if scores else None,
-            balanced_accuracy=scores.balanced_accuracy if scores else None,
+            auc=patients.auc if patients else None,
+            balanced_accuracy=patients.balanced_accuracy if patients else None,
+            headline=(headline.name, headline.value) if headline is not None and headline.value is not None else None,
         )
         self._last = done.round
         if self._file is not None:

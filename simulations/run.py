@@ -10,14 +10,14 @@ with the hundredth.
 import json
 import platform
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from client.home import LEDGER_FILE, AggregationName
 from common.durable import write_atomically
-from common.plan import Plan, digest_of
+from common.plan import ClassificationSpec, Plan, digest_of
 from common.plan import to_toml as plan_toml
 from common.privacy import own_share_epsilon
 from common.tasks.scores import RESAMPLES
@@ -30,12 +30,15 @@ from simulations.comparison import POOLED, train_apart, without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
-from simulations.observer import HoldOut, RoundFigures, predictions, score
+from simulations.judging import headline_of, judge
+from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
 from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, unsafe_seed
 
 COMPARISON_FILE = "comparison.json"
+JUDGEMENT_FILE = "judgement.json"
+"""The same of a task that is not classification, in its own figures."""
 PREDICTIONS_FILE = "predictions.json"
 MEMBERSHIP_FILE = "membership.json"
 INVERSION_FILE = "inversion.json"
@@ -62,9 +65,11 @@ def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, co
     weights, _ = federation.train(observer, engine=options.engine, workers=options.workers, nursery=nursery)
     models = {"federated": weights, **(_compare(stage, options, show, nursery) if options.compare else {})}
     comparison = _judge(stage, models, show)
-    write_atomically(stage.folder / COMPARISON_FILE, json.dumps(comparison).encode(), fsync=False)
-    write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
-    _exhibit(stage, models, show)
+    classes = isinstance(stage.scenario.plan.task, ClassificationSpec)
+    write_atomically(stage.folder / (COMPARISON_FILE if classes else JUDGEMENT_FILE), json.dumps(comparison).encode(), fsync=False)
+    if classes:  # curves, and attacks on what a model says of a class
+        write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
+        _exhibit(stage, models, show)
     _collect_ledgers(stage)
     _export(stage, weights, federation, comparison)
     _note_finish(stage, started, federation.session())
@@ -139,7 +144,9 @@ def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, An
     plan, data = stage.scenario.plan, stage.holdout()
     scores: dict[str, Any] = {}
     for number, (name, weights) in enumerate(models.items(), start=1):
-        scores[name] = score(weights, data, plan, resamples=RESAMPLES).as_dict()
+        found = judge(weights, data, plan, resamples=RESAMPLES)
+        headline = {} if isinstance(plan.task, ClassificationSpec) else {"headline": asdict(headline_of(found))}
+        scores[name] = {**found.as_dict(), **headline}
         show.step("scoring with intervals", number, len(models))
     named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}
     return {**named, "local": scores}

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from common.plan import digest_of
-from common.tasks import Scores
+from common.plan import ClassificationSpec, digest_of
 from simulations.observer import RoundFigures
 from simulations.stage import Stage, aggregation_of, unsafe_seed
 
@@ -92,8 +91,9 @@ def warnings(stage: Stage) -> list[str]:
 def describe(figures: RoundFigures, *, num_sites: int) -> str:
     """A round in one short line."""
     parts = [f"{len(figures.sites)}/{num_sites} sites"]
-    if figures.auc is not None:
-        parts.append(f"AUC {figures.auc:.3f}")
+    if figures.headline is not None:
+        name, value = figures.headline
+        parts.append(f"{name} {value:.3f}")
     if figures.epsilon is not None:
         parts.append(f"epsilon {figures.epsilon:.2f}")
     return " · ".join(parts)
@@ -101,34 +101,32 @@ def describe(figures: RoundFigures, *, num_sites: int) -> str:
 
 def comparison_table(stage: Stage, result: dict[str, Any]) -> Table:
     """Each way of training, judged on the same held-out patients."""
+    classes = isinstance(stage.scenario.plan.task, ClassificationSpec)
+    figures = ("AUC (95 %)", "balanced accuracy (95 %)") if classes else (f"{result['federated']['headline']['name']} (95 %)",)
     table = Table(title="on patients that no site has", title_justify="left")
-    for heading in ("trained", "AUC (95 %)", "balanced accuracy (95 %)"):
+    for heading in ("trained", *figures):
         table.add_column(heading, justify="left" if heading == "trained" else "right")
     named = {"federated": "federation", "pooled": "all in one place", "not_private": "federation, not private"}
     for key, label in named.items():
         if key in result:
             table.add_row(label, *_cells(result[key]), style="bold" if key == "federated" else None)
-    alone = sorted(result["local"].items(), key=lambda item: item[1]["patients"]["auc"] or 0, reverse=True)
+    alone = sorted(result["local"].items(), key=lambda item: _first(item[1]), reverse=True)
     for number, (site, scores) in enumerate(alone[:_ALONE_SHOWN]):
         table.add_row(f"{site} alone{' (the best)' if number == 0 else ''}", *_cells(scores), style="dim")
     if len(alone) > _ALONE_SHOWN:
-        table.add_row(f"... {len(alone) - _ALONE_SHOWN} further sites alone", "", "", style="dim")
+        table.add_row(f"... {len(alone) - _ALONE_SHOWN} further sites alone", *("" for _ in figures), style="dim")
     return table
 
 
-def score_table(scores: Scores) -> Table:
-    """One model on one data set: whole, then class by class."""
-    level = scores.patients or scores.images
-    table = Table(title=f"{level.count} {'patients' if scores.patients else 'images'}", title_justify="left")
-    for heading in ("class", "AUC", "precision", "recall", "F1", "support"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    for row in level.classes:
-        table.add_row(row.name, _number(row.auc), _number(row.precision), _number(row.recall), _number(row.f1), str(row.support))
-    table.caption = f"AUC {_number(level.auc)}, balanced accuracy {_number(level.balanced_accuracy)}, accuracy {_number(level.accuracy)}"
-    return table
+def _first(scores: dict[str, Any]) -> float:
+    """What lone sites are ranked by."""
+    return float((scores["headline"]["value"] if "headline" in scores else scores["patients"]["auc"]) or 0)
 
 
-def _cells(scores: dict[str, Any]) -> tuple[str, str]:
+def _cells(scores: dict[str, Any]) -> tuple[str, ...]:
+    if "headline" in scores:
+        value, interval = scores["headline"]["value"], scores["headline"]["interval"]
+        return (_number(value) if interval is None else f"{_number(value)} ({interval['low']:.3f} to {interval['high']:.3f})",)
     auc, balanced = (_with_interval(scores, name) for name in ("auc", "balanced_accuracy"))
     return auc, balanced
 
