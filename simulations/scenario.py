@@ -15,6 +15,7 @@ from common.errors import DataNotFound, PlanConflict
 from common.plan import Plan
 from common.plan.parse import PLAN, Sections, dump, line_of, read_table, text_of, validate
 from common.plan.spec import STRICT, Positive
+from simulations.made.spec import MadeSpec
 from simulations.phantoms import PhantomSpec
 
 PLANS = Path(__file__).parent / "plans"
@@ -32,6 +33,7 @@ class SimulationSpec:
     learning_rate_without_privacy: the step of the run that shows what privacy costs; without one, the plan's. Clipping and noise keep a
     network alive that dies of steps as long without them.
     holdout: "split" follows the data's own train/val/test, "fold" holds out patients of one of `folds` folds, balanced by class.
+    phantoms, made: data of nobody, made when none are given: CT slices as DICOM files, or a folder with an index for any other task.
     """
 
     __pydantic_config__ = STRICT
@@ -45,6 +47,7 @@ class SimulationSpec:
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     learning_rate_without_privacy: Positive | None = None
     phantoms: PhantomSpec | None = None
+    made: MadeSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,8 @@ class Scenario:
         simulation = self.simulation
         if sites is not None:
             phantoms = replace(simulation.phantoms, hospitals=sites) if simulation.phantoms else None
-            simulation = replace(simulation, sites=sites, phantoms=phantoms)
+            made = replace(simulation.made, hospitals=sites) if simulation.made else None
+            simulation = replace(simulation, sites=sites, phantoms=phantoms, made=made)
         return Scenario(plan=replace(self.plan, training=training), simulation=simulation)
 
 
@@ -71,7 +75,7 @@ class _File:
 
 
 _FILE: TypeAdapter[_File] = TypeAdapter(_File)
-_SECTIONS: Sections = {_TABLE: (SimulationSpec,), "phantoms": (PhantomSpec,)}
+_SECTIONS: Sections = {_TABLE: (SimulationSpec,), "phantoms": (PhantomSpec,), "made": (MadeSpec,)}
 
 
 def find(name: str) -> Path:
@@ -119,6 +123,8 @@ def _check(spec: SimulationSpec, text: str, name: str) -> None:
             "sites and phantoms.hospitals differ",
             "Make them equal.",
         ),
+        ("sites", spec.made is not None and spec.made.hospitals != spec.sites, "sites and made.hospitals differ", "Make them equal."),
+        ("made", spec.made is not None and spec.phantoms is not None, "data are made in two ways", "Keep one of made and phantoms."),
     ):
         if broken:
             line = line_of(text, (_TABLE, key))

@@ -46,8 +46,10 @@ from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
 from common.plan import ClassificationSpec, Plan, dump, to_toml
 from common.privacy import round_charge
-from simulations import consortium, phantoms
+from simulations import consortium, made, phantoms
+from simulations.made import MadeSpec
 from simulations.partition import Rows, kept_for_validation, spread
+from simulations.phantoms import PhantomSpec
 from simulations.scenario import Scenario, parse
 from simulations.scenario import to_toml as scenario_toml
 
@@ -108,7 +110,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     if (folder / STAGE_FILE).exists():
         raise RunFolderTaken(f"run folder '{folder}' holds a run already.", fix="Continue it with --resume, or choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    everyone, intake = _open_all(scenario, data or _make_phantoms(scenario, shop), shop)
+    everyone, intake = _open_all(scenario, data or _make_data(scenario, shop), shop)
     dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
     given = {
         site: _for_training(_unnamed(everyone.subset(rows)), scenario, number) for number, (site, rows) in enumerate(dealt.sites.items())
@@ -202,17 +204,24 @@ def merge(parts: Mapping[str, Dataset]) -> Dataset:
     )
 
 
-def _make_phantoms(scenario: Scenario, shop: Workshop) -> Path:
+def _make_data(scenario: Scenario, shop: Workshop) -> Path:
     """The made data that the scenario names, from the cache if an earlier run made the same."""
-    spec = scenario.simulation.phantoms
+    spec = scenario.simulation.phantoms or scenario.simulation.made
     if spec is None:
         raise DataNotFound(
             f"plan '{scenario.plan.name}' brings no data of its own.",
             fix="Say where they are: --data DIR (the README beside the plan tells which).",
         )
-    folder = shop.cache / f"phantoms-{canonical.digest(canonical.encode(spec)).hex()[:16]}"
-    if not folder.exists():
-        phantoms.write(spec, folder, workers=shop.workers, progress=lambda done, total: shop.progress("making CT slices", done, total))
+    name = "phantoms" if isinstance(spec, PhantomSpec) else spec.kind
+    folder = shop.cache / f"{name}-{canonical.digest(canonical.encode(spec)).hex()[:16]}"
+    if folder.exists():
+        return folder
+    match spec:
+        case PhantomSpec():
+            phantoms.write(spec, folder, workers=shop.workers, progress=lambda done, total: shop.progress("making CT slices", done, total))
+        case MadeSpec():
+            shop.progress("making data", 0, 1)
+            made.write(spec, folder)
     return folder
 
 
