@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
@@ -238,20 +239,25 @@ class Dimse:
                 f"'{peer.host}:{peer.port}' does not take calls from '{peer.calling}' for '{peer.called}'.",
                 fix="Compare --aet and --called-aet with what the archive has, capitals included.",
             )
+        if association.rejected_contexts:  # it answered, and nothing of what was asked for is to be had
+            raise self._not_offered(UID(str(contexts[0].abstract_syntax)).name)
         raise Failed(Reason.BUSY if association.is_rejected else Reason.AWAY)
 
     def _check_offered(self, association: Association, model: Any) -> None:
         if not any(context.abstract_syntax == model for context in association.accepted_contexts):
             self._hang_up()
-            raise PacsRefused(
-                f"the archive does not offer '{self._peer.calling}' {model.name.rpartition('- ')[2]}.",
-                fix="Have it allowed at the archive, or import another way: C-GET, C-MOVE (--move-to) or --dicomweb.",
-            )
+            raise self._not_offered(model.name)
+
+    def _not_offered(self, name: str) -> PacsRefused:
+        return PacsRefused(
+            f"the archive does not offer '{self._peer.calling}' {name.rpartition('- ')[2]}.",
+            fix="Have it allowed at the archive, or import another way: C-GET, C-MOVE (--move-to) or --dicomweb.",
+        )
 
     def _lost(self) -> Failed:
         """Why a connection ended without an answer. Raises: DiskFull, if we ended it for want of room."""
-        self._hang_up(politely=False)
         why = self._watch.ended_by
+        self._hang_up(politely=False)
         if why is None:
             return Failed(Reason.BROKEN_OFF)
         if isinstance(why, Failed):
