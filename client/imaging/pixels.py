@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import parse_fragments
 from pydicom.pixels.processing import apply_color_lut
@@ -32,11 +33,11 @@ SAMPLES = {
     "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_RCT": 3, "YBR_ICT": 3,
 }  # fmt: skip
 VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PALETTE_DATA = [f"{part}{colour}PaletteColorLookupTableData" for part in ("", "Segmented") for colour in ("Red", "Green", "Blue")]
 TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", *VALUES, "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-    *(f"{part}{colour}PaletteColorLookupTable{kind}" for part, kinds in (("", ("Descriptor", "Data")), ("Segmented", ("Data",)))
-      for colour in ("Red", "Green", "Blue") for kind in kinds),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")), *PALETTE_DATA,
 ]  # fmt: skip
 
 
@@ -115,12 +116,23 @@ def in_colour(stored: Stored, claims: Claims, dataset: Dataset) -> Stored:
     if claims.photometric != PALETTE:
         return stored
     try:
-        colours = apply_color_lut(stored.values, dataset)[..., :3]
+        palette = dataset if claims.syntax.is_little_endian else _swapped(dataset)
+        colours = apply_color_lut(stored.values, palette)[..., :3]
     except MemoryError as error:
         raise Rejected(Reason.TOO_LARGE) from error
     except Exception as error:
         raise Rejected(Reason.UNDECODABLE) from error
     return Stored(values=colours, low=0, high=int(np.iinfo(colours.dtype).max))
+
+
+def _swapped(dataset: Dataset) -> Dataset:
+    """With a palette's words turned round: pydicom reads those of a big-endian file as if it were little-endian."""
+    turned = Dataset()
+    turned.update(dataset)
+    for name in PALETTE_DATA:
+        if isinstance(words := dataset.get(name), bytes):
+            turned[name] = DataElement(dataset[name].tag, dataset[name].VR, np.frombuffer(words, ">u2").astype("<u2").tobytes())
+    return turned
 
 
 def _kind_of_values(dataset: Dataset) -> str:

@@ -56,7 +56,7 @@ def voi_of(attributes: Dataset) -> Voi | VoiTable | None:
     """The file's table or else its window; None where it has neither. Raises: Rejected(WINDOW)."""
     try:
         if items := attributes.get("VOILUTSequence"):
-            return _table(items[0])
+            return _table(items[0], "<u2" if attributes.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
         centre, width = (_first(attributes.get(name)) for name in ("WindowCenter", "WindowWidth"))
         if centre is None or width is None:
             return None
@@ -87,13 +87,13 @@ def _as_stored(value: Any, claims: Claims) -> int:
     return number + 2 * half if number < 0 and not claims.is_signed else number
 
 
-def _table(item: Dataset) -> VoiTable:
+def _table(item: Dataset, words: str) -> VoiTable:
     count, first, bits = (int(part) for part in item.LUTDescriptor)
     if bits not in TABLE_BITS:
         raise ValueError("not a depth that a table may have")
     data = item.LUTData
-    if isinstance(data, bytes):  # OW; big-endian files give numbers, or are refused below for their values
-        data = np.frombuffer(data, "<u2")
+    if isinstance(data, bytes):  # of VR OW, in the file's own order
+        data = np.frombuffer(data, words)
     entries = np.asarray(data).astype(np.float32)[: count or 2**16]
     if entries.ndim != 1 or not len(entries) or entries.max() >= 2**bits or entries.min() < 0:
         raise ValueError("not a table of so many bits")
