@@ -10,14 +10,18 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
 
 from common.errors import DataNotFound
 from simulations.apps import CLIENT_APP, FAULTY_APP
+
+if TYPE_CHECKING:
+    from common.tasks.scoring.operating import Rule
 
 _AGGREGATIONS: Final[Mapping[str | None, Literal["fsa1", "ideal", "plain"]]] = {
     None: "fsa1",
@@ -115,20 +119,56 @@ def simulate(
 def evaluate(
     model: Annotated[Path, typer.Option(help="Folder with model.safetensors and model.json, such as a run folder.")],
     data: Annotated[Path, typer.Option(help="Folder of images with labels: DICOM with labels.csv, or an image folder with index.csv.")],
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Score each group of this column too, such as site or sex.")] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="Choose it on validation patients: youden, sensitivity=0.95, specificity=0.95. Default: the plan's."
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Folder of other patients to choose it on. Default: those that a column 'split' sets apart.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page with curves and tables here, readable by you alone.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Patient resamples behind the 95 % intervals.")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Score a saved model on any labelled data folder: per image, and per patient with intervals. Nothing is stored and nothing leaves."""
-    from simulations.evaluation import evaluate_folder
-    from simulations.show import Show, score_table
+    """Score a saved model on any labelled data folder: per class, per patient with intervals, by site or subgroup.
 
-    console = Console(stderr=True, quiet=as_json)
-    with Show(console) as show:
-        scores, intake = evaluate_folder(model, data, resamples=resamples, workers=cores(), progress=show.step)
+    Nothing but --out is stored, and nothing leaves. Groups of fewer than ten patients are not shown.
+    """
+    rule = None if threshold is None else _rule(threshold)
+    if validation is not None and rule is None:
+        raise typer.BadParameter("a validation folder is for choosing a threshold; say how with --threshold.", param_hint="--validation")
+    from simulations.evaluation import Question, evaluate_folder
+    from simulations.show import Show
+    from simulations.show_scores import score_tables
+
+    question = Question(data=data, by=by, rule=rule, validation=validation, resamples=resamples)
+    with Show(Console(stderr=True, quiet=as_json)) as show:
+        answer = evaluate_folder(model, question, workers=cores(), progress=show.step)
+    if out is not None:
+        from simulations.report import judged
+
+        judged.write(answer, out)
     if as_json:
-        print_json({"model": str(model), "images": intake, "scores": scores.as_dict()})
+        print_json(answer.as_dict())
     else:
-        Console().print(score_table(scores))
+        Console().print(*score_tables(answer), sep="\n")
+
+
+def _rule(text: str) -> "Rule":
+    """'sensitivity=0.95' as a rule. Raises: BadParameter."""
+    from common.tasks.scoring.operating import Rule
+
+    aim, equals, least = text.partition("=")
+    if text == "youden":
+        return Rule(aim="youden")
+    if equals and aim in ("sensitivity", "specificity"):
+        with suppress(ValueError):
+            if 0 < float(least) <= 1:
+                return Rule(aim="sensitivity" if aim == "sensitivity" else "specificity", least=float(least))
+    raise typer.BadParameter(f"'{text}' is no rule; write youden, sensitivity=0.95 or specificity=0.95.", param_hint="--threshold")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -3,29 +3,83 @@
 
 The model's card brings the plan, and the plan says everything else: how pixels become input, what the classes are, where the threshold
 lies. Weights, card and plan must name each other; a model under another model's card is refused.
+
+A threshold can instead be chosen by a rule, on validation patients: those of another folder, or those that the folder's own `split` column
+sets apart. Whoever is in both is noticed, and the choice refused: a threshold judged on the patients it was chosen on looks too good.
 """
 
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 
-from client.imaging.identity import load_or_create
+from client.imaging.columns import column_of, has_splits
+from client.imaging.dataset import Dataset
+from client.imaging.identity import PatientSecret, load_or_create
 from client.imaging.intake import DataSource, open_dataset
-from common.errors import CheckpointCorrupt, DataNotFound, ModelHash
+from client.imaging.splits import Split
+from client.training import predict
+from common.errors import CheckpointCorrupt, DataNotFound, LabelsMismatch, ModelHash, PatientStraddles, PlanValue
 from common.models import layout_of_plan
-from common.plan import Plan, digest_of, parse
-from common.tasks import Scores
+from common.plan import ClassificationSpec, Plan, digest_of, parse
+from common.tasks import Scores, by_patient, evaluate
+from common.tasks.scoring.groups import Groups, by_group
+from common.tasks.scoring.operating import OperatingPoint, Rule, choose
 from common.update import Weights
 from server.export import CARD_FILE, MODEL_FILE
-from simulations.observer import score
 
 _AGAIN = "Export the model again, or take it from a whole run folder."
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of a model: scores on `data`; by a column of it; at a threshold by a rule on validation patients.
+
+    `validation` is a folder of theirs; without it they are those that the data's own `split` column sets apart.
+    """
+
+    data: Path
+    by: str | None = None
+    rule: Rule | None = None
+    validation: Path | None = None
+    resamples: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What was found: `predictions` and `labels` are of patients, (M, C) and (M,), for curves; `intake` is what became of every file."""
+
+    plan: Plan
+    model_digest: str
+    scores: Scores
+    predictions: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    threshold: float
+    chosen: OperatingPoint | None
+    by: str | None
+    groups: Groups[Scores] | None
+    intake: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: figures, and no patient's own."""
+        return {
+            "model": self.model_digest,
+            "plan": digest_of(self.plan),
+            "images": self.intake,
+            "threshold": self.threshold,
+            "chosen": None if self.chosen is None else asdict(self.chosen),
+            "scores": self.scores.as_dict(),
+            "by": self.by,
+            "groups": None if self.groups is None else asdict(self.groups),
+        }
 
 
 def load_model(folder: Path) -> tuple[Weights, Plan]:
@@ -47,22 +101,119 @@ def load_model(folder: Path) -> tuple[Weights, Plan]:
     return weights, plan
 
 
-def evaluate_folder(
-    model: Path, data: Path, *, resamples: int, workers: int, progress: Callable[[str, int, int], None]
-) -> tuple[Scores, dict[str, Any]]:
-    """Scores per image and per patient, and what became of every file. The decoded images are dropped afterwards.
+def evaluate_folder(model: Path, question: Question, *, workers: int, progress: Progress) -> Answer:
+    """Judge a model. The decoded images are dropped afterwards.
 
-    Raises: what `load_model` and the intake raise.
+    Raises: what `load_model`, the intake and the choice of a threshold raise; PlanValue for a task that is not classification;
+    PatientStraddles for a patient in both folders.
     """
     weights, plan = load_model(model)
-    with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
-        secret = load_or_create(Path(scratch) / "patient.key")
-        images, report = open_dataset(
-            DataSource(root=data),
-            plan,
-            cache=Path(scratch) / "images",
-            key=secret,
-            workers=workers,
-            progress=lambda done, total: progress("reading images", done, total),
+    if not isinstance(plan.task, ClassificationSpec):
+        raise PlanValue(
+            f"plan '{plan.name}': {plan.task.kind} is not judged by this command.", fix="Give a model that tells classes apart."
         )
-        return score(weights, images, plan, resamples=resamples), report.as_dict()
+    with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
+        opened = _Folders(Path(scratch), load_or_create(Path(scratch) / "patient.key"), plan, workers, progress)
+        data, intake = opened.open(question.data, "reading images")
+        judged, validation = _sides(opened, question, data)
+        chosen = None if question.rule is None or validation is None else _choose(weights, validation, plan, question.rule)
+        task = plan.task if chosen is None else replace(plan.task, threshold=chosen.threshold)
+        probabilities, patients = predict(weights, judged, plan), _numbered(judged.patients)
+
+        def score(rows: NDArray[np.int64]) -> Scores:
+            found = probabilities[rows], judged.labels[rows], patients[rows]
+            return evaluate(task, *found, resamples=question.resamples, seed=plan.training.seed)
+
+        groups = None
+        if question.by is not None:
+            groups = by_group(_groups(judged, question.data, question.by, opened.secret), patients, score)
+        predictions, labels = by_patient(probabilities, judged.labels, patients)
+        return Answer(
+            plan=plan,
+            model_digest=weights.digest.hex(),
+            scores=score(np.arange(len(judged))),
+            predictions=predictions,
+            labels=labels,
+            threshold=task.threshold,
+            chosen=chosen,
+            by=question.by,
+            groups=groups,
+            intake=intake,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """Opens folders under one secret, so that a patient of two of them has one key."""
+
+    scratch: Path
+    secret: PatientSecret
+    plan: Plan
+    workers: int
+    progress: Progress
+
+    def open(self, root: Path, said: str) -> tuple[Dataset, dict[str, Any]]:
+        data, report = open_dataset(
+            DataSource(root=root),
+            self.plan,
+            cache=self.scratch / "images",
+            key=self.secret,
+            workers=self.workers,
+            progress=lambda done, total: self.progress(said, done, total),
+        )
+        return data, report.as_dict()
+
+
+def _sides(opened: _Folders, question: Question, data: Dataset) -> tuple[Dataset, Dataset | None]:
+    """Who is judged, and who chooses the threshold, if it is to be chosen."""
+    if question.rule is None:
+        return data, None
+    if question.validation is not None:
+        other, _ = opened.open(question.validation, "reading validation images")
+        both = set(_patients(data)) & set(_patients(other))
+        if both:
+            raise PatientStraddles(
+                f"{len(both)} patients are in the data and in the validation folder.",
+                fix="Take them out of one of the two: a threshold may not be judged on the patients that it was chosen on.",
+            )
+        return data, other
+    if not has_splits(question.data):
+        raise LabelsMismatch(
+            f"'{question.data}' has no column 'split', so it is not known whose images may choose a threshold.",
+            fix="Name a folder of other patients with --validation, or leave --threshold out to keep the plan's.",
+        )
+    sides = data.subset(data.rows_of(Split.TEST)), data.subset(data.rows_of(Split.VALIDATION))
+    if not all(map(len, sides)):
+        raise LabelsMismatch(
+            f"'{question.data}': column 'split' names {len(sides[0])} images for the test and {len(sides[1])} for validation.",
+            fix="Name images of both, or name a folder of other patients with --validation.",
+        )
+    return sides
+
+
+def _numbered(patients: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Patients by their first image, (N,): the folder's own order, so that the same folder draws the same resamples under any secret."""
+    unique, first, owner = np.unique(patients, return_index=True, return_inverse=True)
+    place = np.empty(len(unique), dtype=np.int32)
+    place[np.argsort(first, kind="stable")] = np.arange(len(unique), dtype=np.int32)
+    return place[owner]
+
+
+def _patients(data: Dataset) -> list[str]:
+    return [data.patient_keys[patient] for patient in np.unique(data.patients)]
+
+
+def _choose(weights: Weights, validation: Dataset, plan: Plan, rule: Rule) -> OperatingPoint:
+    probabilities, labels = by_patient(predict(weights, validation, plan), validation.labels, validation.patients)
+    if probabilities.shape[1] != 2:
+        raise PlanValue(
+            f"plan '{plan.name}' tells {probabilities.shape[1]} classes apart, and a threshold parts two.",
+            fix="Leave --threshold out: of more classes the most probable is taken.",
+        )
+    return choose(probabilities[:, 1], labels == 1, rule)
+
+
+def _groups(data: Dataset, root: Path, column: str, secret: PatientSecret) -> tuple[str, ...]:
+    if column == "site" and data.sites is not None and data.site_index is not None:
+        return tuple(data.sites[index] for index in data.site_index)
+    return column_of(root, column, data.items, secret)

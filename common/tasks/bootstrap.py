@@ -52,7 +52,7 @@ def mean_by_weight(values: NDArray[np.floating], weights: PatientWeights) -> NDA
 def intervals(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], said: NDArray[np.int64], *, resamples: int, seed: int
 ) -> dict[str, Interval | None]:
-    """Intervals of what is read first of a classification; with two classes also of what is said of the second one.
+    """Intervals of what is read first of a classification; with two classes also of the second one's probability.
 
     Shapes: probabilities (M, C), labels (M,), said (M,) the class decided on.
     """
@@ -64,10 +64,8 @@ def intervals(
         "macro_f1": macro_f1_by_weight(labels, said, weights, probabilities.shape[1]),
     }
     if probabilities.shape[1] == 2:
-        ill, called, chance = labels == 1, said == 1, probabilities[:, 1]
+        ill, chance = labels == 1, probabilities[:, 1]
         named |= {
-            "sensitivity": quotient(weights @ (ill & called), weights @ ill),
-            "specificity": quotient(weights @ (~ill & ~called), weights @ ~ill),
             "sensitivity_at_90_specificity": sensitivity_by_weight(chance, ill, weights, false_positive=FALSE_ALARMS),
             "brier": mean_by_weight((chance.astype(np.float64) - ill) ** 2, weights),
         }
@@ -93,6 +91,8 @@ def sensitivity_by_weight(
     Shapes: scores (M,), positive (M,), weights (R, M). NaN where a resample lacks one of the two classes. Equal scores are told apart by
     no threshold.
     """
+    if len(scores) == 0:
+        return np.full(len(weights), np.nan)
     order = np.argsort(-scores, kind="stable")
     ordered, weights, positive = scores[order], weights[:, order], positive[order]
     last_of_equals = np.append(ordered[1:] != ordered[:-1], True)

@@ -11,7 +11,6 @@ over the classes that are present. The arithmetic on whole sets is torchmetrics'
     N  images or patients      C  classes
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,9 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.plan import TaskSpec
+from common.plan import ClassificationSpec
 from common.tasks.bootstrap import Interval, intervals
 from common.tasks.classification import decide
+from common.tasks.scoring.averages import Averages, averages, mean, ratio
+from common.tasks.scoring.calibration import Calibration, calibration
+from common.tasks.scoring.classes import ClassScores, class_scores
+from common.tasks.scoring.headline import Headline
+from common.tasks.scoring.proportion import wilson
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -30,20 +34,11 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassScores:
-    """One class against the others. `support` is how many are truly of it."""
-
-    name: str
-    auc: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LevelScores:
-    """All images, or all patients. `auc` with more than two classes: mean of one against the rest. `confusion[true][said]`."""
+    """All images, or all patients. `auc` with more than two classes: mean of one against the rest. `confusion[true][said]`.
+
+    `averages` and `calibration` are None in scores that an earlier version wrote.
+    """
 
     count: int
     auc: float | None
@@ -51,6 +46,8 @@ class LevelScores:
     balanced_accuracy: float | None
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
+    averages: Averages | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +58,18 @@ class Scores:
     patients: LevelScores | None
     intervals: dict[str, Interval | None] | None
 
+    @property
+    def headline(self) -> Headline:
+        level = self.patients or self.images
+        return Headline(name="AUC", value=level.auc, interval=(self.intervals or {}).get("auc"))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and None, ready for JSON."""
         return asdict(self)
 
 
 def evaluate(
-    spec: TaskSpec,
+    spec: ClassificationSpec,
     probabilities: Probabilities,
     labels: Labels,
     patients: NDArray[np.int32] | None = None,
@@ -87,8 +89,20 @@ def evaluate(
     return Scores(
         images=images,
         patients=_level(spec, patient_probabilities, patient_labels),
-        intervals=intervals(patient_probabilities, patient_labels, said, resamples=resamples, seed=seed),
+        intervals=intervals(patient_probabilities, patient_labels, said, resamples=resamples, seed=seed)
+        | shares(patient_labels, said, two=len(spec.classes) == 2),
     )
+
+
+def shares(labels: Labels, said: Labels, *, two: bool) -> dict[str, Interval | None]:
+    """Intervals of sensitivity and specificity of the second of two classes: plain shares of patients, so Wilson's."""
+    if not two:
+        return {}
+    ill, called = labels == 1, said == 1
+    return {
+        "sensitivity": wilson(int((ill & called).sum()), int(ill.sum())),
+        "specificity": wilson(int((~ill & ~called).sum()), int((~ill).sum())),
+    }
 
 
 def by_patient(probabilities: Probabilities, labels: Labels, patients: NDArray[np.int32]) -> tuple[Probabilities, Labels]:
@@ -102,48 +116,21 @@ def by_patient(probabilities: Probabilities, labels: Labels, patients: NDArray[n
     return (sums / images[:, None]).astype(np.float32), label
 
 
-def _level(spec: TaskSpec, probabilities: Probabilities, labels: Labels) -> LevelScores:
+def _level(spec: ClassificationSpec, probabilities: Probabilities, labels: Labels) -> LevelScores:
     # torchmetrics takes a second to import, and a process that only trains never needs it.
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    num_classes = len(spec.classes)
-    said, truth = torch.from_numpy(decide(probabilities, spec.threshold)), torch.from_numpy(labels)
-    confusion = multiclass_confusion_matrix(said, truth, num_classes).numpy()
+    num_classes, said = len(spec.classes), decide(probabilities, spec.threshold)
+    confusion = multiclass_confusion_matrix(torch.from_numpy(said), torch.from_numpy(labels), num_classes).numpy()
     right, supports, answers = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    classes = tuple(
-        ClassScores(
-            name=name,
-            auc=_auc(probabilities[:, c], labels == c),
-            precision=_ratio(right[c], answers[c]),
-            recall=_ratio(right[c], supports[c]),
-            f1=_ratio(2 * right[c], supports[c] + answers[c]),
-            support=int(supports[c]),
-        )
-        for c, name in enumerate(spec.classes)
-    )
+    classes = tuple(class_scores(name, probabilities[:, c], labels == c, said == c) for c, name in enumerate(spec.classes))
     return LevelScores(
         count=len(labels),
-        auc=classes[1].auc if num_classes == 2 else _mean(one.auc for one in classes),
-        accuracy=_ratio(right.sum(), len(labels)),
-        balanced_accuracy=_mean(one.recall for one in classes),
+        auc=classes[1].auc if num_classes == 2 else mean(one.auc for one in classes),
+        accuracy=ratio(right.sum(), len(labels)),
+        balanced_accuracy=mean(one.recall for one in classes),
         classes=classes,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        averages=averages(right, answers, supports),
+        calibration=calibration(probabilities, labels),
     )
-
-
-def _auc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
-    if positive.all() or not positive.any():
-        return None
-    from torchmetrics.functional.classification import binary_auroc
-
-    return float(binary_auroc(torch.from_numpy(np.ascontiguousarray(scores)), torch.from_numpy(positive).long()))
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return int(part) / int(whole) if whole else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean of what could be said."""
-    said = [value for value in values if value is not None]
-    return sum(said) / len(said) if said else None

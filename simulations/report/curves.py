@@ -5,13 +5,14 @@ The points are those of `common.tasks`. Added here: the operating point, and an 
 (1927), which stays inside [0, 1] and says something even of a bin in which everyone, or no one, has the finding.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.tasks import CalibrationBin, calibration_bins, roc_curve
+from common.tasks.scoring.proportion import wilson
 from simulations.report import numbers
 from simulations.report.folder import Predictions
 from simulations.report.scores import ModelScores
@@ -19,7 +20,6 @@ from simulations.report.scores import ModelScores
 NUM_BINS = 10
 CLASSES_DRAWN = 6
 """As many as can be told apart in one drawing; the table of classes has all of them."""
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Bin:
 
 def roc(predictions: Predictions, names: Sequence[str], federated: ModelScores | None) -> list[RocCurve]:
     """A curve for the positive class of two, or for each of the first few of many; none for a class that everyone or no one has."""
-    probabilities_NC, labels_N = np.array(predictions.federated, dtype=np.float32), np.array(predictions.labels)
+    probabilities_NC, labels_N = arrays(predictions)
     classes = range(probabilities_NC.shape[1])
     drawn = [1] if len(classes) == 2 else list(classes)[:CLASSES_DRAWN]
     point = _operating_point(federated) if len(classes) == 2 else None
@@ -59,6 +59,11 @@ def roc(predictions: Predictions, names: Sequence[str], federated: ModelScores |
             false, true = curve.false_positive_rate, curve.true_positive_rate
             found.append(RocCurve(label=label, false_positive=false, true_positive=true, operating_point=point))
     return found
+
+
+def arrays(predictions: Predictions) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities (N, C) and labels (N,)."""
+    return np.array(predictions.federated, dtype=np.float32), np.array(predictions.labels, dtype=np.int64)
 
 
 def describe(curve: RocCurve) -> str:
@@ -73,7 +78,7 @@ def describe(curve: RocCurve) -> str:
 
 def calibration(predictions: Predictions) -> list[Bin]:
     """Bins that hold anyone: of the positive class of two, else of the likeliest class and whether it was right."""
-    probabilities_NC, labels_N = np.array(predictions.federated, dtype=np.float32), np.array(predictions.labels)
+    probabilities_NC, labels_N = arrays(predictions)
     if probabilities_NC.shape[1] == 2:
         found = calibration_bins(probabilities_NC[:, 1], labels_N == 1, bins=NUM_BINS)
     else:
@@ -91,26 +96,15 @@ def _operating_point(federated: ModelScores | None) -> tuple[float, float] | Non
 
 
 def _with_interval(group: CalibrationBin) -> Bin:
-    low, high = wilson(round(group.frequency * group.count), group.count)
+    interval = wilson(round(group.frequency * group.count), group.count)
+    assert interval is not None  # empty bins are left out
     index = min(int(group.mean_probability * NUM_BINS), NUM_BINS - 1)
     return Bin(
         left=index / NUM_BINS,
         right=(index + 1) / NUM_BINS,
         foretold=group.mean_probability,
         found=group.frequency,
-        low=low,
-        high=high,
+        low=interval.low,
+        high=interval.high,
         count=group.count,
     )
-
-
-def wilson(hits: int, size: int) -> tuple[float, float]:
-    """The 95 % score interval of a share.
-
-    >>> [round(edge, 3) for edge in wilson(0, 10)]
-    [0.0, 0.278]
-    """
-    share, z2 = hits / size, _Z95**2
-    centre = (share + z2 / (2 * size)) / (1 + z2 / size)
-    half = _Z95 * math.sqrt(share * (1 - share) / size + z2 / (4 * size**2)) / (1 + z2 / size)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drawings of the report, and the only module that imports matplotlib.
+"""The drawings of the report; with `benefit`, which draws one more in the same style, the only module that imports matplotlib.
 
 Every figure is a function from numbers to SVG text. No global state of matplotlib is touched (no pyplot, a style that holds inside one
 call), text stays text so that it can be searched and read aloud, and ids are salted with a constant: equal numbers give equal bytes.

@@ -6,26 +6,27 @@ reader would take from the drawing, not a list of its parts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from common.plan import Plan
-from simulations.report import attacks, curves, figures, numbers, pictures, rounds, scores, svg, wording
-from simulations.report.folder import Round, RunFolder
-from simulations.report.scores import Results
+from simulations.report import attacks, benefit, curves, figures, numbers, pictures, rounds, scores, svg, wording
+from simulations.report.folder import Predictions, Round, RunFolder
+from simulations.report.scores import ModelScores, Results
 
 _ROWS_OF_PARTICIPATION = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A figure with the words under it."""
+    """A figure with the words under it, and where a page has room beside it, sentences that say the same."""
 
     name: str
     title: str
     caption: str
     svg: Markup
+    said: tuple[str, ...] = ()
 
 
 def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str, Drawn]:
@@ -36,6 +37,7 @@ def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str,
         _participation(found),
         _roc(found, plan, results),
         _calibration(found, plan, results),
+        _decision(found, plan, results),
         _membership(found),
         _inversion(found),
     )
@@ -92,27 +94,54 @@ def _participation(found: RunFolder) -> Drawn | None:
 def _roc(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
     if found.predictions is None:
         return None
-    lines = curves.roc(found.predictions, scores.class_names(found, plan), results.federated)
+    return roc(found.predictions, scores.class_names(found, plan), results.federated, whose="Federated model", unit=results.unit)
+
+
+def roc(predictions: Predictions, names: Sequence[str], judged: ModelScores | None, *, whose: str, unit: str) -> Drawn | None:
+    """Sensitivity over false alarms, for the second of two classes or for several."""
+    lines = curves.roc(predictions, names, judged)
     if not lines:
         return None
     many = "each class against the rest, " if len(lines) > 1 else ""
-    described = f"Receiver operating characteristic per {results.unit}: " + "; ".join(curves.describe(line) for line in lines)
-    return _drawn("roc", figures.roc(lines), "Receiver operating characteristic", f"Federated model, {many}per {results.unit}.", described)
+    described = f"Receiver operating characteristic per {unit}: " + "; ".join(curves.describe(line) for line in lines)
+    return _drawn("roc", figures.roc(lines), "Receiver operating characteristic", f"{whose}, {many}per {unit}.", described)
 
 
 def _calibration(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
     if found.predictions is None:
         return None
-    bins = curves.calibration(found.predictions)
-    names = scores.class_names(found, plan)
+    return calibration(found.predictions, scores.class_names(found, plan), whose="Federated model", unit=results.unit)
+
+
+def calibration(predictions: Predictions, names: Sequence[str], *, whose: str, unit: str) -> Drawn:
+    """What was foretold against what was found."""
+    bins = curves.calibration(predictions)
     label = f"predicted probability of {names[1]}" if len(names) == 2 else "predicted probability of the likeliest class"
     described = "; ".join(
         f"predicted {numbers.decimals(group.foretold, 2)}, found {numbers.decimals(group.found, 2)} of {group.count}" for group in bins
     )
+    caption = f"{whose}, per {unit}, with 95 % intervals; probabilities that can be taken at their word lie on the diagonal."
+    return _drawn("calibration", figures.calibration(bins, label=label, counted=f"{unit}s"), "Calibration", caption, described)
+
+
+def _decision(found: RunFolder, plan: Plan | None, results: Results) -> Drawn | None:
+    if found.predictions is None:
+        return None
+    return decision(found.predictions, scores.class_names(found, plan), unit=results.unit)
+
+
+def decision(predictions: Predictions, names: Sequence[str], *, unit: str) -> Drawn | None:
+    """What acting on the model gains."""
+    lines = benefit.benefits(*curves.arrays(predictions), names)
+    if not lines:
+        return None
+    many = ", each class against the rest" if len(lines) > 1 else f" for {lines[0].label}"
     caption = (
-        f"Federated model, per {results.unit}, with 95 % intervals; probabilities that can be taken at their word lie on the diagonal."
+        f"Net benefit{many}, in findings gained per {unit}, with 95 % intervals: of acting on the model from a probability on, of acting "
+        "on everyone, and on no one (Vickers and Elkin 2006). The model is of use where its line is the highest."
     )
-    return _drawn("calibration", figures.calibration(bins, label=label, counted=f"{results.unit}s"), "Calibration", caption, described)
+    drawn = _drawn("decision", benefit.draw(lines), "Decision curve", caption, "; ".join(map(benefit.describe, lines)))
+    return replace(drawn, said=tuple(f"{benefit.describe(line)}." for line in lines))
 
 
 def _membership(found: RunFolder) -> Drawn | None:

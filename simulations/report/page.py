@@ -17,7 +17,7 @@ from common.durable import write_atomically
 from common.errors import PlanError
 from common.plan import Plan, digest_of
 from simulations import scenario
-from simulations.report import attacks, counted, folder, gallery, numbers, rounds, scores, setting, wording
+from simulations.report import attacks, clinical, counted, folder, gallery, numbers, rounds, scores, setting, wording
 from simulations.report.folder import Cohort, Gap, RunFolder, Sums
 from simulations.report.scores import Results
 
@@ -47,7 +47,7 @@ def render(run_folder: Path) -> str:
     plan, gaps = _plan(found)
     results = scores.results(found)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             css=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own style sheet
@@ -85,10 +85,9 @@ def write(run_folder: Path) -> Path:
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+def environment() -> Environment:
+    """The template engine, with everything that spells a number or a sentence."""
+    engine = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     spelled = (
         numbers.count,
         numbers.ratio,
@@ -100,11 +99,11 @@ def _environment() -> Environment:
         numbers.moment,
     )
     joined = (numbers.runs, numbers.listed)
-    worded = (setting.reason, wording.odds_factor, wording.unit_name, wording.promise_title)
-    environment.filters |= {function.__name__: function for function in (*spelled, *joined, *worded)}
-    environment.filters["shade"] = _shade
-    environment.globals |= {"words": wording, "setting": setting, "attacks": attacks, "counted": counted}
-    return environment
+    worded = (setting.reason, wording.odds_factor, wording.unit_name, wording.promise_title, clinical.threshold)
+    engine.filters |= {function.__name__: function for function in (*spelled, *joined, *worded)}
+    engine.filters["shade"] = _shade
+    engine.globals |= {"words": wording, "setting": setting, "attacks": attacks, "counted": counted, "clinical": clinical}
+    return engine
 
 
 def _plan(found: RunFolder) -> tuple[Plan | None, tuple[Gap, ...]]:

@@ -5,11 +5,14 @@ Nothing is scored here: `common.tasks` did that, on the same held-out patients f
 alone) or a difference.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.plan import Plan
 from common.tasks import ClassScores, LevelScores, Scores
+from common.tasks.scoring.averages import Averages
+from common.tasks.scoring.calibration import Calibration
 from simulations.report.folder import RunFolder
 
 Metric = Literal["auc", "balanced_accuracy"]
@@ -29,6 +32,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A figure with its name, and what it says in a few words."""
+
+    label: str
+    found: Estimate
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScores:
     """One model on the hold-out, counted in patients, or in images where patients are not known. confusion[true][said]."""
 
@@ -39,6 +51,9 @@ class ModelScores:
     accuracy: Estimate
     classes: tuple[ClassScores, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+    averages: Averages | None = None
+    calibration: Calibration | None = None
+    further: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +129,30 @@ def model_scores(found: Scores) -> ModelScores:
         accuracy=_estimate(found, level, "accuracy"),
         classes=level.classes,
         confusion=level.confusion,
+        averages=level.averages,
+        calibration=level.calibration,
+        further=tuple(_further(found, level)),
     )
+
+
+def _further(found: Scores, level: LevelScores) -> Iterator[Reading]:
+    """What is said beside AUC and accuracy: of the second class of two at the threshold and below it, and of all classes alike."""
+
+    def reading(key: str, value: float | None, label: str, meaning: str) -> Reading:
+        interval = (found.intervals or {}).get(key)
+        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        return Reading(label=label, found=Estimate(value=value, low=low, high=high), meaning=meaning)
+
+    if len(level.classes) == 2:
+        ill = level.classes[1]
+        yield reading("sensitivity", ill.recall, "Sensitivity", f"of those with {ill.name}, found at the threshold")
+        yield reading("specificity", ill.specificity, "Specificity", f"of those without {ill.name}, left alone at the threshold")
+        at_90 = ill.sensitivity_at_90_specificity
+        yield reading("sensitivity_at_90_specificity", at_90, "Sensitivity at 90 % specificity", "found when one in ten is alarmed falsely")
+    if level.averages is not None:
+        yield reading("macro_f1", level.averages.macro.f1, "F1, mean over classes", "every class counts alike, however rare")
+    if level.calibration is not None:
+        yield reading("brier", level.calibration.brier, "Brier score", "squared error of the probabilities; 0 is perfect")
 
 
 def compare(found: Results) -> list[Compared]:

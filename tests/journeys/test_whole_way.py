@@ -18,7 +18,7 @@ from common.plan import digest_of
 from common.privacy.entries import Spent
 from simulations import scenario
 from simulations.engine.nursery import Nursery
-from simulations.evaluation import evaluate_folder, load_model
+from simulations.evaluation import Question, evaluate_folder, load_model
 from simulations.phantoms import PhantomSpec
 from simulations.run import Options, simulate
 from simulations.show import Show
@@ -118,8 +118,9 @@ def test_the_saved_model_scores_the_same_elsewhere(tmp_path: Path, nursery: Nurs
     result = simulate(stage, Options(workers=2, compare=False), Show(Console(quiet=True)), nursery)
     # A folder with the held-out patients alone must give the very scores of the run.
     keys = _held_out_rows(data, stage)
-    scores, intake = evaluate_folder(tmp_path / "run", keys, resamples=0, workers=1, progress=lambda *_: None)
-    assert intake["used"] == result["federated"]["images"]["count"]
+    answer = evaluate_folder(tmp_path / "run", Question(data=keys, resamples=0), workers=1, progress=lambda *_: None)
+    scores = answer.scores
+    assert answer.intake["used"] == result["federated"]["images"]["count"]
     assert scores.images.auc == pytest.approx(result["federated"]["images"]["auc"], abs=1e-6)
     assert scores.images.confusion == tuple(map(tuple, result["federated"]["images"]["confusion"]))
 

@@ -233,7 +233,7 @@ def test_page_asks_nobody_for_anything(whole_page: str) -> None:
 def test_figures_are_described_and_tables_have_captions_and_headers(whole_page: str) -> None:
     root = tree(whole_page)
     drawings = list(root.iter("svg"))
-    assert len(drawings) == 7
+    assert len(drawings) == 8
     for drawing in drawings:
         assert drawing.get("role") == "img"
         assert all(len(text_of(drawing.find(tag))) > 5 for tag in ("title", "desc"))  # type: ignore[arg-type]

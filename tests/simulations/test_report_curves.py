@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
+from common.tasks.scoring.proportion import wilson
 from simulations.report import curves
 from simulations.report.folder import Predictions
 from simulations.report.scores import Estimate, ModelScores
@@ -59,7 +60,8 @@ def test_calibration_agrees_with_scikit_learn() -> None:
 def test_wilsons_interval_solves_its_equation(case: tuple[int, int]) -> None:
     hits, size = case
     share = hits / size
-    for edge in curves.wilson(hits, size):
+    interval = wilson(hits, size)
+    for edge in (interval.low, interval.high):
         if 1e-9 < edge < 1 - 1e-9:
             assert abs(share - edge) == pytest.approx(1.959963984540054 * (edge * (1 - edge) / size) ** 0.5, rel=1e-6)
 

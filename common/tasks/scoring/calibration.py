@@ -23,7 +23,7 @@ from common.tasks.curves import calibration_bins
 
 _EXTREME = 1e-6
 """Log-odds of a probability of 0 or 1 would be infinite; rounded to six decimals it is this far from either."""
-_STEPS, _SETTLED, _LARGEST = 50, 1e-10, 30.0
+_STEPS, _SETTLED = 100, 1e-10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,11 @@ def calibration(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     bins = calibration_bins(foretold, so)
     gaps = [(group.count / len(so), abs(group.mean_probability - group.frequency)) for group in bins]
     log_odds = _log_odds(foretold)
-    fitted = _logistic(np.stack([np.ones(len(so)), log_odds], axis=1), so, np.zeros(len(so)))
-    shifted = _logistic(np.ones((len(so), 1)), so, log_odds)
+    both = so.any() and not so.all()
+    fitted = (
+        _logistic(np.stack([np.ones(len(so)), log_odds], axis=1), so, np.zeros(len(so))) if both and not _parted(log_odds, so) else None
+    )
+    shifted = _logistic(np.ones((len(so), 1)), so, log_odds) if both else None
     return Calibration(
         ece=float(sum(share * gap for share, gap in gaps)),
         largest_gap=max(gap for _, gap in gaps),
@@ -74,6 +77,11 @@ def _log_odds(probability: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(clipped) - np.log1p(-clipped)
 
 
+def _parted(log_odds: NDArray[np.float64], so: NDArray[np.bool_]) -> bool:
+    """Whether a threshold parts the two kinds, so that the steeper a curve is the likelier it is, without end."""
+    return bool(log_odds[~so].max() <= log_odds[so].min() or log_odds[so].max() <= log_odds[~so].min())
+
+
 def _logistic(columns: NDArray[np.float64], so: NDArray[np.bool_], offset: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Coefficients of greatest likelihood by Newton's steps, halved where they overshoot; None where there is no finite greatest one."""
     beta = np.zeros(columns.shape[1])
@@ -88,8 +96,6 @@ def _logistic(columns: NDArray[np.float64], so: NDArray[np.bool_], offset: NDArr
         while _log_likelihood(columns @ (beta + step) + offset, so) < likelihood and np.abs(step).max() > _SETTLED:
             step /= 2
         beta = beta + step
-        if np.abs(beta).max() > _LARGEST:
-            return None
         if np.abs(step).max() < _SETTLED:
             return beta
     return None

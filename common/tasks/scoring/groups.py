@@ -3,7 +3,7 @@
 
 A model can be good on the whole and bad for some; that is looked for here. Two things are guarded against.
 
-Few patients say nothing, and tell too much: of a group of fewer than ten no figure is given, not even its size. And if those left out are
+Few patients say nothing, and tell too much: of a group of fewer than ten no figure is given, neither its size nor its name. And if those left out are
 so few that they could be had by subtracting the shown from the whole, the smallest group shown is left out too, until those left out are
 ten patients together (complementary suppression, as statistical offices do).
 
@@ -26,11 +26,21 @@ FEWEST_PATIENTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupScores(Generic[S]):
-    """One group; `patients` and `scores` are None where it is too small to be shown."""
+    """One group that may be shown."""
 
     name: str
-    patients: int | None
-    scores: S | None
+    patients: int
+    scores: S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups(Generic[S]):
+    """The groups that may be shown, in the order of their names, and how many others there are. Those have no name here either: of a
+    column of record numbers, the names would be the patients.
+    """
+
+    shown: tuple[GroupScores[S], ...]
+    hidden: int
 
 
 def by_group(
@@ -39,8 +49,8 @@ def by_group(
     score: Callable[[NDArray[np.int64]], S],
     *,
     fewest: int = FEWEST_PATIENTS,
-) -> tuple[GroupScores[S], ...]:
-    """Score each group on its own rows, in the order of their names. Shapes: groups (N,), patients (N,).
+) -> Groups[S]:
+    """Score each group on its own rows. Shapes: groups (N,), patients (N,).
 
     A patient of several groups (a radiograph in two views) is in each of them.
     Guarantees: no group of fewer than `fewest` patients is shown; those not shown are none, or at least `fewest` patients together, or all.
@@ -49,11 +59,11 @@ def by_group(
     rows = {name: np.flatnonzero(named == name) for name in sorted(set(groups))}
     sizes = {name: int(np.unique(patients[found]).size) for name, found in rows.items()}
     hidden = _hidden(rows, patients, sizes, fewest)
-    return tuple(
-        GroupScores(name=name, patients=None, scores=None)
-        if name in hidden
-        else GroupScores(name=name, patients=sizes[name], scores=score(found))
-        for name, found in rows.items()
+    return Groups(
+        shown=tuple(
+            GroupScores(name=name, patients=sizes[name], scores=score(found)) for name, found in rows.items() if name not in hidden
+        ),
+        hidden=len(hidden),
     )
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from common.plan import TaskSpec
+from common.plan import ClassificationSpec
 from common.tasks import by_patient, calibration_bins, decide, evaluate, roc_curve
 from common.tasks.bootstrap import auc_by_weight, intervals
 
-TWO = TaskSpec(kind="classification", classes=("healthy", "nodule"))
-THREE = TaskSpec(kind="classification", classes=("normal", "benign", "malignant"))
+TWO = ClassificationSpec(kind="classification", classes=("healthy", "nodule"))
+THREE = ClassificationSpec(kind="classification", classes=("normal", "benign", "malignant"))
 
 
 def predictions(classes, records=120, patients=40, seed=0, signal=1.5):
@@ -61,7 +61,7 @@ def test_with_more_classes_a_patient_has_the_commonest_label():
 def test_the_threshold_decides_between_two_classes():
     probabilities = np.array([[0.75, 0.25], [0.74, 0.26]], dtype=np.float32)
     assert decide(probabilities, 0.26).tolist() == [0, 1]
-    strict = TaskSpec(kind="classification", classes=("healthy", "nodule"), threshold=0.2)
+    strict = ClassificationSpec(kind="classification", classes=("healthy", "nodule"), threshold=0.2)
     assert evaluate(strict, probabilities, np.array([1, 1])).images.accuracy == 1.0
     assert evaluate(TWO, probabilities, np.array([1, 1])).images.accuracy == 0.0
 
@@ -83,7 +83,8 @@ def test_nobody_at_all_has_no_score():
     scores = evaluate(TWO, *empty)
     assert scores.images.count == 0
     assert (scores.images.auc, scores.images.accuracy, scores.images.balanced_accuracy) == (None, None, None)
-    assert scores.intervals == {"auc": None, "accuracy": None, "balanced_accuracy": None}
+    assert set(scores.intervals.values()) == {None}
+    assert scores.headline.value is None
     assert json.loads(json.dumps(scores.as_dict()))["patients"]["confusion"] == [[0, 0], [0, 0]]
 
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `fedward evaluate` prints for people: the first figures, each class, averages, what was said of whom, and groups."""
+
+from collections.abc import Iterator
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from common.tasks import LevelScores, Scores
+from common.tasks.bootstrap import Interval
+from simulations.evaluation import Answer
+from simulations.report import numbers
+from simulations.report.scores import Estimate, model_scores
+
+_CONFUSION_SHOWN = 8
+
+
+def score_tables(answer: Answer) -> Iterator[Group | Table | Text]:
+    """Tables from the most to the least important, with a line between them."""
+    scores = answer.scores
+    level = scores.patients or scores.images
+    yield _first(answer, level)
+    yield _classes(level)
+    if len(level.classes) <= _CONFUSION_SHOWN:
+        yield _confusion(level)
+    if level.calibration is not None:
+        found = level.calibration
+        yield Text(
+            f"calibration: off by {numbers.ratio(found.ece)} on average, {numbers.ratio(found.largest_gap)} at most; "
+            f"slope {numbers.decimals(found.slope, 2)}, shift {numbers.decimals(found.intercept, 2)}"
+        )
+    if answer.groups is not None:
+        yield _groups(answer)
+
+
+def _first(answer: Answer, level: LevelScores) -> Table:
+    unit = "patients" if answer.scores.patients else "images"
+    intake = f"{answer.intake['used']} of {answer.intake['seen']} files used"
+    table = _table(f"{level.count} {unit}, {intake}", "figure", "value", "95 %")
+    found = model_scores(answer.scores)
+    for label, estimate in (("AUC", found.auc), ("balanced accuracy", found.balanced_accuracy), ("accuracy", found.accuracy)):
+        table.add_row(label, numbers.ratio(estimate.value), _interval(estimate))
+    for reading in found.further:
+        table.add_row(reading.label, numbers.ratio(reading.found.value), _interval(reading.found))
+    if len(level.classes) == 2:
+        whence = "the plan's" if answer.chosen is None else f"{answer.chosen.rule}, on {answer.chosen.patients} validation patients"
+        table.caption = f"threshold {answer.threshold:.3g} ({whence})"
+    return table
+
+
+def _classes(level: LevelScores) -> Table:
+    table = _table("each class against the rest", "class", "AUC", "precision", "recall", "specificity", "F1", "support")
+    for row in level.classes:
+        cells = (row.auc, row.precision, row.recall, row.specificity, row.f1)
+        table.add_row(row.name, *map(numbers.ratio, cells), str(row.support))
+    if level.averages is not None:
+        table.add_section()
+        for name in ("macro", "weighted", "micro"):
+            average = getattr(level.averages, name)
+            precision, recall, f1 = map(numbers.ratio, (average.precision, average.recall, average.f1))
+            table.add_row(f"{name} average", "", precision, recall, "", f1, "", style="dim")
+    return table
+
+
+def _confusion(level: LevelScores) -> Table:
+    table = _table("what it said of whom", "", *(f"said {one.name}" for one in level.classes))
+    for one, row in zip(level.classes, level.confusion, strict=True):
+        table.add_row(f"is {one.name}", *map(str, row))
+    return table
+
+
+def _groups(answer: Answer) -> Table:
+    assert answer.groups is not None
+    table = _table(f"by {answer.by}", f"{answer.by}", "patients", "AUC", "95 %", "balanced accuracy", "95 %")
+    for group in answer.groups.shown:
+        table.add_row(group.name, str(group.patients), *_cells(group.scores, "auc"), *_cells(group.scores, "balanced_accuracy"))
+    if answer.groups.hidden:
+        table.caption = f"{answer.groups.hidden} not shown: fewer than ten patients, or left out so that those cannot be had by subtracting"
+    return table
+
+
+def _cells(scores: Scores, name: str) -> tuple[str, str]:
+    level = scores.patients or scores.images
+    found: Interval | None = (scores.intervals or {}).get(name)
+    value: float | None = getattr(level, name)
+    return numbers.ratio(value), "" if found is None else f"{found.low:.3f} to {found.high:.3f}"
+
+
+def _interval(found: Estimate) -> str:
+    return "" if found.low is None or found.high is None else f"{found.low:.3f} to {found.high:.3f}"
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place == 0 else "right")
+    return table
