@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of pictures and its `index.csv`, as a `Dataset`.
+"""A folder of pictures (PNG, JPEG, NIfTI) and its `index.csv`, as a `Dataset`.
 
 The index says whose each picture is, what it shows and on which side of the split it lies; the pictures only give pixels. Files go
 through the same limited workers as DICOM; the rows of an `images.npz` are one array already and are fitted where they are.
@@ -21,7 +21,7 @@ from client.imaging.identity import item_key, patient_key
 from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item
 from client.imaging.labels import plain_path
 from client.imaging.listing import Listing, read_beneath
-from client.imaging.readers import Task, read_all
+from client.imaging.readers import Outcome, Task, read_all, roomy
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder, nothing_usable
@@ -102,39 +102,44 @@ def _patient_key(request: Request, table: Index, item: Item) -> str:
 
 def _fill(request: Request, table: Index, names: Sequence[str], patients: Sequence[str], output: int) -> Contents:
     fits = _fit_files if table.key == "file" else _fit_rows
-    reasons = fits(request, table.items, output)
-    used = [slot for slot, reason in enumerate(reasons) if reason is None]
-    rejected = table.rejected + Counter(reason for reason in reasons if reason is not None)
+    outcomes = fits(request, table.items, output)
+    used = [
+        (row, outcome.slot + number)
+        for row, outcome in enumerate(outcomes)
+        if outcome.reason is None
+        for number in range(len(outcome.places))
+    ]
+    rejected = table.rejected + Counter(outcome.reason for outcome in outcomes if outcome.reason is not None)
     if not used:
         raise nothing_usable(request.name, rejected)
     return Contents(
-        slots=tuple(used),
-        items=tuple(names[slot] for slot in used),
-        patients=tuple(patients[slot] for slot in used),
+        slots=tuple(slot for _, slot in used),
+        items=tuple(names[row] for row, _ in used),
+        patients=tuple(patients[row] for row, _ in used),
         seen=table.rows,
         rejected=rejected,
+        skipped=sum(outcome.skipped for outcome in outcomes),
     )
 
 
-def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Reason | None]:
+def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Outcome]:
     brief = Brief(kind="picture", input=request.plan.input, limits=request.limits, wanted=None)
-    tasks = [Task(slot=slot, path=item.name) for slot, item in enumerate(items)]
-    outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
-    return [outcome.reason for outcome in outcomes]
+    tasks = roomy(request.root, brief, [item.name for item in items], workers=request.workers)
+    return read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
 
 
-def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Reason | None]:
+def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Outcome]:
     images = _unpack(request)
-    reasons: list[Reason | None] = []
+    outcomes: list[Outcome] = []
     for slot, item in enumerate(items):
         if int(item.name) < len(images):
             slots.write(output, slot, sample.of_bytes(images[int(item.name)], request.plan.input))
-            reasons.append(None)
+            outcomes.append(Outcome(slot=slot, reason=None, identity=None))
         else:
-            reasons.append(Reason.NO_FILE)
+            outcomes.append(Outcome(slot=slot, reason=Reason.NO_FILE, identity=None))
         if request.progress is not None:
             request.progress(slot + 1, len(items))
-    return reasons
+    return outcomes
 
 
 def _unpack(request: Request) -> NDArray[np.uint8]:
@@ -160,7 +165,7 @@ def _join(
     rejected: Counter[Reason],
 ) -> tuple[Dataset, IntakeReport]:
     """`items`, `owners` (keyed patients), `images` and what lies `beside` them, row by row; sequences become one row each."""
-    plan, rows, read = request.plan, list(items), len(items)
+    plan, rows, read = request.plan, list(items), len({item.name for item in items})
     if plan.input.sequence > 1:
         firsts, chosen = parts.sequences(rows, plan.input.sequence)
         rows, owners, images = [rows[first] for first in firsts], [owners[first] for first in firsts], images[chosen]
@@ -184,4 +189,5 @@ def _join(
         parts={**parts.of_items(rows, plan, boxes), **{name: whole(array) for name, array in beside.items()}},
         items=tuple(item_key(request.secret, table.key, item.name) for item in rows),
     )
-    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected)
+    several = len(items) if len(items) > read else None
+    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several)

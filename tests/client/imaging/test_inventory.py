@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every file of a folder has its row, its verdict is the intake's, and nothing of it is printed."""
+
+import csv
+import hashlib
+import json
+import stat
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import uid
+from typer.testing import CliRunner
+
+from client.cli import app
+from client.imaging import inventory, inventory_file
+from client.imaging.identity import PatientSecret
+from client.imaging.intake import DataSource, open_dataset
+from client.imaging.inventory import Inventory
+from client.imaging.rejection import REMEDY, Reason
+from common.errors import DataNotFound
+from common.plan import dump
+from common.plan.spec import Plan
+
+Ct = Callable[..., bytes]
+Hospital = Callable[..., Path]
+Plans = Callable[..., Plan]
+
+
+@pytest.fixture
+def messy(hospital: Hospital, ct: Ct, tmp_path: Path) -> Path:
+    """A folder as hospitals have them."""
+    root = hospital(patients=4, slices=2)
+    labelled = [line.split(",")[0] for line in (root / "labels.csv").read_text().splitlines()[1:]]
+    (root / "notes.txt").write_text("Doe, Jane")
+    (root / "empty.dcm").write_bytes(b"")
+    (root / "nobody.dcm").write_bytes(ct(PatientID="ANONYMOUS"))
+    (root / "mr.dcm").write_bytes(ct(Modality="MR"))
+    (root / "unlabelled.dcm").write_bytes(ct())
+    (root / "zz_copy.dcm").write_bytes(ct(np.eye(8, dtype=np.uint16), SOPInstanceUID=labelled[0]))
+    (root / "loop.dcm").write_bytes(ct(Rows=20, NumberOfFrames=2, SOPInstanceUID="1.7"))
+    (root / "burned.dcm").write_bytes(ct(BurnedInAnnotation="YES", SOPInstanceUID="1.8"))
+    (root / "=cmd.dcm").write_bytes(ct(np.zeros((8, 8), dtype=np.uint16), SOPInstanceUID="1.9"))
+    (root / "link.dcm").symlink_to(tmp_path)
+    (root / "DICOMDIR").write_bytes(b"")
+    with (root / "labels.csv").open("a") as file:
+        file.write("1.7,normal\n1.8,normal\n1.9,normal\n1.2.3.4.5,normal\n")
+    return root
+
+
+def take(root: Path, plan: Plan, **options: Any) -> Inventory:
+    return inventory.take(root, plan, workers=1, **options)
+
+
+def written(taken: Inventory, path: Path) -> dict[str, dict[str, str]]:
+    inventory_file.write(taken, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_the_verdict_on_every_file_is_the_intakes(messy: Path, plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:
+    taken = take(messy, plan_for())
+    _, report = open_dataset(DataSource(root=messy), plan_for(), cache=tmp_path / "cache", key=secret, workers=1)
+    assert taken.report == report
+    assert taken.report.seen == len(taken.rows) == 19
+    assert Counter(row.reason for row in taken.rows if row.reason) == report.rejected
+    assert report.rejected[Reason.BURNED_IN] == report.rejected[Reason.MULTIFRAME] == report.rejected[Reason.DUPLICATE] == 1
+    assert taken.findings.patients == 4
+
+
+def test_the_list_names_each_file_with_what_was_decoded_of_it(messy: Path, plan_for: Plans, tmp_path: Path, ct: Ct) -> None:
+    rows = written(take(messy, plan_for()), tmp_path / "list.csv")
+    assert stat.S_IMODE((tmp_path / "list.csv").stat().st_mode) == 0o600
+    assert len(rows) == 19
+    pixels = np.random.default_rng(4).integers(0, 4096, (16, 12), dtype=np.uint16)  # the first that the fixture drew
+    first = rows["series/0000_0.dcm"]
+    assert (first["status"], first["reason"], first["shape"]) == ("used", "", "16x12")
+    assert first["sha256"] == hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert (rows["mr.dcm"]["status"], rows["mr.dcm"]["reason"]) == ("rejected", "E_MODALITY")
+    assert rows["mr.dcm"]["sha256"], "what is not used is told as well, if it decodes"
+    assert rows["notes.txt"]["sha256"] == ""
+    assert "./=cmd.dcm" in rows
+    assert {row["patient"] for row in rows.values() if row["status"] == "used"} == {"1", "2", "3", "4"}
+
+
+def test_a_list_for_programs_has_an_example_and_a_remedy_for_each_reason(messy: Path, plan_for: Plans, tmp_path: Path) -> None:
+    taken = take(messy, plan_for())
+    inventory_file.write(taken, tmp_path / "list.json")
+    found = json.loads((tmp_path / "list.json").read_text())
+    assert len(found["files"]) == taken.report.seen
+    assert {each["reason"]: each["count"] for each in found["examples"]} == taken.report.rejected
+    for each in found["examples"]:
+        assert each["remedy"] == REMEDY[Reason(each["reason"])]
+        assert next(row for row in found["files"] if row["path"] == each["example"])["reason"] == each["reason"]
+
+
+def test_no_identifier_is_in_the_list(messy: Path, plan_for: Plans, tmp_path: Path) -> None:
+    inventory_file.write(take(messy, plan_for()), tmp_path / "list.csv")
+    text = (tmp_path / "list.csv").read_text()
+    for word in ("MRN-", "NORTH", "1.2.826", "Doe"):
+        assert word not in text
+
+
+def test_without_labels_files_are_examined_as_if_each_had_one(messy: Path, plan_for: Plans) -> None:
+    (messy / "labels.csv").unlink()
+    taken = take(messy, plan_for())
+    assert not taken.has_labels
+    assert taken.report.used == 9
+    assert Reason.NO_LABEL not in taken.report.rejected
+
+
+def test_the_sites_policy_may_accept_what_is_burned_in(messy: Path, plan_for: Plans) -> None:
+    taken = take(messy, plan_for(), accept_burned_in=True)
+    assert taken.report.used == 9
+    assert Reason.BURNED_IN not in taken.report.rejected
+
+
+def test_one_id_under_two_issuers_is_reported(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    for name, issuer in (("a", "NORTH"), ("b", "SOUTH"), ("c", "NORTH"), ("d", "")):
+        patient = "17" if name in "ab" else f"9{name}"
+        (tmp_path / f"{name}.dcm").write_bytes(ct(PatientID=patient, IssuerOfPatientID=issuer))
+    taken = take(tmp_path, plan_for())
+    assert (taken.findings.patients, taken.findings.under_two_issuers) == (4, 2)
+    assert [row.note for row in taken.rows] == ["PatientID stands under 2 issuers"] * 2 + [""] * 2
+
+
+def test_gaps_and_copies_in_a_series_are_counted(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    for number, place in enumerate([0, 5, 5, 10, 25, 30]):
+        geometry = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, place], "SeriesInstanceUID": "1.5"}
+        (tmp_path / f"{number}.dcm").write_bytes(ct(**geometry))
+    (tmp_path / "6.dcm").write_bytes(ct(SeriesInstanceUID="1.6"))
+    found = take(tmp_path, plan_for()).findings
+    assert (found.series, found.series_with_gaps, found.missing_slices, found.duplicate_slices) == (2, 1, 2, 1)
+
+
+def test_pictures_are_accounted_for_by_their_index(plan_for: Plans, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "index.csv").write_text("file,label,patient_id\na.png,0,P1\nb.png,1,P2\nc.png,1,P3\nd.png,1,unknown\n")
+    taken = take(tmp_path, plan_for(modality="any"))
+    assert (taken.report.seen, taken.report.used) == (4, 1)
+    assert taken.report.rejected == {Reason.NOT_A_PICTURE: 1, Reason.NO_FILE: 1, Reason.NO_PATIENT_ID: 1}
+
+
+def test_somebodys_list_of_dicom_files_is_no_index_of_pictures(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(ct())
+    (tmp_path / "index.csv").write_text("file,remark\na.dcm,fine\n")
+    taken = take(tmp_path, plan_for())
+    assert (taken.report.used, taken.report.rejected) == (1, {Reason.NOT_DICOM: 1})
+
+
+def test_a_folder_that_is_not_there_is_said(plan_for: Plans, tmp_path: Path) -> None:
+    with pytest.raises(DataNotFound, match="does not exist"):
+        take(tmp_path / "absent", plan_for())
+
+
+def test_the_command_prints_counts_and_nothing_else(messy: Path, plan_for: Plans, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(dump(plan_for()))
+    common = ["check-data", str(messy), "--plan", str(plan), "--workers", "1"]
+    people = CliRunner().invoke(app, [*common, "--report", str(tmp_path / "list.csv")])
+    assert people.exit_code == 0
+    assert "19 files seen: 8 used, 11 rejected" in people.stdout
+    assert "8 images of 4 patients" in people.stdout
+    machines = CliRunner().invoke(app, [*common, "--json"])
+    found = json.loads(machines.stdout)
+    assert found["seen"] == found["used"] + sum(found["rejected"].values())
+    assert found["patients"] == 4
+    for said in (people.stdout.replace(str(tmp_path / "list.csv"), ""), machines.stdout):
+        for word in (".dcm", "MRN-", "NORTH", "Doe", "1.2.826", str(messy)):
+            assert word not in said
+
+
+def test_the_command_fails_if_nothing_can_be_used(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(ct(Modality="MR"))
+    (tmp_path / "plan.toml").write_text(dump(plan_for()))
+    done = CliRunner().invoke(app, ["check-data", str(folder), "--plan", str(tmp_path / "plan.toml")])
+    assert done.exit_code == 1
+    assert "1 E_MODALITY" in done.stdout
+
+
+def test_the_command_follows_the_policy_of_the_sites_home(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(ct(BurnedInAnnotation="YES"))
+    (tmp_path / "plan.toml").write_text(dump(plan_for()))
+    command = ["check-data", str(folder), "--plan", str(tmp_path / "plan.toml"), "--json", "--home", str(tmp_path)]
+    assert json.loads(CliRunner().invoke(app, command).stdout)["used"] == 0
+    (tmp_path / "policy.toml").write_text('[images]\nburned_in = "accept"\n')
+    assert json.loads(CliRunner().invoke(app, command).stdout)["used"] == 1
+
+
+LOSSY = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
+NOT_ALIKE = 12  # files of those syntaxes, whose listed hash is another decoder's; ours is dcmtk's
+
+
+def test_every_real_file_is_found_as_others_found_it(real_data: Callable[[str], Path], plan_for: Plans, tmp_path: Path) -> None:
+    """Lossless values hash as listed, whatever decodes elsewhere decodes here, and each broken file costs a reason."""
+    root = real_data("dicom")
+    taken = inventory.take(root, plan_for(modality="any", frames="each", height=32, width=32))
+    rows = written(taken, tmp_path / "list.csv")
+    assert taken.report.seen == len(rows) == sum(path.is_file() for path in root.rglob("*"))
+    assert not {Reason.CRASHED, Reason.TIMEOUT} & set(taken.report.rejected)
+    found: Counter[str] = Counter()
+    with (root / "index.csv").open(encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    for entry in entries:
+        row = rows[entry["file"]]
+        if entry["pixel_sha256_16"]:
+            assert row["shape"] == entry["decoded_shape"], entry["file"]
+            alike = row["sha256"].startswith(entry["pixel_sha256_16"])
+            assert alike or entry["transfer_syntax"] in LOSSY, entry["file"]
+            found["alike" if alike else "lossy"] += 1
+        if entry["status"] in ("broken:reject", "broken:reject_or_no_pixels", "no_pixels"):
+            assert row["status"] == "rejected", entry["file"]
+    assert found["lossy"] <= NOT_ALIKE
+    assert found["alike"] >= 250

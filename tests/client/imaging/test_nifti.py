@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NIfTI volumes: slices as a reader sees them, whatever the file's axes; patients from the index; bombs and wrecks cost a reason."""
+
+import gzip
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from client.imaging import inventory, nifti
+from client.imaging.identity import PatientSecret
+from client.imaging.intake import DataSource, open_dataset
+from client.imaging.rejection import Reason, Rejected
+from common.plan.spec import InputSpec, Plan, Window
+
+Plans = Callable[..., Plan]
+
+
+def spec(**fields: Any) -> InputSpec:
+    return InputSpec(**{"modality": "any", "height": 16, "width": 16, "frames": "each", "window": Window(centre=500, width=1000), **fields})
+
+
+def volume() -> NDArray[np.int16]:
+    """(right to left, back to front, feet to head) as NIfTI's RAS has it: bright on the left, dark elsewhere; the head is brighter."""
+    values = np.zeros((16, 16, 4), dtype=np.int16)
+    values[:4, 8:] = 400  # x small is left in RAS+, y large is in front
+    return values + np.arange(4, dtype=np.int16) * 100 + np.eye(16, dtype=np.int16)[..., np.newaxis]
+
+
+def packed(values: NDArray[Any], affine: NDArray[np.float64] | None = None, *, kind: Any = nibabel.Nifti1Image) -> bytes:
+    content: bytes = kind(values, np.diag([1.0, 1, 3, 1]) if affine is None else affine).to_bytes()
+    return content
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("is_zipped", [False, True])
+def test_slices_show_left_on_the_right_and_the_front_above(kind: Any, is_zipped: bool) -> None:
+    content = packed(volume(), kind=kind)
+    content = gzip.compress(content) if is_zipped else content
+    assert nifti.is_nifti(content)
+    assert nifti.count(content, spec()) == 4
+    found = list(nifti.samples(content, spec()))
+    assert [place for place, _ in found] == [0, 3, 6, 9]
+    image = found[0][1][0]
+    assert image[:8, -4:].min() > 25_000
+    assert image[8:].max() < 100
+    assert image[:, :-4].max() < 100
+    assert [int(sample[0, -1, 1]) for _, sample in found] == pytest.approx([0, 6554, 13107, 19660], abs=80)
+
+
+@pytest.mark.parametrize("flips", list(product((1, -1), repeat=3)))
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_the_files_axes_do_not_matter(flips: tuple[int, int, int], order: tuple[int, int, int]) -> None:
+    plain = list(nifti.samples(packed(volume()), spec()))
+    image = nibabel.Nifti1Image(volume(), np.diag([1.0, 1, 3, 1]))
+    axes = np.array([[axis, flip] for axis, flip in zip(order, flips, strict=True)])
+    other = list(nifti.samples(image.as_reoriented(axes).to_bytes(), spec()))
+    for (place, sample), (other_place, other_sample) in zip(plain, other, strict=True):
+        assert place == other_place
+        np.testing.assert_array_equal(sample, other_sample)
+
+
+@pytest.mark.parametrize(("frames", "places"), [("first", [0]), ("middle", [6]), ("each", [0, 3, 6, 9])])
+def test_the_plan_chooses_the_slices(frames: str, places: list[float]) -> None:
+    assert [place for place, _ in nifti.samples(packed(volume()), spec(frames=frames))] == places
+
+
+def test_slices_are_refused_unless_the_plan_says_otherwise() -> None:
+    with pytest.raises(Rejected) as refused:
+        list(nifti.samples(packed(volume()), spec(frames="single")))
+    assert refused.value.reason is Reason.MULTIFRAME
+
+
+def test_without_a_window_the_volumes_own_range_is_shown() -> None:
+    samples = [sample for _, sample in nifti.samples(packed(volume()), spec(window=None))]
+    assert min(sample.min() for sample in samples) == 0
+    assert max(sample.max() for sample in samples) == 65535
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (packed(np.zeros((4, 4, 2, 3), dtype=np.int16)), Reason.MULTIFRAME),
+        (packed(np.zeros((4, 4), dtype=np.int16)), Reason.PIXEL_FORMAT),
+        (packed(np.zeros((4, 4, 2), dtype=np.complex64)), Reason.PIXEL_FORMAT),
+        (packed(np.full((4, 4, 2), np.nan, dtype=np.float32)), Reason.PIXEL_FORMAT),
+        (packed(np.zeros((4, 4, 2), dtype=np.int16)), Reason.CONSTANT),
+        (packed(volume())[:400], Reason.UNDECODABLE),
+        (packed(volume())[:900], Reason.UNDECODABLE),
+    ],
+    ids=["time", "flat", "complex", "not a number", "constant", "no data", "cut"],
+)
+def test_a_volume_that_cannot_be_used_is_a_reason(content: bytes, reason: Reason) -> None:
+    with pytest.raises(Rejected) as refused:
+        list(nifti.samples(content, spec()))
+    assert refused.value.reason is reason
+
+
+def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nifti, "LARGEST_VOLUME", 1 << 20)
+    bomb = gzip.compress(packed(volume()) + bytes(8 << 20))
+    with pytest.raises(Rejected) as refused:
+        list(nifti.samples(bomb, spec()))
+    assert refused.value.reason is Reason.TOO_LARGE
+
+
+@given(st.data())
+def test_a_damaged_volume_is_read_or_gives_a_reason(data: st.DataObject) -> None:
+    content = bytearray(packed(volume()))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, 399))] = data.draw(st.integers(0, 255))
+    if nifti.is_nifti(bytes(content)):
+        with suppress(Rejected), np.errstate(all="ignore"):
+            list(nifti.samples(bytes(content), spec()))
+
+
+def test_a_folder_of_volumes_becomes_their_slices(plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.nii.gz").write_bytes(gzip.compress(packed(volume())))
+    (root / "b.nii").write_bytes(packed(volume()[..., :2]))
+    (root / "c.nii").write_bytes(b"none")
+    (root / "index.csv").write_text("file,label,patient_id\na.nii.gz,0,P1\nb.nii,1,P2\nc.nii,1,P3\n")
+    plan = plan_for(modality="any", frames="each", window=Window(centre=500, width=1000))
+    data, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
+    assert (report.seen, report.used, report.images, report.rejected) == (3, 2, 6, {Reason.NOT_A_PICTURE: 1})
+    assert data.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert data.num_patients == 2
+    taken = inventory.take(root, plan, workers=1)
+    assert (taken.report.seen, taken.report.used, taken.report.images) == (3, 2, 6)
