@@ -3,6 +3,7 @@
 
 init ..     how a site comes in, stays in, and goes (client/membership/enrol_cli.py)
 check-data  what of a folder a plan would use, and why not the rest (client/imaging/check_cli.py)
+data-report one page about a folder of images, for the site alone (client/imaging/data_report)
 snapshot    approve the data set as it stands now
 exclude     take out a patient who withdrew
 policy      what this site allows
@@ -26,6 +27,7 @@ from client.doctor.cli import doctor
 from client.home import PATIENT_KEY_FILE, PREPARED_FOLDER, read_site_file
 from client.imaging import identity, manifest
 from client.imaging.check_cli import check_data
+from client.imaging.data_report.report_cli import data_report
 from client.ledger.cli import HERE, AsJson, HomeOption
 from client.ledger.cli import app as ledger
 from client.mailbox.join_cli import join
@@ -57,6 +59,7 @@ app.command()(join)
 app.command("import")(import_)
 app.command()(doctor)
 app.command()(check_data)
+app.command()(data_report)
 app.command()(metrics)
 for command_name, command in COMMANDS.items():
     app.command(command_name)(command)

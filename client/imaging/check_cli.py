@@ -40,7 +40,7 @@ def check_data(
     from client.imaging import inventory, inventory_file  # brings the DICOM reader
 
     rules = policy.load(home) if home is not None and (home / policy.POLICY_FILE).is_file() else policy.Policy()
-    with _progress() as step:
+    with progress_bar() as step:
         taken = inventory.take(
             folder,
             load(plan),
@@ -76,7 +76,7 @@ def _lines(taken: "Inventory", report: Path | None) -> list[str]:
 
 
 @contextmanager
-def _progress() -> Iterator["Step | None"]:
+def progress_bar() -> Iterator["Step | None"]:
     """A bar on standard error, where a person looks."""
     if not sys.stderr.isatty():
         yield None
