@@ -58,6 +58,9 @@ from server.transport.exchange import Line
 from server.vectors import VectorFolder
 
 _CARRIERS = ("httpx", "httpcore", "flwr")
+_WORD_BYTES = 4
+_BESIDE_A_VECTOR = 64 << 20
+"""Room in a reply for shares, signatures and news, in bytes; a masked vector may have twice its size."""
 
 app = ServerApp()
 
@@ -128,7 +131,8 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     run = audit.Run(folder=folder, plan=plan, session=journal.session, initial=initial, credentials=mine, signed_roster=signed)
     recorder = audit.Recorder(run, keep="vectors" if os.environ.get(EVIDENCE_VARIABLE) == "vectors" else "hashes", power_cut_safe=True)
     members.adopted = recorder.adopted
-    line, gate, persistence = Line(grid), FolderGate(folder), Persistence()
+    line = Line(grid, most_bytes=2 * _WORD_BYTES * initial.layout.size + _BESIDE_A_VECTOR)
+    gate, persistence = FolderGate(folder), Persistence()
     told, endorsement = _plan_as_signed()
     herald = Crier(line, members, plan=told, endorsement=endorsement)
     roll = Roll(line=line, plan=digest_of(plan), minimum=plan.aggregation.minimum_cohort, herald=herald)

@@ -21,6 +21,8 @@ from server.transport.inquiry import Answer, Inquiry, Pace, Reply
 from server.transport.looks import ThreadedLooks
 
 _WAIT_S = 0.2
+MOST_BYTES = 1 << 30
+"""A plan's largest model, 10^8 parameters of four bytes, and more than twice as much again."""
 
 __all__ = ["Answer", "CancellingGrid", "Line", "Pace", "WaitingGrid"]
 
@@ -45,6 +47,8 @@ class Line:
 
     grid: Grid
     pace: Pace = field(default_factory=Pace)
+    most_bytes: int = MOST_BYTES
+    """No more of one reply is taken: a site that sends without end fills no memory here."""
 
     def ask(
         self,
@@ -66,7 +70,16 @@ class Line:
             yield from self._wait_for(question, contents, group=group, deadline_s=deadline_s, until=until)
             return
         with closing(ThreadedLooks[str, Reply]()) as looks:
-            inquiry = Inquiry(self.grid, question, group=group, deadline_s=deadline_s, expected_s=expected_s, looks=looks, pace=self.pace)
+            inquiry = Inquiry(
+                self.grid,
+                question,
+                group=group,
+                deadline_s=deadline_s,
+                expected_s=expected_s,
+                looks=looks,
+                pace=self.pace,
+                most_bytes=self.most_bytes,
+            )
             yield from inquiry.answers(contents, until=until)
 
     def _wait_for(

@@ -36,7 +36,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from server.transport.looks import Looks
-from server.transport.replies import ReplyLost, taker_of
+from server.transport.replies import ReplyLost, ReplyTooLarge, taker_of
 
 LOST: Final = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
 OFFLINE: Final = ErrorCode.NODE_UNAVAILABLE
@@ -118,10 +118,11 @@ class Inquiry:
         expected_s: float,
         looks: Looks[str, Reply],
         pace: Pace,
+        most_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid, self._question, self._group = grid, question, group
-        self._taker, self._is_done = taker_of(grid), False
+        self._taker, self._is_done = taker_of(grid, most_bytes=most_bytes), False
         self._looks, self._pace, self._clock = looks, pace, clock
         self._last = clock() + deadline_s
         self._expected_s = expected_s
@@ -271,7 +272,7 @@ class Inquiry:
         seen = self._looks.next(timeout_s)
         while seen is not None and self._clock() < self._last:
             sent = self._looking.pop(seen.key)
-            if seen.error is not None and not isinstance(seen.error, (ReplyLost, *PASSING)):
+            if seen.error is not None and not isinstance(seen.error, (ReplyLost, ReplyTooLarge, *PASSING)):
                 raise seen.error
             since, sent.since = sent.since or 0.0, None
             each = self._awaited.get(sent.node)
@@ -279,6 +280,8 @@ class Inquiry:
                 if isinstance(seen.error, ReplyLost):
                     del each.sent[sent.message_id]
                     self._lose(each)
+                elif isinstance(seen.error, ReplyTooLarge):
+                    yield self._answered(each, Answer(node=each.node, content=None, failure="the reply is larger than any answer is"))
                 elif seen.found is None:
                     self._look_later(sent, since, failed=seen.error is not None)
                 else:

@@ -51,6 +51,7 @@ class Asked:
             expected_s=expected_s,
             looks=Tides(clock, self.sea),
             pace=PACE,
+            most_bytes=1 << 30,
             clock=clock,
         )
         contents = {node: RecordDict({"to": ConfigRecord({"node": node})}) for node in nodes}

@@ -18,7 +18,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from server.transport.replies import FromGrid, FromSuperLink, ReplyLost, taker_of
+from server.transport.replies import FromGrid, FromSuperLink, ReplyLost, ReplyTooLarge, taker_of
 
 MOST_PIECES = 9
 
@@ -68,10 +68,13 @@ def grid_on(store: Store) -> HttpGrid:
     return grid
 
 
-def take(store: Store, *, sleep: Callable[[float], None], is_over: Callable[[], bool] = lambda: False) -> tuple[Message | None, int]:
+def take(
+    store: Store, *, sleep: Callable[[float], None], is_over: Callable[[], bool] = lambda: False, most_bytes: int = 1 << 30
+) -> tuple[Message | None, int]:
     """The reply, and how often something of it had come."""
     came: list[None] = []
-    found = FromSuperLink(grid_on(store), sleep=sleep).take("question", moved=lambda: came.append(None), is_over=is_over)
+    taker = FromSuperLink(grid_on(store), most_bytes=most_bytes, sleep=sleep)
+    found = taker.take("question", moved=lambda: came.append(None), is_over=is_over)
     return found, len(came)
 
 
@@ -114,6 +117,13 @@ def test_a_reply_whose_session_has_run_out_is_lost() -> None:
     assert store.confirmed == 0
 
 
+def test_no_more_of_a_reply_is_taken_than_an_answer_can_have() -> None:
+    store = Store(arrived=MOST_PIECES)
+    with pytest.raises(ReplyTooLarge):
+        take(store, sleep=lambda _: None, most_bytes=14_000_000)
+    assert store.confirmed == 0
+
+
 def test_a_look_ends_when_nobody_waits_for_it() -> None:
     slept: list[float] = []
     found, _ = take(Store(arrived=1), sleep=slept.append, is_over=lambda: len(slept) >= 3)
@@ -124,7 +134,7 @@ def test_a_look_ends_when_nobody_waits_for_it() -> None:
 def test_another_grid_is_asked_in_flowers_own_way() -> None:
     store = Store(arrived=MOST_PIECES)
     grid: Any = SimpleNamespace(pull_messages=lambda ids: [store.reply] if ids == ["question"] else [])
-    taker = taker_of(grid)
+    taker = taker_of(grid, most_bytes=1 << 30)
     assert isinstance(taker, FromGrid)
     assert taker.take("question", moved=lambda: None, is_over=lambda: False) is store.reply
     assert taker.take("another", moved=lambda: None, is_over=lambda: False) is None
