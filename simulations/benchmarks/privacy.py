@@ -15,6 +15,7 @@ about 20 GB together; name fewer with --contenders where that is too much.
 Aims: fedward at most 1.4 times the best plain step (CNN) and 1.7 times (ResNet), memory at most 0.6 of the plain step in one pass.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -165,14 +166,15 @@ def main(
     console = Console(width=max(Console().width, _WIDTH))
     os.environ.update(SETTINGS, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     try:
-        pairs = [(case, int(each)) for case in cases.split(",") for each in images.split(",")]
-        results = [result for case, each in pairs for result in measure(contenders.split(","), case, each, steps, console)]
+        results: list[Result] = []
+        for case, each in itertools.product(cases.split(","), images.split(",")):
+            results += measure(contenders.split(","), case, int(each), steps, console)
+            console.print(table(results))
+            if file:  # after each case: a large one may take longer than anybody waits
+                file.write_text(json.dumps(as_dict(results, threads), indent=1) + "\n")
     except EngineError as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None
-    console.print(table(results))
-    if file:
-        file.write_text(json.dumps(as_dict(results, threads), indent=1) + "\n")
 
 
 if __name__ == "__main__":
