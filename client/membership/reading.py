@@ -25,7 +25,7 @@ from common import credentials, endorsement
 from common.endorsement import Endorsement
 from common.fingerprint import Fingerprint
 from common.instant import instant
-from common.plan import Plan, digest_of
+from common.plan import InputSpec, Plan, digest_of
 from common.privacy import own_share_epsilon
 from common.roster import Member, Roster
 from common.secagg.terms import FLOOR
@@ -35,6 +35,14 @@ _FAMILIES: Final = {
     "cnn": "a convolutional network",
     "resnet": "a residual network",
     "scattering": "fixed wavelets and one layer that learns",
+    "unet": "a network with an answer for each pixel, down and up again",
+    "fcn": "a network of convolutions alone",
+    "centre": "a network that finds where things have their centres",
+    "srcnn": "a network that makes images better",
+    "sequence": "a convolutional network for several images of a case",
+    "mlp": "dense layers on the record",
+    "text": "a vector for each word, weighted by attention",
+    "fusion": "a network for an image and what else is known of the patient",
 }
 _MODALITIES: Final = {"any": "medical", "CR": "X-ray (CR)", "DX": "X-ray (DX)", "US": "ultrasound", "OT": "other"}
 
@@ -142,14 +150,32 @@ def _work(found: Reading) -> Iterator[str]:
     plan, training, image = found.plan, found.plan.training, found.plan.input
     unit = "images" if plan.privacy.unit == "record" else "patients"
     each = f"{training.local_steps} step(s)" if training.local_steps else f"{training.local_epochs} pass(es) over the images"
-    kind = _MODALITIES.get(image.modality, image.modality)
-    yield f"  {kind} images, reduced to {image.height} x {image.width} pixels, are looked at on our own machine and nowhere else."
+    yield f"  {_looked_at(image)}: on our own machine and nowhere else."
     yield f"  The model ({_FAMILIES[plan.model.family]}) learns to tell apart: {', '.join(plan.task.classes)}."
     yield f"  {training.rounds} rounds; in each, {each} of about {training.batch} {unit}."
     if plan.evaluation:
         yield f"  {len(plan.evaluation_rounds)} times the model is tried on patients of ours whom it never trains on."
     if plan.statistics:
         yield "  Once, before the first, patients are counted."
+
+
+def _looked_at(image: InputSpec) -> str:
+    """All of a patient's data that training reads, by name: who answers for them has to see it."""
+    looked = []
+    if image.has_image:
+        several = f", {image.sequence} of a case together" if image.sequence > 1 else ""
+        looked.append(f"{_kind(image.modality)} images, reduced to {image.height} x {image.width} pixels{several}")
+    if image.second is not None:
+        looked.append(f"a second image of the patient ({_kind(image.second.modality)}) where there is one")
+    if image.record:
+        looked.append(f"of the record: {', '.join(field.column for field in image.record)}")
+    if image.text is not None:
+        looked.append(f"the text in '{image.text.column}', its first {image.text.length} words and pairs of words, hashed")
+    return "We train on " + "; ".join(looked)
+
+
+def _kind(modality: str) -> str:
+    return _MODALITIES.get(modality, modality)
 
 
 def _company(found: Reading) -> Iterator[str]:

@@ -6,7 +6,7 @@ gradient of its weights unit by unit (Goodfellow 2015, https://arxiv.org/abs/151
 https://arxiv.org/abs/2210.00038). A unit's images are further positions: k images of Q output positions are k Q rows of one product, so a
 patient's gradient costs what the plain gradient of its images costs, and nothing is ever held image by image.
 
-Convolutions, dense layers and GroupNorm are here. Any other layer is Opacus's (Yousefpour et al. 2021, https://arxiv.org/abs/2109.12298),
+Convolutions, dense layers, GroupNorm and tables of words are here. Any other layer is Opacus's (Yousefpour et al. 2021, https://arxiv.org/abs/2109.12298),
 image by image, and summed over each unit's images.
 
     U  units      k  images of each      I = U k  images      C, O  channels in and out      K, L  height and width of the kernel
@@ -97,13 +97,19 @@ def formula_of(layer: nn.Module) -> Formula:
         return dense
     if kind is nn.GroupNorm:
         return group_norm
+    if isinstance(layer, nn.Embedding) and kind is nn.Embedding and _is_plain(layer):
+        return table
     if isinstance(layer, nn.Conv2d) and kind is nn.Conv2d and _is_simple(layer):
         return convolution
     return by_opacus(layer)
 
 
 def _is_simple(layer: nn.Conv2d) -> bool:
-    return layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+    return layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+
+
+def _is_plain(layer: nn.Embedding) -> bool:
+    return layer.padding_idx is None and layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
 
 
 def _seen(layer: nn.Module, given: Tensor, output: Tensor) -> Seen:
@@ -124,6 +130,13 @@ def dense(layer: nn.Linear, seen: Seen, slopes: Tensor, units: int) -> OfLayer:
     if layer.bias is not None:
         gradients[layer.bias] = Kept(slopes_UTO.sum(dim=1))
     return gradients
+
+
+def table(layer: nn.Embedding, seen: Seen, slopes: Tensor, units: int) -> OfLayer:
+    """A table of rows (V, D), looked up at (I, ...): each row gets what reached it wherever a unit used it."""
+    places_UT, slopes_UTD = seen[0].reshape(units, -1), slopes.reshape(units, -1, layer.embedding_dim)
+    sums_UVD = slopes.new_zeros(units, *layer.weight.shape)
+    return {layer.weight: Kept(sums_UVD.scatter_add_(1, places_UT.unsqueeze(2).expand_as(slopes_UTD), slopes_UTD))}
 
 
 def group_norm(layer: nn.GroupNorm, seen: Seen, slopes: Tensor, units: int) -> OfLayer:
@@ -164,11 +177,12 @@ def _by_calls(layer: nn.Conv2d, given: Tensor, slopes: Tensor, units: int) -> Ke
 
 def _by_product(layer: nn.Conv2d, given: Tensor, slopes_UTO: Tensor) -> Kept:
     """Patches (U, T, D) times slopes, for all units at once."""
-    (K, L), (down, right) = layer.kernel_size, layer.stride
+    (K, L), (down, right), (apart, aside) = layer.kernel_size, layer.stride, layer.dilation
     assert isinstance(layer.padding, tuple)
     top, left = layer.padding
     padded = functional.pad(given.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
-    patches = padded.unfold(1, K, down).unfold(2, L, right).permute(0, 1, 2, 4, 5, 3)
+    spread = padded.unfold(1, (K - 1) * apart + 1, down).unfold(2, (L - 1) * aside + 1, right)
+    patches = spread[..., ::apart, ::aside].permute(0, 1, 2, 4, 5, 3)
     patches_UTD = patches.reshape(*slopes_UTO.shape[:2], -1)
     return Kept(torch.unflatten(patches_UTD.mT @ slopes_UTO, 1, (K, L, -1)), axes=(3, 2, 0, 1))
 

@@ -11,23 +11,40 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from common.models.backbone import Backbone
+from common.models.centre import Centre
 from common.models.cnn import Cnn
+from common.models.fcn import Fcn
 from common.models.flat import FlatModel, flatten, layout_of, load, parts_of, read_weights, write_weights
+from common.models.fusion import Fusion
 from common.models.initial import initialise
 from common.models.layers import seed_dropout
+from common.models.mlp import Mlp
+from common.models.pretrained import tensors_of
 from common.models.resnet import ResNet
 from common.models.scattering import Scattering
+from common.models.sequence import Sequence
+from common.models.srcnn import Srcnn
+from common.models.text import TextNet
 from common.models.unet import UNet
 from common.plan import (
+    BackboneSpec,
+    CentreSpec,
     ClassificationSpec,
     CnnSpec,
     DetectionSpec,
+    FcnSpec,
+    FusionSpec,
     InputSpec,
+    MlpSpec,
     ModelSpec,
     Plan,
     ResNetSpec,
     RestorationSpec,
     ScatteringSpec,
+    SequenceSpec,
+    SrcnnSpec,
+    TextNetSpec,
     UNetSpec,
 )
 from common.update import Layout, Weights
@@ -55,10 +72,13 @@ def build(spec: ModelSpec, image: InputSpec, outputs: int, *, seed: int = 0) -> 
     One input is what most have: images (B, C, H, W) float32, with T before C for sequences. What comes out is (B, outputs), or
     (B, outputs, H, W) of a family that answers for each pixel.
 
+    Raises: DataNotFound, ModelHash, ModelLayout, if it starts from weights that are not here, or are others.
     Guarantees: no buffers; no image looks at another; same seed, same weights; the process-wide random state is not touched.
     """
     model = _unseeded(spec, image, outputs)
     initialise(model, seed)
+    if isinstance(spec, BackboneSpec) and isinstance(model, Backbone):
+        model.furnish(tensors_of(spec))
     return model
 
 
@@ -96,6 +116,8 @@ def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         match spec:
+            case BackboneSpec():
+                return Backbone(spec, image, outputs)
             case CnnSpec():
                 return Cnn(spec, image, outputs)
             case ResNetSpec():
@@ -104,3 +126,17 @@ def _unseeded(spec: ModelSpec, image: InputSpec, outputs: int) -> nn.Module:
                 return Scattering(spec, image, outputs)
             case UNetSpec():
                 return UNet(spec, image, outputs)
+            case FcnSpec():
+                return Fcn(spec, image, outputs)
+            case CentreSpec():
+                return Centre(spec, image, outputs)
+            case SrcnnSpec():
+                return Srcnn(spec, image, outputs)
+            case SequenceSpec():
+                return Sequence(spec, image, outputs)
+            case MlpSpec():
+                return Mlp(spec, image, outputs)
+            case TextNetSpec():
+                return TextNet(spec, image, outputs)
+            case FusionSpec():
+                return Fusion(spec, image, outputs)

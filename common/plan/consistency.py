@@ -8,7 +8,21 @@ Each rule is one line of a table: where it points, when it is broken, what is wr
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from common.plan.spec import USUAL_BINS, ClassificationSpec, CnnSpec, Plan, ResNetSpec, ScatteringSpec, UNetSpec
+from common.plan.spec import (
+    USUAL_BINS,
+    CentreSpec,
+    ClassificationSpec,
+    CnnSpec,
+    FcnSpec,
+    FusionSpec,
+    Plan,
+    ResNetSpec,
+    RestorationSpec,
+    ScatteringSpec,
+    SequenceSpec,
+    SrcnnSpec,
+    UNetSpec,
+)
 
 SMALLEST_MAP = 1
 SMALLEST_SCATTERED = 2  # each map is normalised by itself, and one value alone would become 0
@@ -19,14 +33,37 @@ MOST_CLASSES_JUDGED = 100
 SMALLEST_SIDE = 8
 _TOLD_APART = frozenset({"classification", "multi-label"})
 TASKS_OF: Mapping[str, frozenset[str]] = {
+    "backbone": _TOLD_APART,
     "cnn": _TOLD_APART,
     "resnet": _TOLD_APART,
     "scattering": _TOLD_APART,
     "unet": frozenset({"segmentation", "restoration"}),
+    "fcn": _TOLD_APART | {"segmentation"},
+    "centre": frozenset({"detection"}),
+    "srcnn": frozenset({"restoration"}),
+    "sequence": _TOLD_APART,
+    "mlp": _TOLD_APART,
+    "text": _TOLD_APART,
+    "fusion": _TOLD_APART,
 }
 """What a family can answer: one line a case, or something for each pixel."""
-INPUTS_OF: Mapping[str, frozenset[str]] = {"unet": frozenset({"image", "sequence"})}
+INPUTS_OF: Mapping[str, frozenset[str]] = {
+    "unet": frozenset({"image", "sequence"}),
+    "fcn": frozenset({"image", "sequence"}),
+    "centre": frozenset({"image", "sequence"}),
+    "sequence": frozenset({"image", "sequence"}),
+    "mlp": frozenset({"record"}),
+    "text": frozenset({"text"}),
+    "fusion": frozenset({"image", "second", "record", "text"}),
+}
 """What a family takes, where that is not one image alone."""
+NEEDS_OF: Mapping[str, frozenset[str]] = {
+    "sequence": frozenset({"image", "sequence"}),
+    "mlp": frozenset({"record"}),
+    "text": frozenset({"text"}),
+}
+"""What a family cannot do without, where that is not an image."""
+FEWEST_FUSED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +76,22 @@ class Rule:
     fix: str
 
 
+_HALVING = CnnSpec | CentreSpec | FusionSpec | SequenceSpec
+"""Families that halve an image at each stage, the last one included."""
+
+
 def _vanishes(plan: Plan) -> bool:
-    if not isinstance(plan.model, CnnSpec | ResNetSpec | UNetSpec) or not plan.input.has_image:
+    if not isinstance(plan.model, _HALVING | ResNetSpec | UNetSpec | FcnSpec) or not plan.input.has_image:
         return False
-    stages = len(plan.model.widths) if isinstance(plan.model, CnnSpec) else len(plan.model.widths) - 1
+    if isinstance(plan.model, FcnSpec) and not plan.model.pooling:
+        return False
+    stages = len(plan.model.widths) if isinstance(plan.model, _HALVING) else len(plan.model.widths) - 1
     return min(plan.input.height, plan.input.width) >> stages < SMALLEST_MAP
 
 
-def _takes(plan: Plan) -> bool:
-    """Whether the family takes a sequence, a second image, a record, a text; and can do without an image."""
-    image, takes = plan.input, INPUTS_OF.get(plan.model.family, frozenset({"image"}))
+def _given(plan: Plan) -> set[str]:
+    """What [input] gives: an image, a sequence of them, a second image, a record, a text."""
+    image = plan.input
     given = {
         "image": image.has_image,
         "sequence": image.sequence > 1,
@@ -56,7 +99,18 @@ def _takes(plan: Plan) -> bool:
         "record": bool(image.record),
         "text": image.text is not None,
     }
-    return {name for name, there in given.items() if there} <= takes
+    return {name for name, there in given.items() if there}
+
+
+def _takes(plan: Plan) -> bool:
+    """Whether the family takes all that there is."""
+    return _given(plan) <= INPUTS_OF.get(plan.model.family, frozenset({"image"}))
+
+
+def _has_enough(plan: Plan) -> bool:
+    """Whether there is all that the family cannot do without; to fuse there have to be two."""
+    given = _given(plan)
+    return NEEDS_OF.get(plan.model.family, frozenset({"image"})) <= given and (plan.model.family != "fusion" or len(given) >= FEWEST_FUSED)
 
 
 def _counted(plan: Plan) -> float:
@@ -113,6 +167,51 @@ RULES = (
         lambda p: not _takes(p),
         "this family does not take all that [input] gives",
         "Choose a family for the input: docs/tasks.md lists them.",
+    ),
+    Rule(
+        ("model", "family"),
+        lambda p: not _has_enough(p),
+        "this family needs more than [input] gives: an image, for sequence several; for mlp a record, for text a text; for fusion two",
+        "Add what is missing to [input], or choose a family for the input: docs/tasks.md lists them.",
+    ),
+    Rule(
+        ("input", "second"),
+        lambda p: p.input.second is not None and not p.input.has_image,
+        "there is a second image and no first one",
+        "Name a modality, or make the second image the only one.",
+    ),
+    Rule(
+        ("model", "answer"),
+        lambda p: isinstance(p.model, FcnSpec) and (p.model.answer == "pixel") != (p.task.kind == "segmentation"),
+        "segmentation asks for an answer at each pixel, and every other task of this family for one of the image",
+        'Set answer = "pixel" for segmentation, else answer = "image".',
+    ),
+    Rule(
+        ("model", "residual"),
+        lambda p: isinstance(p.model, UNetSpec) and p.model.residual and not isinstance(p.task, RestorationSpec),
+        "the image is added to the answer, which makes sense for restoration only",
+        "Remove residual.",
+    ),
+    Rule(
+        ("model", "stride"),
+        lambda p: isinstance(p.model, CentreSpec) and p.model.stride > 1 << len(p.model.widths),
+        "the map is coarser than the last stage: each width halves the image once",
+        "Use more widths, or a smaller stride.",
+    ),
+    Rule(
+        ("model", "kernels"),
+        lambda p: (
+            isinstance(p.model, SrcnnSpec)
+            and (len(p.model.kernels) != len(p.model.widths) + 1 or not all(side % 2 for side in p.model.kernels))
+        ),
+        "every convolution has one kernel of an odd side, and there is one more than widths",
+        "Give as many odd kernels as widths, and one more.",
+    ),
+    Rule(
+        ("input", "sequence"),
+        lambda p: isinstance(p.task, RestorationSpec) and p.input.sequence > 1,
+        "an image is restored by itself",
+        "Remove sequence.",
     ),
     Rule(
         ("evaluation", "every"),

@@ -6,7 +6,19 @@ Plain description; what the run showed, and what it promises, is said in `wordin
 
 from collections.abc import Mapping, Sequence
 
-from common.plan import CnnSpec, Plan, ScatteringSpec, UNetSpec
+from common.plan import (
+    CentreSpec,
+    CnnSpec,
+    FcnSpec,
+    FusionSpec,
+    MlpSpec,
+    Plan,
+    ScatteringSpec,
+    SequenceSpec,
+    SrcnnSpec,
+    TextNetSpec,
+    UNetSpec,
+)
 from simulations.report import numbers
 from simulations.report.folder import Intake, Round
 
@@ -30,6 +42,13 @@ REASONS: Mapping[str, str] = {
 }
 
 
+_TOGETHER: Mapping[str, str] = {
+    "gru": "a recurrent network that reads them in their order",
+    "attention": "attention of each to all",
+    "mil": "attention to those that matter",
+}
+
+
 def reason(code: str) -> str:
     """A code in words; a code that this version does not know is shown as it is."""
     return REASONS.get(code, code or "no reason was recorded")
@@ -40,24 +59,50 @@ def model(plan: Plan) -> str:
     spec = plan.model
     if isinstance(spec, ScatteringSpec):
         return f"Linear layer on scattering features: fixed wavelets of {spec.scales} scales and {spec.angles} angles, nothing else learnt"
+    if isinstance(spec, TextNetSpec):
+        return f"Text network: {spec.features} values for each hashed word, attention over them, a dense layer of {spec.hidden}"
     widths = ", ".join(map(str, spec.widths))
+    if isinstance(spec, MlpSpec):
+        return f"Dense layers on the record: {widths}"
+    if isinstance(spec, SequenceSpec):
+        return f"{len(spec.widths)} convolutions ({widths} channels) for each image of a case, and {_TOGETHER[spec.how]}"
+    if isinstance(spec, FusionSpec):
+        meet = "side by side" if spec.how == "late" else "each looking at the others' places"
+        return f"Fusion: {len(spec.widths)} convolutions ({widths} channels) an image; all sources {meet}, a dense layer of {spec.hidden}"
     if isinstance(spec, CnnSpec):
         norm = "group normalisation" if spec.norm == "group" else "no normalisation"
         return f"Convolutional network: {len(spec.widths)} convolutions ({widths} channels), {norm}, a dense layer of {spec.hidden}"
     if isinstance(spec, UNetSpec):
         return f"U-Net: {len(spec.widths)} stages ({widths} channels), group normalisation, an answer for each pixel"
+    if isinstance(spec, FcnSpec):
+        answer = "an answer for each pixel" if spec.answer == "pixel" else "the mean of all places' answers"
+        return f"Fully convolutional network: {len(spec.widths)} convolutions ({widths} channels), group normalisation, {answer}"
+    if isinstance(spec, CentreSpec):
+        return f"Centre detector: {len(spec.widths)} stages ({widths} channels), one answer for {spec.stride} × {spec.stride} pixels"
+    if isinstance(spec, SrcnnSpec):
+        sides = ", ".join(f"{side} × {side}" for side in spec.kernels)
+        return f"SRCNN: {len(spec.kernels)} convolutions of {sides} pixels ({widths} channels)"
     blocks = f"{spec.blocks} residual {_plural('block', spec.blocks)}"
     return f"Residual network: {len(spec.widths)} stages ({widths} channels) of {blocks} each, group normalisation"
 
 
 def images(plan: Plan) -> str:
     """The input in words."""
-    spec = plan.input
-    kind = "any modality" if spec.modality == "any" else spec.modality
-    size = f"{spec.width} × {spec.height} pixels, {spec.channels} {_plural('channel', spec.channels)}"
-    if spec.window is None:
-        return f"{kind}, {size}"
-    return f"{kind}, {size}, window centre {_short(spec.window.centre)}, width {_short(spec.window.width)}"
+    spec, said = plan.input, []
+    if spec.has_image:
+        kind = "any modality" if spec.modality == "any" else spec.modality
+        said.append(f"{kind}, {spec.width} × {spec.height} pixels, {spec.channels} {_plural('channel', spec.channels)}")
+    if spec.window is not None:
+        said.append(f"window centre {_short(spec.window.centre)}, width {_short(spec.window.width)}")
+    if spec.sequence > 1:
+        said.append(f"{spec.sequence} of a case together")
+    if spec.second is not None:
+        said.append(f"a second image ({spec.second.modality}) where there is one")
+    if spec.record:
+        said.append(f"of the record {', '.join(field.column for field in spec.record)}")
+    if spec.text is not None:
+        said.append(f"a text of up to {spec.text.length} hashed words and pairs of words")
+    return ", ".join(said)
 
 
 def intake(found: Intake) -> str:
