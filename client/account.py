@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from client import policy
 from client.home import PREPARED_FOLDER, SiteFile, ledger_place
-from client.imaging import manifest
+from client.imaging import conservation, manifest
 from client.imaging.dataset import Dataset
 from client.imaging.manifest import NAMED_BY_PATIENT, Manifest
 from client.imaging.prepared import load_prepared
@@ -128,6 +128,7 @@ class Account:
         if self._data is None or self._data[0].digest != approved.digest:
             data = load_prepared(self._home / PREPARED_FOLDER)
             manifest.check(data, approved, pixels=not self._is_simulated)
+            conservation.check(self._home / PREPARED_FOLDER, cases=len(data))
             self._data = (approved, data)
         return self._data[1]
 

@@ -14,9 +14,10 @@ join        the mailbox (client/mailbox/join_cli.py)
 import      images from the hospital's archive (client/pacs/import_cli.py)
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,8 +87,19 @@ def snapshot(
         f"{'approved' if taken.is_news else 'nothing has changed since'} snapshot {taken.digest[:16]} of data set '{account.dataset}'",
         f"  {taken.patients} patients with {taken.records} images; for training {taken.training_patients} with {taken.training_records}",
         f"  {taken.new} patients new, {taken.gone} gone, {taken.changed} changed; {taken.excluded} left out because they withdrew",
+        *_files(taken.intake),
         as_json=as_json,
     )
+
+
+def _files(intake: Mapping[str, Any] | None) -> list[str]:
+    """One line for what became of the files, where they were read."""
+    if intake is None:
+        return []
+    lost = ", ".join(f"{reason} {count}" for reason, count in intake["rejected"].items())
+    return [
+        f"  {intake['seen']} files seen: {intake['used']} used, {intake['seen'] - intake['used']} rejected{f' ({lost})' if lost else ''}"
+    ]
 
 
 @app.command()

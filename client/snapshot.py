@@ -10,18 +10,19 @@ machine stops between the two, the site refuses by name until the snapshot is ta
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from client import exclusion, policy
 from client.account import Account
 from client.home import CACHE_FOLDER, PATIENT_KEY_FILE, PREPARED_FOLDER, DataSection
-from client.imaging import manifest
+from client.imaging import conservation, manifest
 from client.imaging.dataset import Dataset
 from client.imaging.identity import load_or_create
 from client.imaging.manifest import Manifest
 from client.imaging.prepared import load_prepared, save_prepared
+from client.imaging.report import IntakeReport
 from common.errors import SnapshotMismatch, TooFewPatients
 from common.plan import Plan
 
@@ -32,7 +33,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a snapshot holds, and what has changed since the one before: patients who are new, gone, or whose images changed."""
+    """What a snapshot holds, and what has changed since the one before: patients who are new, gone, or whose images changed.
+
+    intake: what became of every file, where the folder of images was read.
+    """
 
     digest: str
     patients: int
@@ -44,6 +48,7 @@ class Taken:
     changed: int
     excluded: int
     is_news: bool
+    intake: dict[str, Any] | None = None
 
 
 def take(home: Path, account: Account, source: DataSection | None, plan: Plan | None, progress: Progress | None = None) -> Taken:
@@ -52,16 +57,22 @@ def take(home: Path, account: Account, source: DataSection | None, plan: Plan | 
     Raises: DataError; TooFewPatients, if nobody is left; LedgerRollback, LedgerTampered, DiskFull.
     """
     ledger = account.ledger()
-    before = _before(home)
-    found = _read_anew(home, source, plan, progress) if source and source.root and plan else load_prepared(home / PREPARED_FOLDER)
+    before, known = _before(home), conservation.read(home / PREPARED_FOLDER)
+    anew = _read_anew(home, source, plan, progress) if source and source.root and plan else None
+    found = anew[0] if anew else load_prepared(home / PREPARED_FOLDER)
     kept = exclusion.without(found, ledger.refresh().excluded)
     if not len(kept):
         raise TooFewPatients("nobody would be left in this snapshot.", fix="Look at the data folder; nothing was changed.")
     after = manifest.manifest_of(kept)
     if before is None or after != before:
         _replace(home, kept)
+    if anew:
+        conservation.write(anew[1], home / PREPARED_FOLDER, found=len(found), left_out=len(found) - len(kept))
+    elif known is not None:
+        conservation.carry(known, home / PREPARED_FOLDER, left_out=len(found) - len(kept))
     entry = ledger.note(lambda chain: account.snapshot_fact(chain, after))
-    return _taken(before, after, excluded=found.num_patients - kept.num_patients, is_news=entry is not None)
+    taken = _taken(before, after, excluded=found.num_patients - kept.num_patients, is_news=entry is not None)
+    return replace(taken, intake=anew[1].as_dict()) if anew else taken
 
 
 def _before(home: Path) -> Manifest | None:
@@ -71,7 +82,7 @@ def _before(home: Path) -> Manifest | None:
         return None
 
 
-def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress | None) -> Dataset:
+def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress | None) -> tuple[Dataset, IntakeReport]:
     """The folder of images, through the intake."""
     from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
 
@@ -83,8 +94,7 @@ def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress |
         accept_burned_in=rules.images.burned_in == "accept",
     )
     secret = load_or_create(home / PATIENT_KEY_FILE)
-    found, _ = open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
-    return found
+    return open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
 
 
 def _replace(home: Path, data: Dataset) -> None:
