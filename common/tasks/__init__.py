@@ -7,10 +7,11 @@ report draws.
 """
 
 from common.models import outputs_for
-from common.plan import ClassificationSpec, MultiLabelSpec, Plan, RestorationSpec, SegmentationSpec
+from common.plan import ClassificationSpec, DetectionSpec, MultiLabelSpec, Plan, RestorationSpec, SegmentationSpec
 from common.tasks.bootstrap import Interval
 from common.tasks.classification import Binary, Multiclass, decide
 from common.tasks.curves import CalibrationBin, RocCurve, calibration_bins, roc_curve
+from common.tasks.detection import Detection
 from common.tasks.multilabel import MultiLabel
 from common.tasks.restoration import Restoration
 from common.tasks.scores import ClassScores, LevelScores, Scores, by_patient, evaluate
@@ -21,6 +22,7 @@ __all__ = [
     "Binary",
     "CalibrationBin",
     "ClassScores",
+    "Detection",
     "Interval",
     "LevelScores",
     "MultiLabel",
@@ -52,5 +54,5 @@ def task_of(plan: Plan) -> Task:
             return Segmentation(outputs=outputs, dice=spec.dice)
         case RestorationSpec():
             return Restoration(outputs=outputs)
-        case _:
-            raise NotImplementedError(spec.kind)
+        case DetectionSpec():
+            return Detection(outputs=outputs, most_boxes=spec.most_boxes)
