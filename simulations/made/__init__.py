@@ -13,13 +13,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from common.errors import RunFolderTaken
-from simulations.made import cells
+from simulations.made import blood, cells, slices, tissue, vessels
 from simulations.made.spec import KINDS, Kind, MadeSpec
 
 __all__ = ["KINDS", "Kind", "MadeSpec", "write"]
 
 _WRITERS: Mapping[Kind, Callable[[MadeSpec, Path], None]] = {
     "cells": cells.write,
+    "tissue": tissue.write,
+    "vessels": vessels.write,
+    "blood": blood.write,
+    "slices": slices.write,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from common.errors import PlanValue
 
-Kind = Literal["cells"]
+Kind = Literal["cells", "tissue", "vessels", "blood", "slices"]
 """One module each; its docstring says what is to be learnt."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SMALLEST_PX, LARGEST_PX = 16, 256
