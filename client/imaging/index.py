@@ -5,7 +5,8 @@
     <label columns> as the plan's [task] says: a class, findings, or the path of a mask
     patient_id      else group_id, else image_id: what may not be on two sides of a split; the first that is there is used and said
     site, split     optional
-    case, position  for sequences: which images belong together, and in which order (a number); one truth for all of them
+    case, position  for sequences: which images belong together, and in which order (a number); one truth for all of them, unless it is
+                    a mask or boxes: then each image is seen with its neighbours
     second_file     for a plan with a second image: its path, or empty where there is none
     width, height   for detection: of the picture in pixels, in which boxes.csv has its boxes (parts.py)
     ...             the columns that the plan's record and text name

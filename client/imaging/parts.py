@@ -75,18 +75,34 @@ def sequences(items: Sequence[Item], length: int) -> tuple[list[int], NDArray[np
 
     Of more images than that, evenly many are taken; of fewer, some are taken twice. Raises: LabelsMismatch.
     """
-    cases: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for row, item in enumerate(items):
-        cases.setdefault((item.patient, item.cells[CASE]), []).append((_number(item.cells[POSITION], POSITION), row))
     chosen, firsts = [], []
-    for members in cases.values():
-        rows = [row for _, row in sorted(members)]
+    for rows in _cases(items):
         labels = {items[row].label for row in rows}
         if len(labels) > 1:
             raise LabelsMismatch("index: the images of one case have different labels.", fix="Give every image of a case the same one.")
         firsts.append(rows[0])
         chosen.append([rows[place] for place in np.linspace(0, len(rows) - 1, length).round().astype(int)])
     return firsts, np.array(chosen, dtype=np.int64)
+
+
+def neighbours(items: Sequence[Item], length: int) -> tuple[list[int], NDArray[np.int64]]:
+    """Each image with those around it in its case, for a truth that each image has of its own: every row, and its `length` images, (N, T).
+
+    The image itself stands at place (length - 1) // 2; beyond a case's ends the last image stands again. Raises: LabelsMismatch.
+    """
+    places = np.arange(length) - (length - 1) // 2
+    around = np.zeros((len(items), length), dtype=np.int64)
+    for rows in map(np.array, _cases(items)):
+        around[rows] = rows[np.clip(np.arange(len(rows))[:, None] + places, 0, len(rows) - 1)]
+    return list(range(len(items))), around
+
+
+def _cases(items: Sequence[Item]) -> list[list[int]]:
+    """The rows of each case, in the order of their positions."""
+    cases: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for row, item in enumerate(items):
+        cases.setdefault((item.patient, item.cells[CASE]), []).append((_number(item.cells[POSITION], POSITION), row))
+    return [[row for _, row in sorted(members)] for members in cases.values()]
 
 
 def read_boxes(path: Path, task: DetectionSpec) -> Boxes:

@@ -164,10 +164,14 @@ def _join(
     beside: dict[str, NDArray[np.uint16]],
     rejected: Counter[Reason],
 ) -> tuple[Dataset, IntakeReport]:
-    """`items`, `owners` (keyed patients), `images` and what lies `beside` them, row by row; sequences become one row each."""
+    """`items`, `owners` (keyed patients), `images` and what lies `beside` them, row by row.
+
+    Sequences become one row each, or one for each image with its neighbours, where areas or boxes are to be found.
+    """
     plan, rows, read = request.plan, list(items), len({item.name for item in items})
     if plan.input.sequence > 1:
-        firsts, chosen = parts.sequences(rows, plan.input.sequence)
+        placed = isinstance(plan.task, SegmentationSpec | DetectionSpec)
+        firsts, chosen = (parts.neighbours if placed else parts.sequences)(rows, plan.input.sequence)
         rows, owners, images = [rows[first] for first in firsts], [owners[first] for first in firsts], images[chosen]
         beside = {name: array[firsts] for name, array in beside.items()}
     if isinstance(plan.task, ClassificationSpec):

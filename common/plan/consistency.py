@@ -209,6 +209,12 @@ RULES = (
     ),
     Rule(
         ("input", "sequence"),
+        lambda p: p.task.kind in {"segmentation", "detection"} and p.input.sequence % 2 == 0,
+        "an image stands in the middle of its neighbours, as many on one side as on the other",
+        "Give an odd number.",
+    ),
+    Rule(
+        ("input", "sequence"),
         lambda p: isinstance(p.task, RestorationSpec) and p.input.sequence > 1,
         "an image is restored by itself",
         "Remove sequence.",

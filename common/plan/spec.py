@@ -101,7 +101,8 @@ class InputSpec:
     spacing_mm: one pixel's side; images are then resampled and cut or filled to height and width, not stretched. On whole slides it also
     chooses the level, and `tissue` is the least share of a tile that must be tissue. laterality, views: others are refused.
 
-    sequence: how many images of a case the model sees together (slices, frames, visits), in their order; one, unless said. A case may
+    sequence: how many images of a case the model sees together (slices, frames, visits), in their order; one, unless said. Where areas or
+    boxes are to be found it is each image with its neighbours, an odd number with the image itself in the middle. A case may
     also have a second image, a record and a text; with `modality = "none"` it has no image, and height and width stay 0.
     """
 
