@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from common.errors import RunFolderTaken
-from simulations.made import blood, cells, slices, tissue, vessels
+from simulations.made import blood, cells, complaints, findings, follow_up, notes, pairs, records, slices, slides, tissue, vessels
 from simulations.made.spec import KINDS, Kind, MadeSpec
 
 __all__ = ["KINDS", "Kind", "MadeSpec", "write"]
@@ -24,6 +24,13 @@ _WRITERS: Mapping[Kind, Callable[[MadeSpec, Path], None]] = {
     "vessels": vessels.write,
     "blood": blood.write,
     "slices": slices.write,
+    "follow-up": follow_up.write,
+    "slides": slides.write,
+    "findings": findings.write,
+    "records": records.write,
+    "notes": notes.write,
+    "pairs": pairs.write,
+    "complaints": complaints.write,
 }
 
 

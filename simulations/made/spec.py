@@ -9,7 +9,9 @@ from typing import Literal, get_args
 
 from common.errors import PlanValue
 
-Kind = Literal["cells", "tissue", "vessels", "blood", "slices"]
+Kind = Literal[
+    "cells", "tissue", "vessels", "blood", "slices", "follow-up", "slides", "findings", "records", "notes", "pairs", "complaints"
+]
 """One module each; its docstring says what is to be learnt."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SMALLEST_PX, LARGEST_PX = 16, 256
