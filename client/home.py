@@ -7,6 +7,7 @@
 [ledger]      folder: where the ledger lies, if not here (several homes over the same patients share one); head: where its sealed head
               is written, best on another mount
 [serve]       socket: where the site process answers its mailbox; group: of the two users that share it
+[weights]     folder: where files of pre-trained weights lie that a plan may start from (common/models/pretrained.py)
 [simulation]  only a simulated site has it
 """
 
@@ -72,6 +73,14 @@ class ServeSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsSection:
+    """[weights]. What is not absolute is below the home."""
+
+    __pydantic_config__ = STRICT
+    folder: str = "weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedSite:
     """Only a simulated site has this: it skips fsync, and may draw its noise from a seed so that two runs can be compared bit by bit.
 
@@ -92,6 +101,7 @@ class SiteFile:
     data: DataSection | None = None
     ledger: LedgerSection = field(default_factory=LedgerSection)
     serve: ServeSection = field(default_factory=ServeSection)
+    weights: WeightsSection = field(default_factory=WeightsSection)
     simulation: SimulatedSite | None = None
 
     @property
@@ -105,6 +115,7 @@ _SECTIONS: Sections = {
     "data": (DataSection,),
     "ledger": (LedgerSection,),
     "serve": (ServeSection,),
+    "weights": (WeightsSection,),
     "simulation": (SimulatedSite,),
 }
 

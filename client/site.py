@@ -18,6 +18,7 @@ A `Site` is opened on its home folder:
     fsa1/           where it stands in secure aggregation
     answers/        the newest reply, where nothing is masked
     patient.key     the secret that turns patient ids into keys
+    weights/        what was trained elsewhere, if the plan's model starts from it
     data/           the prepared data set and its manifest; cache/, what was decoded for it
 """
 
@@ -51,7 +52,7 @@ from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_beside, terms_of
 from common.counting import forms_of
 from common.errors import FedwardError, PlanMismatch, TrainFailed
-from common.models import initial_weights, layout_of_plan
+from common.models import initial_weights, layout_of_plan, look_in
 from common.plan import Plan, digest_of
 from common.privacy import round_charge
 from common.privacy.entries import Use
@@ -69,6 +70,7 @@ class Site:
         simulated, power_cut_safe = file.simulation, file.power_cut_safe
         self.name = file.site.name
         self.home = home
+        look_in(home / file.weights.folder)
         self._plan = plan
         self._simulated = simulated
         self._unsafe_noise_seed = simulated.unsafe_noise_seed if simulated else None

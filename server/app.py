@@ -21,7 +21,7 @@ from common.agreement import groups_of
 from common.backtrace import keep_whole, outline
 from common.credentials import Credentials
 from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, Unforeseen
-from common.models import initial_weights
+from common.models import WEIGHTS_FOLDER, initial_weights, look_in
 from common.plan import Plan, digest_of, load
 from server import audit
 from server.aggregation import Observer, Several
@@ -126,6 +126,7 @@ def _run(grid: Grid, folder: Path) -> None:
 
 
 def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Journal, observer: Observer) -> None:
+    look_in(_from_environment(COORDINATOR_VARIABLE) / WEIGHTS_FOLDER)
     initial, members = initial_weights(plan), _consortium()
     signed = members.signed_roster()
     run = audit.Run(folder=folder, plan=plan, session=journal.session, initial=initial, credentials=mine, signed_roster=signed)

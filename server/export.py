@@ -2,11 +2,13 @@
 """The trained model as two files: `model.safetensors`, one tensor per layer, and `model.json`, its card.
 
 The card says what the weights alone cannot: the plan in full, who trained, how much privacy was promised, what was measured and on
-whom. The two name each other by digest, so a model cannot travel under another model's card.
+whom. The two name each other by digest, so a model cannot travel under another model's card. What a model started from, and keeps of it
+unchanged, lies beside them in `weights/`: without it the model says nothing.
 """
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from safetensors.numpy import save as write_tensors
 
 from common.durable import write_atomically
+from common.models import WEIGHTS_FOLDER, find
 from common.plan import Plan, digest_of, to_toml
 from common.update import Weights
 
@@ -23,7 +26,11 @@ CARD_VERSION = 1
 
 
 def export(folder: Path, *, weights: Weights, plan: Plan, facts: Mapping[str, Any]) -> None:
-    """Write model and card into `folder`. `facts` are what the caller knows of the run: sites, rounds, epsilon, metrics."""
+    """Write model and card into `folder`. `facts` are what the caller knows of the run: sites, rounds, epsilon, metrics.
+
+    Raises: DataNotFound, ModelHash, if what the model started from is not here.
+    """
+    _beside(folder / WEIGHTS_FOLDER, find(plan.model))
     write_atomically(folder / MODEL_FILE, write_tensors(_named(weights), metadata={"fedward": weights.digest.hex()}), fsync=True)
     card = {
         "card": CARD_VERSION,
@@ -35,6 +42,13 @@ def export(folder: Path, *, weights: Weights, plan: Plan, facts: Mapping[str, An
         **facts,
     }
     write_atomically(folder / CARD_FILE, json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n", fsync=True)
+
+
+def _beside(folder: Path, start: Path | None) -> None:
+    """A copy of the file that the model started from, if it did."""
+    if start is not None and not ((copy := folder / start.name).exists() and copy.samefile(start)):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(start, copy)
 
 
 def _named(weights: Weights) -> dict[str, Any]:

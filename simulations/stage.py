@@ -8,10 +8,12 @@ federation can: it looks at all patients at once, holds some out, and deals the 
         sites/hospital_00/        a site's home: site.toml, data/ (its prepared patients), its key, the roster, and later its ledger
         coordinator/              the coordinator's key, and the roster
         holdout/                  the patients that no site has
+        weights/                  what was trained elsewhere, if the plan's model starts from it
         stage.json                counts, for the report; written last, so a stage that has it is whole
 """
 
 import json
+import os
 import secrets
 import shutil
 import time
@@ -32,6 +34,7 @@ from client.home import (
     SimulatedSite,
     SiteFile,
     SiteName,
+    WeightsSection,
     read_site_file,
 )
 from client.imaging.dataset import Dataset, Images
@@ -44,10 +47,11 @@ from common import canonical, keyfile
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
+from common.models import WEIGHTS_FOLDER, find, look_in
 from common.plan import ClassificationSpec, Plan, dump, to_toml
 from common.privacy import round_charge
 from simulations import consortium, made, phantoms
-from simulations.made import MadeSpec
+from simulations.made import MadeSpec, weights
 from simulations.partition import Rows, kept_for_validation, spread
 from simulations.phantoms import PhantomSpec
 from simulations.scenario import Scenario, parse
@@ -110,6 +114,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     if (folder / STAGE_FILE).exists():
         raise RunFolderTaken(f"run folder '{folder}' holds a run already.", fix="Continue it with --resume, or choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
+    _bring_weights(scenario.plan, folder, shop)
     everyone, intake = _open_all(scenario, data or _make_data(scenario, shop), shop)
     dealt = spread(everyone, scenario.simulation, np.random.default_rng([scenario.plan.training.seed, scenario.simulation.sites]))
     given = {
@@ -117,7 +122,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     }
     _check_budgets(scenario.plan, given)
     for site, data_given in given.items():
-        _make_home(folder / SITES / site, site, data_given, shop.site_kind)
+        _make_home(folder / SITES / site, site, data_given, shop.site_kind, run=folder)
         shutil.copy(shop.cache / PATIENT_KEY_FILE, folder / SITES / site / PATIENT_KEY_FILE)
     members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
@@ -141,6 +146,7 @@ def find_stage(folder: Path) -> Stage:
     if not (folder / STAGE_FILE).is_file():
         raise DataNotFound(f"'{folder}' holds no run to resume.", fix="Give the --out folder of an earlier run, or leave --resume away.")
     counts = json.loads((folder / STAGE_FILE).read_text())
+    look_in(folder / WEIGHTS_FOLDER)
     return Stage(
         folder=folder,
         scenario=parse((folder / SCENARIO_FILE).read_text(), name=str(folder / SCENARIO_FILE)),
@@ -168,7 +174,7 @@ def clone_home(stage: Stage, site: str, home: Path, *, aggregation: AggregationN
     """A second home with the same patients and an empty ledger: for training that is compared with the federation, not part of it."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation))
+    _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation), run=stage.folder)
     for name in (KEY_FILE, ROSTER_FILE, ROOTS_FILE):
         shutil.copy(stage.home(site) / name, home / name)
     (home / PREPARED_FOLDER).symlink_to((stage.home(site) / PREPARED_FOLDER).resolve())
@@ -178,7 +184,7 @@ def pool_homes(stage: Stage, home: Path) -> None:
     """One home with the patients of all sites: what training in one place would have."""
     shutil.rmtree(home, ignore_errors=True)
     everyone = merge({site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites})
-    _make_home(home, home.name, everyone, replace(_site_kind(stage), aggregation="plain"))
+    _make_home(home, home.name, everyone, replace(_site_kind(stage), aggregation="plain"), run=stage.folder)
     keyfile.create(home / KEY_FILE, "site")
 
 
@@ -223,6 +229,14 @@ def _make_data(scenario: Scenario, shop: Workshop) -> Path:
             shop.progress("making data", 0, 1)
             made.write(spec, folder)
     return folder
+
+
+def _bring_weights(plan: Plan, folder: Path, shop: Workshop) -> None:
+    """A copy of what the model starts from, made on the spot if it is ours to make. Raises: DataNotFound, ModelHash."""
+    weights.offer(plan.model, shop.cache / WEIGHTS_FOLDER)
+    if (start := find(plan.model)) is not None:
+        (folder / WEIGHTS_FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(start, folder / WEIGHTS_FOLDER / start.name)
 
 
 def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, dict[str, Any]]:
@@ -289,15 +303,20 @@ def _check_budgets(plan: Plan, given: Mapping[str, Dataset]) -> None:
             ) from error
 
 
-def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite) -> None:
+def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite, *, run: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     save_prepared(data, home / PREPARED_FOLDER)
-    _write_site_file(home, name, kind)
+    _write_site_file(home, name, kind, run=run)
 
 
-def _write_site_file(home: Path, name: str, kind: SimulatedSite) -> None:
-    """A namespace of its own for every home: what one run spent says nothing about another."""
-    file = SiteFile(site=SiteName(name=name), data=DataSection(namespace=f"run-{secrets.token_hex(8)}"), simulation=kind)
+def _write_site_file(home: Path, name: str, kind: SimulatedSite, *, run: Path) -> None:
+    """A namespace of its own for every home: what one run spent says nothing about another. Pre-trained weights are the run's, for all."""
+    file = SiteFile(
+        site=SiteName(name=name),
+        data=DataSection(namespace=f"run-{secrets.token_hex(8)}"),
+        weights=WeightsSection(folder=os.path.relpath(run / WEIGHTS_FOLDER, home)),
+        simulation=kind,
+    )
     write_atomically(home / SITE_FILE, dump(file).encode(), fsync=False)
 
 

@@ -20,7 +20,7 @@ from common.models.fusion import Fusion
 from common.models.initial import initialise
 from common.models.layers import seed_dropout
 from common.models.mlp import Mlp
-from common.models.pretrained import tensors_of
+from common.models.pretrained import WEIGHTS_FOLDER, find, look_in, tensors_of
 from common.models.resnet import ResNet
 from common.models.scattering import Scattering
 from common.models.sequence import Sequence
@@ -50,14 +50,17 @@ from common.plan import (
 from common.update import Layout, Weights
 
 __all__ = [
+    "WEIGHTS_FOLDER",
     "FlatModel",
     "build",
+    "find",
     "flatten",
     "initial_weights",
     "initialise",
     "layout_of",
     "layout_of_plan",
     "load",
+    "look_in",
     "outputs_for",
     "parts_of",
     "read_weights",

@@ -7,6 +7,7 @@ all of their folders. It is safetensors: numbers, and no code.
 
     model.weights        the file's name      model.weights_digest     its SHA-256, 64 hex digits
     home/weights/        where a site looks, unless its site.toml says otherwise; a coordinator: weights/ in its folder
+    weights/             in the folder where a command is run: where everybody looks last
 """
 
 import hashlib
@@ -44,11 +45,12 @@ def find(spec: ModelSpec) -> Path | None:
     if not isinstance(spec, BackboneSpec):
         return None
     with _lock:
-        there = [path for folder in _folders if (path := folder / spec.weights).is_file()]
+        there = [path for folder in (*_folders, Path(WEIGHTS_FOLDER)) if (path := folder / spec.weights).is_file()]
     if not there:
         raise DataNotFound(
             f"the model starts from the file '{spec.weights}' (SHA-256 {spec.weights_digest[:12]}...), which is not here.",
-            fix=f"Put it into the folder '{WEIGHTS_FOLDER}' of this site or coordinator. `fedward model convert` makes such files.",
+            fix=f"Put it into the folder '{WEIGHTS_FOLDER}' of the site, of the coordinator, or where the command is run; "
+            "`fedward model convert` makes such files.",
         )
     digests = [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in there]
     for path, digest in zip(there, digests, strict=True):
