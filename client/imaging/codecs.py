@@ -51,7 +51,7 @@ def decode(dataset: Dataset, syntax: uid.UID, frames: Sequence[int]) -> Frames:
     *others, last = DECODERS[syntax]
     for plugin in others:
         try:
-            array = _one(dataset, syntax, plugin, first)
+            array = decode_by(dataset, syntax, plugin, first)
         except MemoryError:
             raise
         except Exception:  # noqa: S112 - the next decoder says whether anybody can read it
@@ -59,11 +59,12 @@ def decode(dataset: Dataset, syntax: uid.UID, frames: Sequence[int]) -> Frames:
         yield array
         yield from _many(dataset, syntax, plugin, rest)
         return
-    yield _one(dataset, syntax, last, first)
+    yield decode_by(dataset, syntax, last, first)
     yield from _many(dataset, syntax, last, rest)
 
 
-def _one(dataset: Dataset, syntax: uid.UID, plugin: str, frame: int) -> NDArray[Any]:
+def decode_by(dataset: Dataset, syntax: uid.UID, plugin: str, frame: int) -> NDArray[Any]:
+    """One frame by one decoder. Raises: what it raises."""
     if plugin is TWELVE_BITS:
         return next(_twelve_bits(dataset, [frame]))
     array, _ = get_decoder(syntax).as_array(dataset, index=frame, decoding_plugin=plugin)
