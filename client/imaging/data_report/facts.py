@@ -16,20 +16,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.imaging import dicom_folder, inventory, slots
+from client.imaging import inventory, labels, slots
 from client.imaging.dataset import Dataset
 from client.imaging.identity import SECRET_BYTES, PatientSecret
 from client.imaging.index import INDEX
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.inventory import Findings
 from client.imaging.labels import LABELS, RULES, Labels
+from client.imaging.labels.gather import gather as gather_labels
 from client.imaging.labels.survey import Pictured, Surveyor, in_children
+from client.imaging.listing import Listing
 from client.imaging.readers import Progress, read_all, roomy
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder
 from client.imaging.worker import Brief
-from common.errors import DataError, DataNotFound
+from common.errors import DataError, DataNotFound, PlanError
 from common.plan.spec import ClassificationSpec, Plan
 
 MOST_SAMPLES: Final = 360
@@ -114,15 +116,12 @@ def _of_dicom(wish: Wish) -> Facts:
     usual = wish.root / (RULES if (wish.root / RULES).is_file() else LABELS)
     labels_file = wish.labels or usual
     listing = list_folder(request, skip=labels_file)
-    table, problem = None, ""
-    if labels_file.is_file():
-        try:
-            table = dicom_folder.labels_of(request, listing, labels_file)
-        except DataError as error:
-            problem = str(error)
     tell = in_children(wish.root, wish.plan.input, request.limits, workers=wish.workers, progress=wish.progress)
     surveyor = Surveyor(root=wish.root, secret=request.secret, tell=tell)
-    pictured = {image.path: image for image in surveyor.folder(listing).images}
+    table, images, problem = _labels(request, surveyor, listing, labels_file)
+    if images is None:
+        images = surveyor.folder(listing).images
+    pictured = {image.path: image for image in images}
     taken = inventory.examine_dicom(request, listing, table)
     label_of = _labels_by_path(table, pictured.values(), surveyor)
     cases = {row.path: _case(row, pictured.get(row.path), label_of.get(row.path)) for row in taken.rows}
@@ -136,6 +135,19 @@ def _of_dicom(wish: Wish) -> Facts:
         problem=problem,
         has_labels=table is not None,
     )
+
+
+def _labels(
+    request: Request, surveyor: Surveyor, listing: Listing, labels_file: Path
+) -> tuple[Labels | None, tuple[Pictured, ...] | None, str]:
+    """The labels, if they can be used; the headers, if they were read for them; and what is wrong with the labels otherwise."""
+    try:
+        if labels_file.suffix == ".toml":
+            gathered = gather_labels(surveyor, listing, labels_file, request.plan.classification)
+            return gathered.labels, gathered.survey.images, ""
+        return (labels.read(labels_file, request.plan.classification) if labels_file.is_file() else None), None, ""
+    except (DataError, PlanError) as error:  # labels.toml is refused in the words that a plan is
+        return None, None, str(error)
 
 
 def _case(row: inventory.Row, image: Pictured | None, label: int | None) -> Case:

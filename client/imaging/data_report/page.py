@@ -14,7 +14,7 @@ from client.imaging.data_report import drawings, remarks, tables
 from client.imaging.data_report.drawings import Curve
 from client.imaging.data_report.facts import Case, Facts
 from client.imaging.labels.agreement import MEANING
-from client.imaging.rejection import REMEDY
+from client.imaging.rejection import REMEDY, Reason
 from common.durable import OWNER_ONLY, write_atomically
 
 _HERE = Path(__file__).parent
@@ -60,6 +60,8 @@ def render(facts: Facts) -> str:
         labels=tables.by_class(facts.cases, facts.classes),
         tables=tables.of(facts.cases, classes) if facts.has_headers else [],
         rejected=_rejected(facts),
+        lost=sum(count for reason, count in _rejections(facts) if reason is not Reason.LABEL_SOURCE),
+        sources=sum(count for reason, count in _rejections(facts) if reason is Reason.LABEL_SOURCE),
         account=facts.report.labels if facts.report else None,
         meaning=MEANING,
         figures=_figures(facts),
@@ -74,10 +76,11 @@ def write(facts: Facts, path: Path) -> None:
 
 
 def _rejected(facts: Facts) -> list[tuple[str, int, str]]:
-    if facts.report is None:
-        return []
-    found = sorted(facts.report.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [(reason.value, count, REMEDY[reason]) for reason, count in found if count]
+    return [(reason.value, count, REMEDY[reason]) for reason, count in sorted(_rejections(facts), key=lambda pair: (-pair[1], pair[0]))]
+
+
+def _rejections(facts: Facts) -> list[tuple[Reason, int]]:
+    return [(reason, count) for reason, count in facts.report.rejected.items() if count] if facts.report is not None else []
 
 
 def _figures(facts: Facts) -> list[Figure]:

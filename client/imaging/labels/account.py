@@ -37,13 +37,15 @@ class Pair:
 
     @property
     def kappa(self) -> float | None:
-        """None where nothing is told apart: both say one class of everything."""
+        """None where one of the two tells nothing apart: it says one class of everything."""
         firsts, seconds = Counter[int](), Counter[int]()
         for (first, second), count in self.both.items():
             firsts[first] += count
             seconds[second] += count
+        if min(len(firsts), len(seconds)) < 2:
+            return None
         by_chance = sum(firsts[label] * seconds[label] for label in firsts if label >= 0) / self.images**2
-        return None if by_chance == 1 else (self.agreed / self.images - by_chance) / (1 - by_chance)
+        return (self.agreed / self.images - by_chance) / (1 - by_chance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
