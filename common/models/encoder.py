@@ -21,15 +21,16 @@ from common.models.layers import group_norm
 
 
 class Encoder(nn.Module):
-    """(B, C, H, W) -> (B, D)."""
+    """(B, C, H, W) -> (B, D). `anywhere`: what is found counts alike wherever in the image it lies, as in tiles that were cut at random."""
 
-    def __init__(self, widths: tuple[int, ...], size_CHW: tuple[int, int, int], features: int) -> None:
+    def __init__(self, widths: tuple[int, ...], size_CHW: tuple[int, int, int], features: int, *, anywhere: bool = False) -> None:
         super().__init__()
+        self.anywhere = anywhere
         C, H, W = size_CHW
         S = len(widths)
         self.convolutions = nn.ModuleList(nn.Conv2d(c, d, 3, padding=1) for c, d in pairwise((C, *widths)))
         self.norms = nn.ModuleList(group_norm(d) for d in widths)
-        self.dense = nn.Linear(widths[-1] * (H >> S) * (W >> S), features)
+        self.dense = nn.Linear(widths[-1] * (1 if anywhere else (H >> S) * (W >> S)), features)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.summary(self.maps(x_BCHW))
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
 
     def summary(self, maps: Tensor) -> Tensor:
         """The image as D values, from its maps."""
-        return functional.relu(self.dense(maps.flatten(1)))
+        return functional.relu(self.dense(maps.amax(dim=(2, 3)) if self.anywhere else maps.flatten(1)))
 
 
 class Attention(nn.Module):

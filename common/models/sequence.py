@@ -8,7 +8,8 @@ of dense layers, so that private training clips it like any other.
 where in the order each lies: one block with its shortcut, norm and two dense layers; the answer is their mean.
 
 *mil* (Ilse et al. 2018, https://arxiv.org/abs/1802.04712, gated, equation 9) takes images without an order, such as tiles of a slide, one
-of which may be all that matters: the answer is a mean weighted by how much each image looks like one to be asked.
+of which may be all that matters: the answer is a mean weighted by how much each image looks like one to be asked. Where in a tile something
+lies is chance, so its encoder keeps the largest value of each map and not the place.
 
 `weights_of` reads what an answer rested on: not an explanation, but where to begin looking for one.
 
@@ -99,7 +100,7 @@ class Sequence(nn.Module):
 
     def __init__(self, spec: SequenceSpec, image: InputSpec, outputs: int) -> None:
         super().__init__()
-        self.encoder = Encoder(spec.widths, (image.channels, image.height, image.width), spec.features)
+        self.encoder = Encoder(spec.widths, (image.channels, image.height, image.width), spec.features, anywhere=spec.how == "mil")
         self.together: Gru | SelfAttention | Mil = _WAYS[spec.how](spec.features)
         self.dropout = Dropout(spec.dropout)
         self.head = nn.Linear(spec.features, outputs)
