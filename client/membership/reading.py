@@ -32,6 +32,7 @@ from common.secagg.terms import FLOOR
 
 _PRIOR: Final = 0.01
 _FAMILIES: Final = {
+    "backbone": "a network that was trained elsewhere, of which the end learns on",
     "cnn": "a convolutional network",
     "resnet": "a residual network",
     "scattering": "fixed wavelets and one layer that learns",

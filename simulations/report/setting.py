@@ -7,6 +7,7 @@ Plain description; what the run showed, and what it promises, is said in `wordin
 from collections.abc import Mapping, Sequence
 
 from common.plan import (
+    BackboneSpec,
     CentreSpec,
     CnnSpec,
     FcnSpec,
@@ -61,6 +62,9 @@ def model(plan: Plan) -> str:
         return f"Linear layer on scattering features: fixed wavelets of {spec.scales} scales and {spec.angles} angles, nothing else learnt"
     if isinstance(spec, TextNetSpec):
         return f"Text network: {spec.features} values for each hashed word, attention over them, a dense layer of {spec.hidden}"
+    if isinstance(spec, BackboneSpec):
+        learns = f"the last {spec.trained_stages} of its stages and a new head learn" if spec.trained_stages else "a new head learns"
+        return f"Backbone {spec.architecture}, trained elsewhere ({spec.weights}, SHA-256 {spec.weights_digest[:12]}); {learns}"
     widths = ", ".join(map(str, spec.widths))
     if isinstance(spec, MlpSpec):
         return f"Dense layers on the record: {widths}"
