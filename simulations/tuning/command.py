@@ -5,12 +5,11 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from common.errors import DataNotFound
-from simulations.apps import CLIENT_APP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from simulations.tuning.search import Search
     from simulations.tuning.space import Space
 
+TUNING_APP: Final = "simulations.tuning.app:app"
 _STYLES = {"": None, "plan": "bold", "alarm": "red"}
 _AGGREGATIONS: "Mapping[str, Literal['fsa1', 'ideal']]" = {"fsa1": "fsa1", "ideal": "ideal"}
 
@@ -65,7 +65,7 @@ def tune(
 
     console = Console(stderr=True, quiet=as_json)
     # As in `fedward simulate`: the nursery imports what trains while data are prepared here.
-    with Nursery(CLIENT_APP) as nursery:
+    with Nursery(TUNING_APP) as nursery:
         import torch
 
         from simulations.show import Show

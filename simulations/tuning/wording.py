@@ -40,12 +40,12 @@ def _promises(search: Search) -> Iterator[str]:
     assert privacy.epsilon is not None
     unit = unit_of(search.base.plan)
     yield (
-        f"Tuning may spend ε {search.budget:g} of the plan's {privacy.epsilon:g} for each {unit} (δ {privacy.delta:g}); every site's ledger "
-        f"refuses more. At worst it spends {numbers.epsilon(search.cost())}."
+        f"Tuning may spend ε {search.budget:g} of the plan's {privacy.epsilon:g} for each {unit} (δ {privacy.delta:g}); every site's "
+        f"ledger refuses more. At worst it spends {numbers.epsilon(search.cost())}."
     )
     yield (
-        f"For that each trial's plan promises ε {promise.epsilon:g} in each fold, were it trained to its end, {promise.evaluation:.0%} of it for "
-        "judging it."
+        f"For that each trial's plan promises ε {promise.epsilon:g} in each fold, were it trained to its end, "
+        f"{promise.evaluation:.0%} of it for judging it."
     )
     judged = sum(sum(fold.judged) for fold in search.folds)
     yield (
