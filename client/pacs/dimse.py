@@ -28,7 +28,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
 
 from client.pacs.archive import AT_MOST, Gaps
 from client.pacs.failure import Failed, Reason
-from client.pacs.guard import GuardedEntity, Watch
+from client.pacs.guard import GuardedEntity, Watch, drop_unfinished
 from client.pacs.landing import Landing
 from client.pacs.query import Level, Query
 from client.pacs.receiver import Receiver
@@ -266,14 +266,15 @@ class Dimse:
 
     def _hang_up(self, *, politely: bool = True) -> None:
         association, self._association = self._association, None
-        if association is None or not association.is_established:
+        if association is None:
             return
         self._watch.begin()
         with suppress(Exception), self._watch.over(association):  # gone already is as good
-            if politely:
+            if politely and association.is_established:
                 association.release()
             else:
                 association.abort(block=False)
+        drop_unfinished(association)
 
 
 def _identifier(wanted: Sequence[Wanted]) -> Dataset:

@@ -30,6 +30,7 @@ ANNOUNCED_UNIT: Final = 256 << 10
 _SLACK: Final = 4 << 20
 _LOOK_EVERY: Final = 16 << 20
 _LOOK_EVERY_S: Final = 0.2
+_GRACE_S: Final = 1.0
 
 
 class Watch:
@@ -72,7 +73,8 @@ class Watch:
                 if self.is_over:
                     self.ends(Failed(Reason.SILENT))
                     cut(association)
-                    return
+                if (self.is_over or not association.is_alive()) and not done.wait(_GRACE_S):
+                    association.dimse.msg_queue.put((None, None))  # its threads may have died without a word to who waits
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -115,6 +117,14 @@ class GuardedSocket(AssociationSocket):
             received += piece
         line.settimeout(None)
         return received
+
+    def _shutdown_socket(self) -> None:
+        """pynetdicom leaves a connection open whose other end is gone already."""
+        line = cast(socket.socket, self.socket)
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            line.close()
 
     def _give_up(self, why: Failed | DiskFull) -> None:
         self.watch.ends(why)
@@ -184,6 +194,13 @@ def message_ended(association: Association) -> None:
     line = association.dul.socket
     if isinstance(line, GuardedSocket):
         line.brought = 0
+
+
+def drop_unfinished(association: Association) -> None:
+    """Close the file of a message that will not come to its end."""
+    message = association.dimse.message
+    if message is not None and message._data_set_file is not None:
+        message._data_set_file.close()
 
 
 @contextmanager

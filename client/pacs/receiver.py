@@ -15,7 +15,7 @@ from typing import Final
 
 from pynetdicom import AllStoragePresentationContexts, evt
 
-from client.pacs.guard import GuardedEntity, GuardedHandler, GuardedServer, Watch, cut
+from client.pacs.guard import GuardedEntity, GuardedHandler, GuardedServer, Watch, cut, drop_unfinished
 from client.pacs.reception import Reception
 from client.pacs.syntaxes import SYNTAXES
 from common.errors import AddressTaken
@@ -85,6 +85,7 @@ class Receiver:
         for association in self._server.active_associations:
             cut(association)
             association.join(timeout=2)
+            drop_unfinished(association)
         self._thread.join(timeout=2)
 
 

@@ -17,7 +17,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -26,6 +26,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from client.pacs import dimse
+from client.pacs.guard import GuardedEntity, GuardedHandler, GuardedServer, Watch, cut
 from common.errors import AddressTaken, FedwardError
 from tests.client.pacs.hostile import raw_port
 from tests.client.pacs.importing import Instance, contents, data_set_of, files_in, instance, typed, uids
@@ -86,19 +87,26 @@ def answers(status: int) -> Handler:
 @contextmanager
 def lying(*, get: Handler | None = None, find: Handler = found, move: Handler | None = None) -> Iterator[int]:
     """An archive of pynetdicom's; its port."""
-    entity = AE(ae_title=TITLE)
+    entity = GuardedEntity(TITLE, Watch(timeout_s=60, largest=1 << 30))  # for its sockets, which are closed in the end
     models = [Verification, StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet]
     for model in [*models, *([StudyRootQueryRetrieveInformationModelMove] if move else [])]:
         entity.add_supported_context(model)
     entity.add_supported_context(CTImageStorage, ExplicitVRLittleEndian, scu_role=True, scp_role=True)
     entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get or sends(GOOD)), *([(evt.EVT_C_MOVE, move)] if move else [])]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
-    assert server is not None
+    server = GuardedServer(entity, ("127.0.0.1", 0), TITLE, entity.supported_contexts, None, handlers, GuardedHandler)  # type: ignore[arg-type]
+    server.addresses = frozenset({"127.0.0.1"})
+    entity._servers.append(server)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
     try:
         yield int(server.server_address[1])
     finally:
         server.shutdown()
+        thread.join()
+        for association in server.active_associations:
+            cut(association)
+            association.join(timeout=5)
 
 
 def words(port: int) -> list[str]:
@@ -194,7 +202,7 @@ def test_only_the_archive_may_store_here_and_only_what_was_asked_for(tmp_path: P
     told: list[int | str] = []
 
     def store(title: str, each: Instance) -> int | str:
-        entity = AE(ae_title=title)
+        entity = GuardedEntity(title, Watch(timeout_s=5, largest=1 << 30))
         entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
         association = entity.associate("127.0.0.1", ours, ae_title=OURS)
         if not association.is_established:
