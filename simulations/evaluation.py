@@ -29,11 +29,12 @@ from client.training import predict
 from common.errors import CheckpointCorrupt, DataNotFound, LabelsMismatch, ModelHash, PatientStraddles, PlanValue
 from common.models import layout_of_plan
 from common.plan import ClassificationSpec, Plan, digest_of, parse
-from common.tasks import Scores, by_patient, evaluate
+from common.tasks import by_patient, evaluate
 from common.tasks.scoring.groups import Groups, by_group
 from common.tasks.scoring.operating import OperatingPoint, Rule, choose
 from common.update import Weights
 from server.export import CARD_FILE, MODEL_FILE
+from simulations.judging import AnyScores, judge
 
 _AGAIN = "Export the model again, or take it from a whole run folder."
 Progress = Callable[[str, int, int], None]
@@ -54,18 +55,25 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """Of each patient the mean probability of each class, (M, C), and the label, (M,): what curves are drawn from."""
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What was found: `predictions` and `labels` are of patients, (M, C) and (M,), for curves; `intake` is what became of every file."""
+    """What was found; `intake` is what became of every file. Curves are of classes, and a threshold of two of them."""
 
     plan: Plan
     model_digest: str
-    scores: Scores
-    predictions: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    threshold: float
+    scores: AnyScores
+    curves: Predicted | None
+    threshold: float | None
     chosen: OperatingPoint | None
     by: str | None
-    groups: Groups[Scores] | None
+    groups: Groups[AnyScores] | None
     intake: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,42 +112,57 @@ def load_model(folder: Path) -> tuple[Weights, Plan]:
 def evaluate_folder(model: Path, question: Question, *, workers: int, progress: Progress) -> Answer:
     """Judge a model. The decoded images are dropped afterwards.
 
-    Raises: what `load_model`, the intake and the choice of a threshold raise; PlanValue for a task that is not classification;
-    PatientStraddles for a patient in both folders.
+    Raises: what `load_model`, the intake and the choice of a threshold raise; PlanValue for a threshold where no two classes are told
+    apart; PatientStraddles for a patient in both folders.
     """
     weights, plan = load_model(model)
-    if not isinstance(plan.task, ClassificationSpec):
-        raise PlanValue(
-            f"plan '{plan.name}': {plan.task.kind} is not judged by this command.", fix="Give a model that tells classes apart."
-        )
+    if question.rule is not None and not _tells_two_apart(plan):
+        raise PlanValue(f"plan '{plan.name}' does not tell two classes apart, and a threshold parts two.", fix="Leave --threshold out.")
     with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
         opened = _Folders(Path(scratch), load_or_create(Path(scratch) / "patient.key"), plan, workers, progress)
         data, intake = opened.open(question.data, "reading images")
         judged, validation = _sides(opened, question, data)
         chosen = None if question.rule is None or validation is None else _choose(weights, validation, plan, question.rule)
-        task = plan.task if chosen is None else replace(plan.task, threshold=chosen.threshold)
-        probabilities, patients = predict(weights, judged, plan), _numbered(judged.patients)
-
-        def score(rows: NDArray[np.int64]) -> Scores:
-            found = probabilities[rows], judged.labels[rows], patients[rows]
-            return evaluate(task, *found, resamples=question.resamples, seed=plan.training.seed)
-
+        score, predicted = _judge(weights, judged, _at(plan, chosen), question.resamples)
         groups = None
         if question.by is not None:
-            groups = by_group(_groups(judged, question.data, question.by, opened.secret), patients, score)
-        predictions, labels = by_patient(probabilities, judged.labels, patients)
+            groups = by_group(_groups(judged, question.data, question.by, opened.secret), judged.patients, score)
         return Answer(
             plan=plan,
             model_digest=weights.digest.hex(),
             scores=score(np.arange(len(judged))),
-            predictions=predictions,
-            labels=labels,
-            threshold=task.threshold,
+            curves=predicted,
+            threshold=_at(plan, chosen).classification.threshold if _tells_two_apart(plan) else None,
             chosen=chosen,
             by=question.by,
             groups=groups,
             intake=intake,
         )
+
+
+def _judge(
+    weights: Weights, data: Dataset, plan: Plan, resamples: int
+) -> tuple[Callable[[NDArray[np.int64]], AnyScores], Predicted | None]:
+    """How to score any rows of the data, and of classes what curves are drawn from; probabilities are then computed once for all groups."""
+    if not isinstance(plan.task, ClassificationSpec):
+        return lambda rows: judge(weights, data.subset(rows), plan, resamples=resamples), None
+    task, probabilities = plan.task, predict(weights, data, plan)
+
+    def score(rows: NDArray[np.int64]) -> AnyScores:
+        found = probabilities[rows], data.labels[rows], data.patients[rows]
+        return evaluate(task, *found, resamples=resamples, seed=plan.training.seed)
+
+    of_patients, labels = by_patient(probabilities, data.labels, data.patients)
+    return score, Predicted(probabilities=of_patients, labels=labels)
+
+
+def _tells_two_apart(plan: Plan) -> bool:
+    return isinstance(plan.task, ClassificationSpec) and len(plan.task.classes) == 2
+
+
+def _at(plan: Plan, chosen: OperatingPoint | None) -> Plan:
+    """The plan with a threshold that was chosen here."""
+    return plan if chosen is None else replace(plan, task=replace(plan.classification, threshold=chosen.threshold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +184,7 @@ class _Folders:
             workers=self.workers,
             progress=lambda done, total: self.progress(said, done, total),
         )
-        return data, report.as_dict()
+        return _in_order(data), report.as_dict()
 
 
 def _sides(opened: _Folders, question: Question, data: Dataset) -> tuple[Dataset, Dataset | None]:
@@ -191,12 +214,13 @@ def _sides(opened: _Folders, question: Question, data: Dataset) -> tuple[Dataset
     return sides
 
 
-def _numbered(patients: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Patients by their first image, (N,): the folder's own order, so that the same folder draws the same resamples under any secret."""
-    unique, first, owner = np.unique(patients, return_index=True, return_inverse=True)
-    place = np.empty(len(unique), dtype=np.int32)
-    place[np.argsort(first, kind="stable")] = np.arange(len(unique), dtype=np.int32)
-    return place[owner]
+def _in_order(data: Dataset) -> Dataset:
+    """Patients numbered by their first image: the folder's own order, so that it draws the same resamples under any secret."""
+    unique, first = np.unique(data.patients, return_index=True)
+    order = unique[np.argsort(first, kind="stable")]
+    place = np.zeros(len(data.patient_keys), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return replace(data, patients=place[data.patients], patient_keys=tuple(data.patient_keys[patient] for patient in order))
 
 
 def _patients(data: Dataset) -> list[str]:
@@ -205,11 +229,6 @@ def _patients(data: Dataset) -> list[str]:
 
 def _choose(weights: Weights, validation: Dataset, plan: Plan, rule: Rule) -> OperatingPoint:
     probabilities, labels = by_patient(predict(weights, validation, plan), validation.labels, validation.patients)
-    if probabilities.shape[1] != 2:
-        raise PlanValue(
-            f"plan '{plan.name}' tells {probabilities.shape[1]} classes apart, and a threshold parts two.",
-            fix="Leave --threshold out: of more classes the most probable is taken.",
-        )
     return choose(probabilities[:, 1], labels == 1, rule)
 
 

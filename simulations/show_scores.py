@@ -3,24 +3,49 @@
 
 from collections.abc import Iterator
 
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from common.tasks import LevelScores, Scores
-from common.tasks.bootstrap import Interval
 from simulations.evaluation import Answer
 from simulations.report import numbers
-from simulations.report.scores import Estimate, model_scores
+from simulations.report.scores import ModelScores, model_scores
+from simulations.report.tabled import Estimate, Rows
 
 _CONFUSION_SHOWN = 8
 
 
-def score_tables(answer: Answer) -> Iterator[Group | Table | Text]:
+def score_tables(answer: Answer) -> Iterator[Table | Text]:
     """Tables from the most to the least important, with a line between them."""
     scores = answer.scores
-    level = scores.patients or scores.images
-    yield _first(answer, level)
+    found = model_scores(scores)
+    yield _first(answer, found)
+    if isinstance(scores, Scores):
+        yield from _of_classes(scores.patients or scores.images)
+    elif found.tabled is not None:
+        yield from map(_rows, found.tabled.tables)
+    if answer.groups is not None:
+        yield _groups(answer)
+
+
+def _first(answer: Answer, found: ModelScores) -> Table:
+    table = _table(f"{found.count} {found.unit}s, {answer.intake['used']} of {answer.intake['seen']} files used", "figure", "value", "95 %")
+    if found.tabled is None:
+        for label, estimate in (
+            (found.measure, found.headline),
+            ("balanced accuracy", found.balanced_accuracy),
+            ("accuracy", found.accuracy),
+        ):
+            table.add_row(label, numbers.ratio(estimate.value), _interval(estimate))
+    for reading in found.further if found.tabled is None else found.tabled.first:
+        table.add_row(reading.label, numbers.ratio(reading.found.value), _interval(reading.found))
+    if answer.threshold is not None:
+        whence = "the plan's" if answer.chosen is None else f"{answer.chosen.rule}, on {answer.chosen.patients} validation patients"
+        table.caption = f"threshold {answer.threshold:.3g} ({whence})"
+    return table
+
+
+def _of_classes(level: LevelScores) -> Iterator[Table | Text]:
     yield _classes(level)
     if len(level.classes) <= _CONFUSION_SHOWN:
         yield _confusion(level)
@@ -30,22 +55,12 @@ def score_tables(answer: Answer) -> Iterator[Group | Table | Text]:
             f"calibration: off by {numbers.ratio(found.ece)} on average, {numbers.ratio(found.largest_gap)} at most; "
             f"slope {numbers.decimals(found.slope, 2)}, shift {numbers.decimals(found.intercept, 2)}"
         )
-    if answer.groups is not None:
-        yield _groups(answer)
 
 
-def _first(answer: Answer, level: LevelScores) -> Table:
-    unit = "patients" if answer.scores.patients else "images"
-    intake = f"{answer.intake['used']} of {answer.intake['seen']} files used"
-    table = _table(f"{level.count} {unit}, {intake}", "figure", "value", "95 %")
-    found = model_scores(answer.scores)
-    for label, estimate in (("AUC", found.auc), ("balanced accuracy", found.balanced_accuracy), ("accuracy", found.accuracy)):
-        table.add_row(label, numbers.ratio(estimate.value), _interval(estimate))
-    for reading in found.further:
-        table.add_row(reading.label, numbers.ratio(reading.found.value), _interval(reading.found))
-    if len(level.classes) == 2:
-        whence = "the plan's" if answer.chosen is None else f"{answer.chosen.rule}, on {answer.chosen.patients} validation patients"
-        table.caption = f"threshold {answer.threshold:.3g} ({whence})"
+def _rows(found: Rows) -> Table:
+    table = _table(found.caption, *found.headings)
+    for row in found.rows:
+        table.add_row(*row)
     return table
 
 
@@ -72,19 +87,16 @@ def _confusion(level: LevelScores) -> Table:
 
 def _groups(answer: Answer) -> Table:
     assert answer.groups is not None
-    table = _table(f"by {answer.by}", f"{answer.by}", "patients", "AUC", "95 %", "balanced accuracy", "95 %")
+    whole = model_scores(answer.scores)
+    more = ("balanced accuracy", "95 %") if whole.tabled is None else ()
+    table = _table(f"by {answer.by}", f"{answer.by}", "patients", whole.measure, "95 %", *more)
     for group in answer.groups.shown:
-        table.add_row(group.name, str(group.patients), *_cells(group.scores, "auc"), *_cells(group.scores, "balanced_accuracy"))
+        found = model_scores(group.scores)
+        estimates = (found.headline, found.balanced_accuracy) if more else (found.headline,)
+        table.add_row(group.name, str(group.patients), *(cell for one in estimates for cell in (numbers.ratio(one.value), _interval(one))))
     if answer.groups.hidden:
         table.caption = f"{answer.groups.hidden} not shown: fewer than ten patients, or left out so that those cannot be had by subtracting"
     return table
-
-
-def _cells(scores: Scores, name: str) -> tuple[str, str]:
-    level = scores.patients or scores.images
-    found: Interval | None = (scores.intervals or {}).get(name)
-    value: float | None = getattr(level, name)
-    return numbers.ratio(value), "" if found is None else f"{found.low:.3f} to {found.high:.3f}"
 
 
 def _interval(found: Estimate) -> str:

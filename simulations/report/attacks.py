@@ -12,7 +12,7 @@ from common.tasks.bootstrap import Interval
 from simulations.audits.membership import Attacked
 from simulations.report import numbers
 from simulations.report.folder import Membership, Picture
-from simulations.report.scores import Estimate
+from simulations.report.tabled import Estimate
 
 IN_THE_DRAWING: Mapping[str, str] = {
     "federated": "this run",

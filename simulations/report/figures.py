@@ -87,16 +87,17 @@ _STYLE: dict[Any, Any] = {
 
 
 def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) -> str:
-    """AUC, balanced accuracy and, where there is any, epsilon spent: small panels over the same rounds."""
-    panels: list[tuple[str, Callable[[Round], float | None]]] = [
-        ("AUC", lambda line: line.auc),
-        ("Balanced accuracy", lambda line: line.balanced_accuracy),
-    ]
+    """The headline figure, of classes balanced accuracy and, where there is any, epsilon spent: small panels over the same rounds."""
+    measure = next((line.headline[0] for line in rounds if line.headline is not None), "AUC")
+    panels: list[tuple[str, Callable[[Round], float | None]]] = [(measure, lambda line: line.judged)]
+    if measure == "AUC" or any(line.balanced_accuracy is not None for line in rounds):
+        panels.append(("Balanced accuracy", lambda line: line.balanced_accuracy))
+    scores = len(panels)
     if any(line.epsilon is not None for line in rounds):
         panels.append(("Privacy spent, ε", lambda line: line.epsilon))
     last = max([planned, *(line.number for line in rounds)])
     with canvas(PAGE_WIDTH_IN, 2.15) as figure:
-        for index, (axes, (title, value)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
+        for index, (axes, (title, value)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)):
             points = [(line.number, score) for line in rounds if (score := value(line)) is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], color=BLUE, marker="o" if last <= 30 else None, markersize=2.6)
             axes.set_title(title)
@@ -104,7 +105,7 @@ def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) 
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=_STEPS))
             axes.grid(axis="y")
             axes.set_xlabel("round")
-            if index < 2:
+            if index < scores:
                 _score_axis(axes, [y for _, y in points])
             else:
                 _budget_axis(axes, [y for _, y in points], budget)
@@ -115,10 +116,12 @@ def convergence(rounds: Sequence[Round], *, planned: int, budget: float | None) 
 
 def comparison(rows: Sequence[Compared]) -> str:
     """One row for each way of training, two columns of scores: dot, 95 % interval, and the number beside it."""
-    panels: tuple[tuple[str, Metric], ...] = (("AUC", "auc"), ("Balanced accuracy", "balanced_accuracy"))
+    panels: list[tuple[str, Metric]] = [(rows[0].measure, "headline")]
+    if any(row.edges("balanced_accuracy") for row in rows) or rows[0].measure == "AUC":
+        panels.append(("Balanced accuracy", "balanced_accuracy"))
     height = 0.62 + 0.205 * len(rows)
     with canvas(PAGE_WIDTH_IN, height) as figure:
-        columns = figure.subplots(1, 2, sharey=True)
+        columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, metric) in zip(columns, panels, strict=True):
             for position, row in enumerate(rows):
                 _dot(axes, row, metric, y=-position)
@@ -250,10 +253,14 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _score_axis(axes: Axes, values: Sequence[float]) -> None:
-    lowest = min([0.5, *values])
-    axes.set_ylim(lowest - 0.02, 1.0)
-    axes.yaxis.set_major_locator(MultipleLocator(0.1 if lowest > 0.35 else 0.2))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.decimals(value, 1)))
+    lowest, highest = min([0.5, *values]), max([1.0, *values])
+    if highest > 1:  # decibels, not shares
+        axes.set_ylim(min(values) - 0.1 * highest, highest * 1.03)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    else:
+        axes.set_ylim(lowest - 0.02, 1.0)
+        axes.yaxis.set_major_locator(MultipleLocator(0.1 if lowest > 0.35 else 0.2))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.decimals(value, 1)))
     if values:
         axes.annotate(
             numbers.ratio(values[-1]),
@@ -334,7 +341,7 @@ def _span(edges: Sequence[float]) -> tuple[float, float]:
     """The narrowest range of round numbers that holds all intervals."""
     low, high = (min(edges), max(edges)) if edges else (0.0, 1.0)
     margin = max(0.02, 0.05 * (high - low))
-    return max(0.0, low - margin), min(1.005, high + margin)
+    return max(0.0, low - margin), high + margin if high > 1 else min(1.005, high + margin)
 
 
 def _short(text: str, length: int) -> str:

@@ -24,8 +24,10 @@ from common.errors import DataNotFound, DataUnreadable
 from common.tasks import Scores
 from simulations.audits.membership import Attacked
 from simulations.report.counted import CountedLine
+from simulations.report.tabled import OtherScores
 
 T = TypeVar("T")
+JUDGEMENT = "judgement.json"
 LENIENT = ConfigDict(extra="ignore", allow_inf_nan=True)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
@@ -126,17 +128,23 @@ class Round:
     epsilon: float | None = None
     own_share_epsilon: float | None = None
     update_norm: float | None = None
+    headline: tuple[str, float] | None = None
+
+    @property
+    def judged(self) -> float | None:
+        """The figure by which the task is judged first: of classification the AUC."""
+        return self.auc if self.headline is None else self.headline[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """comparison.json: the same hold-out, scored for each way of training."""
+    """comparison.json, or judgement.json where no classes are told apart: the same hold-out, scored for each way of training."""
 
     __pydantic_config__ = LENIENT
-    federated: Scores
-    pooled: Scores | None = None
-    local: dict[str, Scores] = field(default_factory=dict)
-    not_private: Scores | None = None
+    federated: Scores | OtherScores
+    pooled: Scores | OtherScores | None = None
+    local: dict[str, Scores | OtherScores] = field(default_factory=dict)
+    not_private: Scores | OtherScores | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -245,10 +253,13 @@ def read(folder: Path) -> RunFolder:
     gaps: list[Gap] = []
     counted = folder / "counted.jsonl"
     rounds = _lines(folder / "metrics.jsonl", TypeAdapter(Round), gaps)
-    comparison = _optional(folder / "comparison.json", TypeAdapter(Comparison), gaps)
-    predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), gaps)
-    membership = _optional(folder / "membership.json", TypeAdapter(Membership), gaps)
-    inversion = _optional(folder / "inversion.json", TypeAdapter(Inversion), gaps)
+    # Tasks without classes have no curves, and no attack that asks how sure a model is of one.
+    classless = (folder / JUDGEMENT).is_file()
+    beside: list[Gap] = [] if classless else gaps
+    comparison = _optional(folder / (JUDGEMENT if classless else "comparison.json"), TypeAdapter(Comparison), gaps)
+    predictions = _optional(folder / "predictions.json", TypeAdapter(Predictions), beside)
+    membership = _optional(folder / "membership.json", TypeAdapter(Membership), beside)
+    inversion = _optional(folder / "inversion.json", TypeAdapter(Inversion), beside)
     ledgers = {_clean(path.stem): _charges(_lines(path, TypeAdapter(LedgerLine), gaps)) for path in sorted(folder.glob("ledgers/*.jsonl"))}
     return RunFolder(
         run=_run(folder),

@@ -45,7 +45,7 @@ def drawings(found: RunFolder, plan: Plan | None, results: Results) -> dict[str,
 
 
 def _convergence(found: RunFolder, plan: Plan | None) -> Drawn | None:
-    scored = [line for line in found.rounds if line.auc is not None]
+    scored = [line for line in found.rounds if line.judged is not None]
     if not scored:
         return None
     budget = found.run.privacy.epsilon if found.run.privacy is not None else None
@@ -59,12 +59,13 @@ def _convergence(found: RunFolder, plan: Plan | None) -> Drawn | None:
 
 def _course(scored: Sequence[Round]) -> str:
     first, last = scored[0], scored[-1]
-    best = max(scored, key=lambda line: line.auc or 0.0)
+    best = max(scored, key=lambda line: line.judged or 0.0)
     words = (
-        f"AUC {numbers.ratio(first.auc)} after round {first.number}, {numbers.ratio(last.auc)} after round {last.number}, "
-        f"highest {numbers.ratio(best.auc)} after round {best.number}. "
-        f"Balanced accuracy {numbers.ratio(last.balanced_accuracy)} at the end."
+        f"{last.headline[0] if last.headline else 'AUC'} {numbers.ratio(first.judged)} after round {first.number}, "
+        f"{numbers.ratio(last.judged)} after round {last.number}, highest {numbers.ratio(best.judged)} after round {best.number}."
     )
+    if last.balanced_accuracy is not None:
+        words += f" Balanced accuracy {numbers.ratio(last.balanced_accuracy)} at the end."
     return words if last.epsilon is None else f"{words} Epsilon spent {numbers.epsilon(last.epsilon)} at the end."
 
 
@@ -78,7 +79,7 @@ def _comparison(results: Results) -> Drawn | None:
         "Pooled and single sites train for as many rounds, under the same privacy. "
         f"Bars are 95 % intervals; {marks}."
     )
-    described = "; ".join(f"{row.label}: AUC {wording.estimate(row.auc)}" for row in rows if not row.spread)
+    described = "; ".join(f"{row.label}: {row.measure} {wording.estimate(row.headline)}" for row in rows if not row.spread)
     return _drawn("comparison", figures.comparison(rows), "Trained together, in one place, and alone", caption, described)
 
 

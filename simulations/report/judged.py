@@ -16,6 +16,7 @@ from common.plan import digest_of
 from simulations.evaluation import Answer
 from simulations.report import gallery, scores, wording
 from simulations.report.folder import Intake, Predictions
+from simulations.report.gallery import Drawn
 from simulations.report.page import HERE, environment
 from simulations.report.scores import ModelScores
 
@@ -31,14 +32,7 @@ class GroupRow:
 
 def render(answer: Answer) -> str:
     """One HTML document. The same answer gives the same bytes."""
-    names = answer.plan.task.classes
     judged = scores.model_scores(answer.scores)
-    shown = Predictions(federated=tuple(map(tuple, answer.predictions.tolist())), labels=tuple(answer.labels.tolist()))
-    figures = (
-        gallery.roc(shown, names, judged, whose="This model", unit=judged.unit),
-        gallery.calibration(shown, names, whose="This model", unit=judged.unit) if len(answer.labels) else None,
-        gallery.decision(shown, names, unit=judged.unit),
-    )
     return (
         environment()
         .get_template("judged.html.j2")
@@ -48,11 +42,12 @@ def render(answer: Answer) -> str:
             plan=answer.plan,
             digest=digest_of(answer.plan),
             judged=judged,
-            images=answer.scores.images.count,
-            summary=wording.estimate(judged.auc),
-            threshold=answer.threshold if len(names) == 2 else None,
+            classifies=judged.tabled is None,
+            two=answer.threshold is not None,
+            summary=wording.estimate(judged.headline),
+            threshold=answer.threshold,
             groups=_rows(answer),
-            drawn={figure.name: figure for figure in figures if figure is not None},
+            drawn=_drawings(answer, judged),
             intake=Intake(**{key: answer.intake[key] for key in ("seen", "used", "rejected")}),
             version=version("fedward"),
         )
@@ -62,6 +57,20 @@ def render(answer: Answer) -> str:
 def write(answer: Answer, path: Path) -> None:
     """Write the page, whole or not at all, for its owner alone. Raises: DiskFull."""
     write_atomically(path, render(answer).encode("utf-8"), fsync=False, mode=OWNER_ONLY)
+
+
+def _drawings(answer: Answer, judged: ModelScores) -> dict[str, Drawn]:
+    """Curves, where classes are told apart and somebody was judged."""
+    if answer.curves is None or not len(answer.curves.labels):
+        return {}
+    names, unit = answer.plan.task.classes, judged.unit
+    shown = Predictions(federated=tuple(map(tuple, answer.curves.probabilities.tolist())), labels=tuple(answer.curves.labels.tolist()))
+    figures = (
+        gallery.roc(shown, names, judged, whose="This model", unit=unit),
+        gallery.calibration(shown, names, whose="This model", unit=unit),
+        gallery.decision(shown, names, unit=unit),
+    )
+    return {figure.name: figure for figure in figures if figure is not None}
 
 
 def _rows(answer: Answer) -> list[GroupRow]:

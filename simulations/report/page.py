@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from common.durable import write_atomically
 from common.errors import PlanError
-from common.plan import Plan, digest_of
+from common.plan import ClassificationSpec, Plan, digest_of
 from simulations import scenario
 from simulations.report import attacks, clinical, counted, folder, gallery, numbers, rounds, scores, setting, wording
 from simulations.report.folder import Cohort, Gap, RunFolder, Sums
@@ -56,7 +56,7 @@ def render(run_folder: Path) -> str:
             plan=plan,
             digest_agrees=plan is not None and digest_of(plan) == found.run.plan.digest,
             gaps=(*found.gaps, *gaps),
-            classes=scores.class_names(found, plan),
+            classes=scores.class_names(found, plan) if plan is None or isinstance(plan.task, ClassificationSpec) else (),
             total=_total(found.run.sites),
             results=results,
             verdict=wording.verdict(found, plan, results),

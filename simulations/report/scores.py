@@ -13,9 +13,11 @@ from common.plan import Plan
 from common.tasks import ClassScores, LevelScores, Scores
 from common.tasks.scoring.averages import Averages
 from common.tasks.scoring.calibration import Calibration
+from common.tasks.scoring.detection import DetectionScores
 from simulations.report.folder import RunFolder
+from simulations.report.tabled import NOT_SAID, Estimate, OtherScores, Reading, Tabled, estimate_of, tabled
 
-Metric = Literal["auc", "balanced_accuracy"]
+Metric = Literal["headline", "balanced_accuracy"]
 Unit = Literal["patient", "image"]
 Kind = Literal["federated", "not_private", "pooled", "local"]
 ROWS_ALONE = 24
@@ -23,37 +25,25 @@ ROWS_ALONE = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A score with its 95 % interval, each None where it is not defined."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A figure with its name, and what it says in a few words."""
-
-    label: str
-    found: Estimate
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScores:
-    """One model on the hold-out, counted in patients, or in images where patients are not known. confusion[true][said]."""
+    """One model on the hold-out, counted in patients, or in images where patients are not known. confusion[true][said].
+
+    `headline` is the figure by which its task is judged first, and `measure` names it. What follows is of classification; the figures of
+    any other task are in `tabled`.
+    """
 
     unit: Unit
     count: int
-    auc: Estimate
-    balanced_accuracy: Estimate
-    accuracy: Estimate
+    headline: Estimate
+    measure: str = "AUC"
+    balanced_accuracy: Estimate = NOT_SAID
+    accuracy: Estimate = NOT_SAID
     classes: tuple[ClassScores, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     averages: Averages | None = None
     calibration: Calibration | None = None
     further: tuple[Reading, ...] = ()
+    tabled: Tabled | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +60,16 @@ class Results:
         """What the scores count."""
         return "patient" if self.federated is None else self.federated.unit
 
+    @property
+    def measure(self) -> str:
+        """By what they are compared."""
+        return "AUC" if self.federated is None else self.federated.measure
+
+    @property
+    def classifies(self) -> bool:
+        """Whether classes are told apart, so that there are accuracies."""
+        return self.federated is None or self.federated.tabled is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
@@ -77,17 +77,18 @@ class Compared:
 
     label: str
     kind: Kind
-    auc: Estimate
-    balanced_accuracy: Estimate
+    headline: Estimate
+    balanced_accuracy: Estimate = NOT_SAID
+    measure: str = "AUC"
     spread: tuple[ModelScores, ...] = ()
 
     def estimate(self, metric: Metric) -> Estimate:
-        return self.auc if metric == "auc" else self.balanced_accuracy
+        return self.headline if metric == "headline" else self.balanced_accuracy
 
     def values(self, metric: Metric) -> list[float]:
         """The point, or the points of a spread."""
         models = self.spread or (self,)
-        found = [(model.auc if metric == "auc" else model.balanced_accuracy).value for model in models]
+        found = [(model.headline if metric == "headline" else model.balanced_accuracy).value for model in models]
         return [value for value in found if value is not None]
 
     def edges(self, metric: Metric) -> list[float]:
@@ -100,7 +101,7 @@ def class_names(folder: RunFolder, plan: Plan | None) -> tuple[str, ...]:
     """The classes in the order of the model's outputs; without a readable plan, as the scores or else the counts name them."""
     if plan is not None:
         return plan.task.classes
-    if folder.comparison is not None:
+    if folder.comparison is not None and isinstance(folder.comparison.federated, Scores):
         return tuple(line.name for line in folder.comparison.federated.images.classes)
     return tuple(dict.fromkeys(name for site in folder.run.sites for name in site.classes))
 
@@ -118,13 +119,19 @@ def results(folder: RunFolder) -> Results:
     )
 
 
-def model_scores(found: Scores) -> ModelScores:
+def model_scores(found: Scores | OtherScores) -> ModelScores:
     """The patients' figures with their intervals, or the images' without."""
+    if not isinstance(found, Scores):
+        said = found.headline
+        headline = estimate_of(said.value, said.interval)
+        # Boxes are of images, whoever's they are; the other tasks count patients, and have intervals where they do.
+        unit: Unit = "image" if isinstance(found, DetectionScores) or said.interval is None else "patient"
+        return ModelScores(unit=unit, count=found.count, headline=headline, measure=said.name, tabled=tabled(found))
     level = found.patients or found.images
     return ModelScores(
         unit="image" if found.patients is None else "patient",
         count=level.count,
-        auc=_estimate(found, level, "auc"),
+        headline=_estimate(found, level, "auc"),
         balanced_accuracy=_estimate(found, level, "balanced_accuracy"),
         accuracy=_estimate(found, level, "accuracy"),
         classes=level.classes,
@@ -139,9 +146,7 @@ def _further(found: Scores, level: LevelScores) -> Iterator[Reading]:
     """What is said beside AUC and accuracy: of the second class of two at the threshold and below it, and of all classes alike."""
 
     def reading(key: str, value: float | None, label: str, meaning: str) -> Reading:
-        interval = (found.intervals or {}).get(key)
-        low, high = (None, None) if interval is None else (interval.low, interval.high)
-        return Reading(label=label, found=Estimate(value=value, low=low, high=high), meaning=meaning)
+        return Reading(label=label, found=estimate_of(value, (found.intervals or {}).get(key)), meaning=meaning)
 
     if len(level.classes) == 2:
         ill = level.classes[1]
@@ -163,15 +168,14 @@ def compare(found: Results) -> list[Compared]:
         ("Pooled in one place", "pooled", found.pooled),
     )
     rows = [_row(label, kind, scores) for label, kind, scores in others if scores is not None]
-    alone = sorted(found.local.items(), key=lambda item: (-(item[1].auc.value or 0.0), item[0]))
+    alone = sorted(found.local.items(), key=lambda item: (-(item[1].headline.value or 0.0), item[0]))
     if len(alone) <= ROWS_ALONE:
         return rows + [_row(f"{site} alone", "local", scores) for site, scores in alone]
-    nothing = Estimate()
     crowd = Compared(
         label=f"{len(alone)} sites, each alone",
         kind="local",
-        auc=nothing,
-        balanced_accuracy=nothing,
+        headline=NOT_SAID,
+        measure=found.measure,
         spread=tuple(scores for _, scores in alone),
     )
     return [*rows, crowd]
@@ -179,22 +183,21 @@ def compare(found: Results) -> list[Compared]:
 
 def best_alone(local: dict[str, ModelScores]) -> tuple[str, ModelScores] | None:
     """The site whose own model scored highest, the first by name among equals."""
-    defined = [(site, scores) for site, scores in sorted(local.items()) if scores.auc.value is not None]
-    return max(defined, key=lambda item: item[1].auc.value or 0.0, default=None)
+    defined = [(site, scores) for site, scores in sorted(local.items()) if scores.headline.value is not None]
+    return max(defined, key=lambda item: item[1].headline.value or 0.0, default=None)
 
 
 def gain(federated: ModelScores | None, alone: ModelScores | None) -> float | None:
-    """How much AUC a site has from taking part."""
-    if federated is None or alone is None or federated.auc.value is None or alone.auc.value is None:
+    """How much of the headline figure a site has from taking part."""
+    if federated is None or alone is None or federated.headline.value is None or alone.headline.value is None:
         return None
-    return federated.auc.value - alone.auc.value
+    return federated.headline.value - alone.headline.value
 
 
 def _row(label: str, kind: Kind, scores: ModelScores) -> Compared:
-    return Compared(label=label, kind=kind, auc=scores.auc, balanced_accuracy=scores.balanced_accuracy)
+    return Compared(label=label, kind=kind, headline=scores.headline, measure=scores.measure, balanced_accuracy=scores.balanced_accuracy)
 
 
 def _estimate(scores: Scores, level: LevelScores, metric: Literal["auc", "balanced_accuracy", "accuracy"]) -> Estimate:
     value = {"auc": level.auc, "balanced_accuracy": level.balanced_accuracy, "accuracy": level.accuracy}[metric]
-    interval = (scores.intervals or {}).get(metric)
-    return Estimate(value=value) if interval is None else Estimate(value=value, low=interval.low, high=interval.high)
+    return estimate_of(value, (scores.intervals or {}).get(metric))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from common.plan import ClassificationSpec, Plan
 from simulations.report import numbers
 from simulations.report.folder import Promise, RunFolder
-from simulations.report.scores import Estimate, ModelScores, Results, best_alone
+from simulations.report.scores import ModelScores, Results, best_alone
+from simulations.report.tabled import Estimate
 
 _DATA: Mapping[str, str] = {
     "made": "The images are made, not taken of patients: the figures show that the method works, and nothing about any patient or scanner.",
@@ -54,7 +55,9 @@ def verdict(folder: RunFolder, plan: Plan | None, results: Results) -> Verdict:
         return Verdict(text=text, is_alarm=True)
     whom = f"{numbers.count(federated.count)} {federated.unit}s that no site trained on"
     reached = (
-        f"reaches an AUC of {estimate(federated.auc)}" if federated.auc.value is not None else "was judged, though its AUC cannot be said,"
+        f"reaches {article(federated.measure)} {federated.measure} of {estimate(federated.headline)}"
+        if federated.headline.value is not None
+        else f"was judged, though its {federated.measure} cannot be said,"
     )
     result = f"the model of {_sites(len(folder.run.sites))} {reached} on {whom}"
     return Verdict(text=f"{_under(folder.run.privacy)}, {result}{_against(federated, results.local)}.", is_alarm=False)
@@ -92,10 +95,10 @@ def comparison(results: Results) -> str:
         return ""
     best, said = best_alone(results.local), []
     if results.pooled is not None:
-        said.append(f"training with all images in one place {standing(results.pooled.auc, results.federated.auc)}")
+        said.append(f"training with all images in one place {standing(results.pooled.headline, results.federated.headline)}")
     if best is not None:
-        said.append(f"the best site alone {standing(best[1].auc, results.federated.auc)}")
-    return f"By AUC, {'; '.join(said)}." if said else ""
+        said.append(f"the best site alone {standing(best[1].headline, results.federated.headline)}")
+    return f"By {results.measure}, {'; '.join(said)}." if said else ""
 
 
 def promise_title(promise: Promise | None) -> str:
@@ -158,12 +161,17 @@ def _against(federated: ModelScores, local: dict[str, ModelScores]) -> str:
     if best is None:
         return "; there is nothing to compare it with"
     site, scores = best
-    return f"; the best site alone, {site}, {standing(scores.auc, federated.auc)}"
+    return f"; the best site alone, {site}, {standing(scores.headline, federated.headline)}"
 
 
 def _rounds_done(folder: RunFolder, plan: Plan | None) -> str:
     done = len(folder.rounds)
     return f"{done} of {plan.training.rounds} rounds" if plan is not None else f"{done} round{'' if done == 1 else 's'}"
+
+
+def article(measure: str) -> str:
+    """Initials are read letter by letter: an AUC, an AP50; a Dice, a PSNR."""
+    return "an" if measure.startswith("A") else "a"
 
 
 def _sites(found: int) -> str:

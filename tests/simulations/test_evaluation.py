@@ -101,7 +101,8 @@ def test_every_figure_comes_with_its_patients(answer: Answer) -> None:
     assert answer.scores.patients is not None
     assert (answer.scores.patients.count, answer.scores.images.count) == (60, 120)
     assert answer.intake["used"] == 120
-    assert answer.predictions.shape == (60, 2)
+    assert answer.curves is not None
+    assert answer.curves.probabilities.shape == (60, 2)
     assert answer.threshold == 0.5
 
 
@@ -156,9 +157,10 @@ def test_a_threshold_comes_from_other_patients(model: Path, tmp_path: Path) -> N
     assert found.chosen is not None
     assert found.chosen.patients == 60
     assert found.threshold == found.chosen.threshold != 0.5
-    said = found.predictions[:, 1] >= found.threshold
+    assert found.curves is not None
+    said = found.curves.probabilities[:, 1] >= found.threshold
     assert found.scores.patients is not None
-    assert found.scores.patients.classes[1].recall == pytest.approx(said[found.labels == 1].mean())
+    assert found.scores.patients.classes[1].recall == pytest.approx(said[found.curves.labels == 1].mean())
     # Choosing on those who are judged would have been another threshold, or the same by luck; these are 60 others.
     assert ask(model, there, rule=YOUDEN, validation=here).threshold != found.threshold
 
@@ -176,7 +178,8 @@ def test_a_split_column_sets_validation_patients_apart(model: Path, tmp_path: Pa
     assert found.chosen is not None
     assert found.chosen.patients == 20
     assert found.chosen.sensitivity >= 0.9
-    assert len(found.labels) == 20
+    assert found.curves is not None
+    assert len(found.curves.labels) == 20
 
 
 def test_without_a_split_or_a_folder_of_others_nothing_is_chosen(model: Path, tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_of_three_classes_no_threshold_is_chosen(tmp_path: Path) -> None:
     plan = parse(PLAN.replace('["normal", "nodule"]', '["normal", "nodule", "mass"]'))
     (tmp_path / "model").mkdir()
     here, there = lay_out(tmp_path / "here"), lay_out(tmp_path / "there", first=1000)
-    with pytest.raises(PlanValue, match="3 classes"):
+    with pytest.raises(PlanValue, match="does not tell two classes apart"):
         ask(saved(tmp_path / "model", plan), here, rule=YOUDEN, validation=there)
 
 

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_curve
 from common.tasks.scoring.proportion import wilson
 from simulations.report import curves
 from simulations.report.folder import Predictions
-from simulations.report.scores import Estimate, ModelScores
+from simulations.report.scores import ModelScores
+from simulations.report.tabled import Estimate
 
 
 def binary(positive: list[float], labels: list[int]) -> Predictions:
@@ -20,7 +21,7 @@ def binary(positive: list[float], labels: list[int]) -> Predictions:
 
 def with_confusion(*rows: tuple[int, int]) -> ModelScores:
     nothing = Estimate()
-    return ModelScores(unit="patient", count=140, auc=nothing, balanced_accuracy=nothing, accuracy=nothing, confusion=rows)
+    return ModelScores(unit="patient", count=140, headline=nothing, balanced_accuracy=nothing, accuracy=nothing, confusion=rows)
 
 
 tied_patients = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(0, 1)), min_size=2, max_size=60).filter(

@@ -16,7 +16,8 @@ from simulations.report import figures, svg
 from simulations.report.curves import Bin, RocCurve
 from simulations.report.folder import Absence, Round
 from simulations.report.rounds import Participation
-from simulations.report.scores import Compared, Estimate
+from simulations.report.scores import Compared
+from simulations.report.tabled import Estimate
 
 ROOM = Path(simulations.report.__file__).parent
 
@@ -27,7 +28,7 @@ def drawings() -> dict[str, str]:
               Round(number=2, sites=("a",), missing=(Absence(site="b", why="E_SILENT"),), auc=None)]  # fmt: skip
     return {
         "convergence": figures.convergence(rounds, planned=4, budget=3.0),
-        "comparison": figures.comparison([Compared(label="Federated", kind="federated", auc=some, balanced_accuracy=some)]),
+        "comparison": figures.comparison([Compared(label="Federated", kind="federated", headline=some, balanced_accuracy=some)]),
         "roc": figures.roc([RocCurve(label="x", false_positive=(0, 0, 1), true_positive=(0, 1, 1), operating_point=(0.2, 0.9))]),
         "calibration": figures.calibration(
             [Bin(left=0.4, right=0.5, foretold=0.45, found=0.5, low=0.3, high=0.7, count=9)], label="p", counted="patients"
@@ -78,7 +79,7 @@ def test_references_still_point_into_their_own_drawing(drawn: dict[str, str]) ->
 
 
 def test_text_stays_text_and_is_never_read_as_mathematics() -> None:
-    row = Compared(label="$x_1^{2}$ <b>", kind="federated", auc=Estimate(value=0.5), balanced_accuracy=Estimate())
+    row = Compared(label="$x_1^{2}$ <b>", kind="federated", headline=Estimate(value=0.5), balanced_accuracy=Estimate())
     element = svg.inline(figures.comparison([row]), name="c", title="<i>", description="&")
     words = [node.text for node in ElementTree.fromstring(element).iter("text")]
     assert "$x_1^{2}$ <b>" in words
@@ -94,7 +95,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
 
 def test_a_figure_without_any_score_can_be_drawn() -> None:
     figures.convergence([Round(number=1)], planned=0, budget=None)
-    figures.comparison([Compared(label="a", kind="federated", auc=Estimate(), balanced_accuracy=Estimate())])
+    figures.comparison([Compared(label="a", kind="federated", headline=Estimate(), balanced_accuracy=Estimate())])
     figures.calibration([], label="p", counted="patients")
 
 

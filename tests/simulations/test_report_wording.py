@@ -13,7 +13,8 @@ from common.plan import CnnSpec, ResNetSpec, ScatteringSpec
 from simulations import scenario
 from simulations.report import numbers, scores, setting, wording
 from simulations.report.rounds import patient_cost
-from simulations.report.scores import Estimate, ModelScores, Results
+from simulations.report.scores import ModelScores, Results
+from simulations.report.tabled import Estimate
 
 
 def estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
@@ -21,7 +22,7 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
 
 
 def model(auc: float | None) -> ModelScores:
-    return ModelScores(unit="patient", count=10, auc=estimate(auc), balanced_accuracy=estimate(auc), accuracy=estimate(auc))
+    return ModelScores(unit="patient", count=10, headline=estimate(auc), balanced_accuracy=estimate(auc), accuracy=estimate(auc))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_sites_alone_are_rows_while_they_fit_and_one_row_of_marks_beyond() -> No
     assert [row.label for row in few] == ["Federated", "s2 alone", "s1 alone", "s0 alone"]
     many = scores.compare(Results(federated=model(0.9), local={f"s{i}": model(i / 100) for i in range(100)}))
     assert [row.label for row in many] == ["Federated", "100 sites, each alone"]
-    assert len(many[1].values("auc")) == 100
+    assert len(many[1].values("headline")) == 100
 
 
 @given(st.floats(0.01, 20), st.integers(1, 20))
