@@ -132,7 +132,7 @@ class Instance:
 
 def header(content: bytes) -> Dataset:
     """The allow-listed attributes of a file of any kind. Raises: Rejected with NOT_DICOM, DICOMDIR, HEADER or TOO_LARGE."""
-    if content[128:132] != b"DICM" and not _begins_with_meta(content):
+    if content[128:132] != b"DICM" and not begins_with_meta(content):
         raise Rejected(Reason.NOT_DICOM)
     try:
         dataset = pydicom.dcmread(BytesIO(content), specific_tags=list(TAGS), force=True)
@@ -155,7 +155,7 @@ def parse(content: bytes) -> Dataset:
     return dataset
 
 
-def _begins_with_meta(content: bytes) -> bool:
+def begins_with_meta(content: bytes) -> bool:
     """Group 0002 in explicit VR, as in a file whose preamble was stripped (PS3.10 7.1)."""
     return content[:2] == b"\x02\x00" and content[4:6] in (b"UL", b"OB", b"UI")
 

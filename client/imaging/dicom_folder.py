@@ -13,10 +13,11 @@ import numpy as np
 
 from client.imaging import cache, labels
 from client.imaging.cache import Cached, Contents
-from client.imaging.dataset import Dataset, Images
+from client.imaging.dataset import Dataset, Images, whole
 from client.imaging.identity import PatientSecret, item_key, patient_key
 from client.imaging.labels import Labels
 from client.imaging.labels.gather import gather
+from client.imaging.labels.gather_masks import gather_masks
 from client.imaging.labels.survey import Surveyor, in_children
 from client.imaging.listing import Listing
 from client.imaging.readers import Outcome, Task, read_all, roomy
@@ -26,6 +27,7 @@ from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
 from client.imaging.worker import Brief
 from common.errors import DataError, LabelsMismatch
+from common.plan.spec import ClassificationSpec, SegmentationSpec
 
 
 def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeReport]:
@@ -44,12 +46,20 @@ def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeRep
 
 
 def labels_of(request: Request, listing: Listing, labels_file: Path) -> Labels:
-    """What the labels file says, or, where it is a labels.toml, what the sources that it names say."""
-    if labels_file.suffix != ".toml":
-        return labels.read(labels_file, request.plan.classification)
+    """What the labels file says, or, where it is a labels.toml, what the sources that it names say. Raises: LabelsMismatch among others."""
+    task, has_rules = request.plan.task, labels_file.suffix == ".toml"
+    if isinstance(task, ClassificationSpec) and not has_rules:
+        return labels.read(labels_file, task)
+    if not isinstance(task, ClassificationSpec | SegmentationSpec) or not has_rules:
+        raise LabelsMismatch(
+            f"{labels_file.name}: it cannot say what a plan of the kind '{task.kind}' asks of DICOM files.",
+            fix="Classes come from labels.csv or labels.toml, outlines from labels.toml; for anything else export pictures with index.csv.",
+        )
     tell = in_children(request.root, request.plan.input, request.limits, workers=request.workers)
     surveyor = Surveyor(root=request.root, secret=request.secret, tell=tell)
-    return gather(surveyor, listing, labels_file, request.plan.classification).labels
+    if isinstance(task, SegmentationSpec):
+        return gather_masks(surveyor, listing, labels_file, task, request.plan.input)
+    return gather(surveyor, listing, labels_file, task).labels
 
 
 def _wanted(listing: Listing, table: Labels) -> tuple[list[str], Counter[Reason]]:
@@ -107,7 +117,8 @@ def _contents(
 def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, IntakeReport]:
     by_key = {item_key(request.secret, table.key, name): label for name, label in table.by_item.items()}
     label_of_row = [by_key[item] for item in cached.items]
-    labels.check_classes(label_of_row, request.plan.classification)
+    if isinstance(request.plan.task, ClassificationSpec):
+        labels.check_classes(label_of_row, request.plan.task)
     patient_keys, patients = np.unique(np.array(cached.patients), return_inverse=True)
     keys = tuple(map(str, patient_keys))
     split_of_patient = np.array([split_of(key, request.fractions) for key in keys], dtype=np.int8)
@@ -119,6 +130,7 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
         splits=split_of_patient[patients],
         unit_source="patient_id",
         items=tuple(cached.items),
+        parts=_parts(request, table, cached),
     )
     report = IntakeReport(
         seen=cached.seen,
@@ -130,6 +142,14 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
         labels=table.account,
     )
     return dataset, report
+
+
+def _parts(request: Request, table: Labels, cached: Cached) -> dict[str, Images]:
+    """The masks, row by row, for a plan that outlines things."""
+    if not table.masks:
+        return {}
+    by_key = {item_key(request.secret, table.key, name): mask for name, mask in table.masks.items()}
+    return {"mask": whole(np.stack([by_key[item] for item in cached.items]))}
 
 
 def _why_nothing(name: str, table: Labels, rejected: Counter[Reason]) -> DataError:

@@ -12,6 +12,7 @@ Colour becomes grey by BT.601 luma (0.299, 0.587, 0.114), after scaling and befo
 
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +110,14 @@ def of_mask(content: bytes, spec: InputSpec) -> Sample:
         raise Rejected(Reason.UNDECODABLE) from error
     if values.max() == _WHITE_BYTE and not ((values > 0) & (values < _WHITE_BYTE)).any():
         values //= _WHITE_BYTE
-    rows = ((np.arange(spec.height) + 0.5) * values.shape[0] / spec.height).astype(int)
-    columns = ((np.arange(spec.width) + 0.5) * values.shape[1] / spec.width).astype(int)
-    return np.ascontiguousarray(values[np.newaxis, rows[:, np.newaxis], columns])
+    return nearest(values, spec.height, spec.width)[np.newaxis]
+
+
+def nearest(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """A (Y, X) array in another size, without a value that was not there."""
+    rows = ((np.arange(height) + 0.5) * values.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * values.shape[1] / width).astype(int)
+    return np.ascontiguousarray(values[rows[:, np.newaxis], columns])
 
 
 def of_bytes(image: NDArray[np.uint8], spec: InputSpec) -> Sample:
@@ -145,13 +151,13 @@ def fit_spaced(unit: NDArray[np.float32], spec: InputSpec, spacing_mm: tuple[flo
         raise Rejected(Reason.TOO_LARGE)
     whole = fit(unit, replace(spec, height=height, width=width))
     sample = np.zeros((spec.channels, spec.height, spec.width), dtype=np.uint16)
-    from_y, to_y = _middle(height, spec.height)
-    from_x, to_x = _middle(width, spec.width)
+    from_y, to_y = middle(height, spec.height)
+    from_x, to_x = middle(width, spec.width)
     sample[:, to_y, to_x] = whole[:, from_y, from_x]
     return sample
 
 
-def _middle(found: int, wanted: int) -> tuple[slice, slice]:
+def middle(found: int, wanted: int) -> tuple[slice, slice]:
     """The middle of what was found, and where it goes in what is wanted."""
     common = min(found, wanted)
     return slice((found - common) // 2, (found - common) // 2 + common), slice((wanted - common) // 2, (wanted - common) // 2 + common)

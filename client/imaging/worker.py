@@ -37,7 +37,7 @@ from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
 from common.plan.spec import InputSpec
 
-Kind = Literal["dicom", "picture", "mask", "header", "fhir", "inventory", "picture inventory"]
+Kind = Literal["dicom", "picture", "mask", "header", "fhir", "drawings", "inventory", "picture inventory"]
 READY = "ready"
 TIME_IS_UP = signal.SIGPROF  # what ITIMER_PROF sends
 NOBODY = Identity(issuer="", patient_id="", sop_instance_uid="")
@@ -146,6 +146,13 @@ def tell_header(content: bytes, _: Brief) -> Any:
     return told.tell(content)
 
 
+def tell_drawings(content: bytes, _: Brief) -> Any:
+    """The masks of a segmentation."""
+    from client.imaging.labels import segmentation
+
+    return segmentation.draw(content)
+
+
 def tell_diagnoses(content: bytes, _: Brief) -> Any:
     """What a FHIR bundle says of patients."""
     from client.imaging.labels import fhir
@@ -173,6 +180,7 @@ def tell_count(content: bytes, brief: Brief) -> int:
 TELLERS: dict[Kind, Callable[[bytes, Brief], Any]] = {
     "header": tell_header,
     "fhir": tell_diagnoses,
+    "drawings": tell_drawings,
     "inventory": tell_all,
     "picture inventory": tell_all,
 }

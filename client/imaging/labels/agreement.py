@@ -36,6 +36,7 @@ class Why(StrEnum):
     ABSENT = "E_LABEL_ABSENT"
     OTHER_PATIENT = "E_LABEL_OTHER_PATIENT"
     FRAMES = "E_LABEL_FRAMES"
+    OFF_GRID = "E_LABEL_OFF_GRID"
     NOT_CONFIRMED = "E_LABEL_NOT_CONFIRMED"
     TEMPLATE = "E_LABEL_TEMPLATE"
     UNREADABLE = "E_LABEL_UNREADABLE"
@@ -51,6 +52,7 @@ MEANING: dict[Why, str] = {
     Why.ABSENT: "Something said of an image, study or patient that is not in this folder.",
     Why.OTHER_PATIENT: "A document of one patient that speaks of another patient's image. Have this looked at.",
     Why.FRAMES: "Something said of some frames of an image that is read as a whole.",
+    Why.OFF_GRID: "A segment that was drawn on other pixels than the image's own, so it is no mask of it.",
     Why.NOT_CONFIRMED: "Preliminary, provisional, refuted, entered in error, or not verified although labels.toml asks for it.",
     Why.TEMPLATE: "A report that is not a measurement report (TID 1500).",
     Why.UNREADABLE: "A report, segmentation or export that does not hold together.",

@@ -8,16 +8,22 @@ something is there, and is no mask. A fractional segment is there from one half 
 A segmentation that names no source images frame by frame is not guessed at by position in space.
 """
 
+import zlib
+from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
+import pydicom
 from highdicom import seg
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from client.imaging.frame_groups import attributes_of
+from client.imaging.geometry import Geometry, geometry_of
 from client.imaging.pixels import LARGEST_IMAGE
 from client.imaging.rejection import Reason, Rejected
 
@@ -37,7 +43,7 @@ class Drawn:
     sources: tuple[tuple[str, int | None], ...]  # SOP instance, frame
     mask: Mask
     on_grid: bool
-    plane: tuple[float, ...] | None
+    plane: Geometry | None
 
 
 def read(dataset: Dataset) -> dict[str, Any]:
@@ -47,14 +53,48 @@ def read(dataset: Dataset) -> dict[str, Any]:
     """
     segmentation = parse(dataset)
     return {
-        "segments": {
-            str(number): [str(kind.scheme_designator), str(kind.value)]
-            for number in segmentation.segment_numbers
-            for kind in [segmentation.get_segment_description(number).segmented_property_type]
-        },
+        "segments": _segments(segmentation),
         "frames": [[drawn.frame, drawn.segment, int(drawn.mask.sum()), list(drawn.sources)] for drawn in frames(segmentation)],
         "evidence": sorted({str(instance) for _, _, instance in segmentation.get_source_image_uids()}),
     }
+
+
+def draw(content: bytes) -> dict[str, Any]:
+    """Segments with their codes, and every frame's mask, packed: eight pixels a byte, then zlib, then base64. Raises: Rejected."""
+    try:
+        dataset = pydicom.dcmread(BytesIO(content))
+    except Exception as error:
+        raise Rejected(Reason.HEADER) from error
+    segmentation = parse(dataset)
+    return {
+        "segments": _segments(segmentation),
+        "date": moment_of(dataset),
+        "drawings": [
+            {
+                "segment": drawn.segment,
+                "sources": list(drawn.sources),
+                "shape": list(drawn.mask.shape),
+                "on_grid": drawn.on_grid,
+                "plane": None if drawn.plane is None else asdict(drawn.plane),
+                "bits": b64encode(zlib.compress(np.packbits(drawn.mask).tobytes())).decode("ascii"),
+            }
+            for drawn in frames(segmentation)
+            if drawn.mask.any()
+        ],
+    }
+
+
+def moment_of(dataset: Dataset) -> str:
+    """When a document was made: the day, or to the second where there is a time, as digits; nothing without a date."""
+    day, time = str(dataset.get("ContentDate") or ""), str(dataset.get("ContentTime") or "")
+    if not (day.isdigit() and len(day) == 8):
+        return ""
+    return day + time[:6] if time[:6].isdigit() and len(time) >= 6 else day
+
+
+def _segments(segmentation: seg.Segmentation) -> dict[str, list[str]]:
+    kinds = {number: segmentation.get_segment_description(number).segmented_property_type for number in segmentation.segment_numbers}
+    return {str(number): [str(kind.scheme_designator), str(kind.value)] for number, kind in kinds.items()}
 
 
 def parse(dataset: Dataset) -> seg.Segmentation:
@@ -74,7 +114,7 @@ def frames(segmentation: seg.Segmentation) -> Iterator[Drawn]:
     for index in range(segmentation.number_of_frames):
         own = groups[index] if index < len(groups) else Dataset()
         sources, on_grid = _sources(own, shared)
-        plane = _plane(own, shared)
+        plane = _plane(segmentation, index)
         for segment, mask in _masks(segmentation, index, own, shared):
             yield Drawn(frame=index + 1, segment=segment, sources=sources, mask=mask, on_grid=on_grid, plane=plane)
 
@@ -114,20 +154,11 @@ def _sources(own: Dataset, shared: Dataset) -> tuple[tuple[tuple[str, int | None
     return tuple(found), on_grid and bool(found)
 
 
-def _plane(own: Dataset, shared: Dataset) -> tuple[float, ...] | None:
-    """Position, orientation and spacing of a frame (PS3.3 C.7.6.16.2.3 and .4, .1), eleven numbers; None where one is missing."""
-    parts = (
-        (_group("PlanePositionSequence", own, shared), "ImagePositionPatient", 3),
-        (_group("PlaneOrientationSequence", own, shared), "ImageOrientationPatient", 6),
-        (_group("PixelMeasuresSequence", own, shared), "PixelSpacing", 2),
-    )
-    numbers: list[float] = []
-    for group, keyword, length in parts:
-        values = None if group is None else group.get(keyword)
-        if values is None or len(values) != length:
-            return None
-        numbers += [float(value) for value in values]
-    return tuple(numbers)
+def _plane(segmentation: Dataset, index: int) -> Geometry | None:
+    try:
+        return geometry_of(attributes_of(segmentation, index))
+    except Rejected:
+        return None
 
 
 def _group(keyword: str, own: Dataset, shared: Dataset) -> Dataset | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from client.imaging.geometry import Geometry
 from client.imaging.identity import PatientSecret, is_placeholder, item_key, patient_key
 from client.imaging.labels.codes import Code, coded
 from client.imaging.listing import Listing
@@ -41,7 +42,8 @@ class Pictured:
     frames: int
     years: int | None
     about: Mapping[str, str] = field(repr=False)
-    plane: tuple[float, ...] | None = field(repr=False)
+    shape: tuple[int, int] | None = None
+    geometry: Geometry | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,8 @@ class Surveyor:
             frames=told["frames"],
             years=told["years"],
             about=told["about"],
-            plane=None if told["plane"] is None else tuple(told["plane"]),
+            shape=None if told["shape"] is None else (told["shape"][0], told["shape"][1]),
+            geometry=_geometry(told["geometry"]),
         )
 
     def _document(self, path: str, told: dict[str, Any]) -> Document:
@@ -234,3 +237,7 @@ class Surveyor:
 
     def _name(self, kind: str, *parts: str) -> str:
         return item_key(self.secret, kind, "\0".join(parts))
+
+
+def _geometry(told: dict[str, Any] | None) -> Geometry | None:
+    return None if told is None else Geometry(**{name: None if value is None else tuple(value) for name, value in told.items()})

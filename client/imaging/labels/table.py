@@ -17,6 +17,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from client.imaging.labels.account import LabelAccount
 from client.imaging.rejection import Reason
 from common.errors import DataNotFound, DataUnreadable, LabelsMismatch
@@ -33,6 +36,7 @@ class Labels:
     """Class index by plain identifier; `key` says which. In memory only.
 
     known: files of which more is known than that they have no label, by path; account: of several sources, how they became one.
+    masks: for a plan that outlines things, the class of each pixel (H, W) in the plan's size, by path.
     """
 
     key: Key
@@ -41,6 +45,7 @@ class Labels:
     rows: int
     known: Mapping[str, Reason] = field(default_factory=dict, repr=False)
     account: LabelAccount | None = None
+    masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
 
 def read(path: Path, task: ClassificationSpec) -> Labels:

@@ -5,7 +5,7 @@ An image's header is told in full allow-list: identifiers, which the parent hash
 An age is told in years; a date of birth stays in the file. Nobody's name is read.
 """
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from io import BytesIO
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import pydicom
 from pydicom.dataset import Dataset
 
+from client.imaging import dicom, frame_groups, geometry
 from client.imaging.identity import LONGEST_ID
 from client.imaging.labels import segmentation, structured_report
 from client.imaging.rejection import Reason, Rejected
@@ -27,7 +28,7 @@ ABOUT: Final = {  # name in the data report: attribute
     "sex": "PatientSex",
     "burned_in": "BurnedInAnnotation",
 }
-MEASURED: Final = ["Rows", "Columns", "NumberOfFrames", "SliceThickness", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"]
+MEASURED: Final = ["Rows", "Columns", "NumberOfFrames", *geometry.TAGS, *frame_groups.TAGS]
 AGE: Final = ["PatientAge", "PatientBirthDate", "StudyDate"]
 _YEARS: Final = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 OLDEST = 130
@@ -35,10 +36,11 @@ OLDEST = 130
 
 def tell(content: bytes) -> dict[str, Any]:
     """Raises: Rejected, if it is no DICOM file or its header does not parse."""
-    if content[128:132] != b"DICM":
+    if content[128:132] != b"DICM" and not dicom.begins_with_meta(content):
         raise Rejected(Reason.NOT_DICOM)
     try:
-        header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=[*SUBJECT, *ABOUT.values(), *MEASURED, *AGE])
+        tags = [*SUBJECT, *ABOUT.values(), *MEASURED, *AGE]
+        header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=tags, force=True)
         kind = str(header.get("SOPClassUID", ""))
         subject = {
             name: text(header, keyword) for name, keyword in zip(("study", "item"), ("StudyInstanceUID", "SOPInstanceUID"), strict=True)
@@ -50,7 +52,7 @@ def tell(content: bytes) -> dict[str, Any]:
         raise Rejected(Reason.HEADER) from error
     if kind in structured_report.CLASSES or kind in segmentation.CLASSES or kind in structured_report.OTHER_REPORTS:
         return {**subject, **_document(content, kind)}
-    return {**subject, "kind": "image", "about": _about(header), "years": years(header), "frames": _frames(header), "plane": _plane(header)}
+    return {**subject, "kind": "image", "about": _about(header), "years": years(header), "frames": _frames(header), **_place(header)}
 
 
 def _document(content: bytes, kind: str) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def _document(content: bytes, kind: str) -> dict[str, Any]:
         if kind in structured_report.OTHER_REPORTS:
             raise Rejected(Reason.NOT_AN_IMAGE)
         dataset = pydicom.dcmread(BytesIO(content))
-        told["date"] = _moment(dataset)
+        told["date"] = segmentation.moment_of(dataset)
         return told | (segmentation.read(dataset) if source == "segmentation" else structured_report.read(dataset))
     except Rejected as rejected:
         return told | {"unusable": rejected.reason}
@@ -113,23 +115,10 @@ def _frames(header: Dataset) -> int:
         return 1
 
 
-def _plane(header: Dataset) -> list[float] | None:
-    """Rows, columns, then position, orientation and spacing, as `segmentation` has them for its frames."""
+def _place(header: Dataset) -> dict[str, Any]:
+    """Rows and columns, and where the first frame lies in the patient; nothing of what is no usable number."""
     try:
-        numbers: list[float] = [float(header.Rows), float(header.Columns)]
-        for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-            values: Sequence[Any] = header[keyword].value
-            if len(values) != length:
-                return None
-            numbers += [float(value) for value in values]
+        shape = [int(header.Rows), int(header.Columns)]
+        return {"shape": shape, "geometry": asdict(geometry.geometry_of(frame_groups.attributes_of(header, 0)))}
     except Exception:
-        return None
-    return numbers
-
-
-def _moment(dataset: Dataset) -> str:
-    """The day, or to the second where there is a time, as digits; nothing without a date."""
-    day, time = str(dataset.get("ContentDate") or ""), str(dataset.get("ContentTime") or "")
-    if not (day.isdigit() and len(day) == 8):
-        return ""
-    return day + time[:6] if time[:6].isdigit() and len(time) >= 6 else day
+        return {"shape": None, "geometry": None}

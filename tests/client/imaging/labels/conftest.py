@@ -15,7 +15,7 @@ from client.imaging.labels.survey import Surveyor
 from client.imaging.listing import walk
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.worker import TELLERS, Brief, Kind, Limits
-from common.plan.spec import Plan
+from common.plan.spec import InputSpec, Plan
 from tests.client.imaging.labels.ward import Ward
 
 
@@ -26,18 +26,27 @@ def ward(tmp_path: Path) -> Ward:
 
 
 @pytest.fixture
-def opened(secret: PatientSecret, plan_for: Callable[..., Plan]) -> Callable[..., tuple[dict[int, str], LabelAccount]]:
-    """opened(ward) -> class name by number of the image, and the account. Files tell here what they would tell in a child process."""
+def surveyor(secret: PatientSecret) -> Callable[[Ward, InputSpec], Surveyor]:
+    """surveyor(ward, input) -> one whose files tell here what they would tell in a child process."""
+
+    def make(ward: Ward, spec: InputSpec) -> Surveyor:
+        def tell(kind: Kind, paths: Sequence[str]) -> list[tuple[Any, Reason | None]]:
+            return [_told(ward.folder / path, Brief(kind=kind, input=spec, limits=Limits(), wanted=None)) for path in paths]
+
+        return Surveyor(root=ward.folder, secret=secret, tell=tell)
+
+    return make
+
+
+@pytest.fixture
+def opened(
+    surveyor: Callable[[Ward, InputSpec], Surveyor], plan_for: Callable[..., Plan]
+) -> Callable[..., tuple[dict[int, str], LabelAccount]]:
+    """opened(ward) -> class name by number of the image, and the account."""
 
     def run(ward: Ward, **options: Any) -> tuple[dict[int, str], LabelAccount]:
-        plan = plan_for(**options)
-
-        def tell(kind: Kind, paths: Sequence[str]) -> list[tuple[Any, Reason | None]]:
-            return [_told(ward.folder / path, Brief(kind=kind, input=plan.input, limits=Limits(), wanted=None)) for path in paths]
-
-        surveyor = Surveyor(root=ward.folder, secret=secret, tell=tell)
-        rules_file = ward.folder / "labels.toml"
-        found = gather(surveyor, walk(ward.folder, skip=rules_file), rules_file, plan.classification).labels
+        plan, rules_file = plan_for(**options), ward.folder / "labels.toml"
+        found = gather(surveyor(ward, plan.input), walk(ward.folder, skip=rules_file), rules_file, plan.classification).labels
         assert found.account is not None
         by_number = {number: found.by_item.get(f"image_{number:02}.dcm") for number in range(len(ward.images))}
         return {number: plan.classification.classes[label] for number, label in by_number.items() if label is not None}, found.account
