@@ -28,6 +28,7 @@ HIGHEST = {
     "fedward-coordinator.service": 2.0,
     "fedward-certificate.service": 1.5,
     "fedward-doctor.service": 3.0,
+    "fedward-import.service": 2.0,
 }
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs the Debian package systemd")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user, in a network of its own")
