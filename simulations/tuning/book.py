@@ -93,4 +93,4 @@ def mean_of(scores: list[Score]) -> Mean:
     value = sum(score.value or 0.0 for score in scores) / len(scores)
     below = math.hypot(*((score.value or 0.0) - (value if score.low is None else score.low) for score in scores)) / len(scores)
     above = math.hypot(*((value if score.high is None else score.high) - (score.value or 0.0) for score in scores)) / len(scores)
-    return Mean(value=value, low=max(0.0, value - below), high=min(1.0, value + above))
+    return Mean(value=value, low=value - below, high=value + above)

@@ -23,7 +23,7 @@ from client.home import PREPARED_FOLDER, SimulatedSite
 from client.imaging.prepared import load_prepared
 from common.durable import write_atomically
 from common.errors import DataNotFound, PlanConflict, PolicyRefused, RunFolderTaken, TooFewPatients, TuningBeyondBudget
-from common.plan import Plan, digest_of
+from common.plan import ClassificationSpec, Plan, digest_of
 from common.privacy import round_charge
 from simulations import scenario as scenarios
 from simulations.partition import number_kept
@@ -169,10 +169,20 @@ def _staged(asked: Scenario, data: Path | None, folder: Path, shop: Workshop) ->
 
 
 def _metric(plan: Plan, wanted: Space) -> Metric:
+    asked = wanted.tuning.score
+    if not isinstance(plan.task, ClassificationSpec):
+        if plan.is_private:
+            raise PlanConflict(
+                f"{wanted.name}: plan '{plan.name}' is private, and patients can be counted by how they are classified only, not for "
+                f'the task "{plan.task.kind}".',
+                fix="Tune the same network on made data, or on data for which no promise is needed, and train the winner once.",
+            )
+        return "headline"
     two = len(plan.task.classes) == 2
-    if wanted.tuning.score == "auc" and plan.is_private and not two:
-        raise PlanConflict(f"{wanted.name}: [tuning] score: of more than two classes no AUC is counted.", fix="Remove score.")
-    return wanted.tuning.score or ("auc" if two else "balanced_accuracy")
+    if plan.is_private and (asked == "headline" or (asked == "auc" and not two)):
+        what = "AUC of more than two classes" if asked == "auc" else "headline"
+        raise PlanConflict(f"{wanted.name}: [tuning] score: no {what} can be counted under noise.", fix="Remove score.")
+    return asked or ("auc" if two else "balanced_accuracy")
 
 
 def _budget(plan: Plan, wanted: Space) -> float | None:

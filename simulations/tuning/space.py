@@ -31,7 +31,7 @@ from common.plan import Plan
 from common.plan.parse import PLAN, Sections, line_of, read_table, text_of, validate
 from common.plan.spec import STRICT, Positive
 
-Metric = Literal["auc", "balanced_accuracy"]
+Metric = Literal["auc", "balanced_accuracy", "headline"]
 Keys = Mapping[str, Any]
 """A trial's values, by "section.key"."""
 
@@ -50,7 +50,8 @@ class TuningSpec:
 
     smallest_rounds: at least so many rounds before anything is judged. folds: of each site's patients; 1 keeps one part of them for judging
     ([simulation] validation), k trains and judges every trial k times. epsilon: what a private plan may spend on tuning, half of its own
-    if unset; evaluation: the part of that which pays for judging. score: "auc" of two classes, else "balanced_accuracy", if unset.
+    if unset; evaluation: the part of that which pays for judging. score: "auc" of two classes, "balanced_accuracy" of more, and of what is
+    no classification the "headline", its task's first figure; if unset, as that says.
     """
 
     __pydantic_config__ = STRICT

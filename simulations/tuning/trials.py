@@ -31,6 +31,8 @@ from common.errors import FedwardError, ProtocolError, RoundError, RunStopped, U
 from common.plan import Plan, dump, to_toml
 from common.privacy.entries import Caps
 from common.secagg.terms import Kind
+from common.tasks import Scores
+from common.tasks.scoring.headline import Headline, TaskScores
 from common.update import Weights
 from server.aggregation import Silent
 from server.counts import CountedRound
@@ -184,13 +186,20 @@ class _Referee(Silent):
 
     def _exact(self, number: int, weights: Weights) -> Score:
         run, metric = self._run, self._run.track.metric
-        scores = score(weights, run.judged, run.plan, resamples=_RESAMPLES)
-        level, interval = scores.patients or scores.images, (scores.intervals or {}).get(metric)
-        value = level.auc if metric == "auc" else level.balanced_accuracy
-        if value is None:
+        found = _headline(score(weights, run.judged, run.plan, resamples=_RESAMPLES), metric)
+        if found.value is None:
             return Score(trial=run.trial, fold=run.fold.number, round=number, failure="nobody of one class is judged")
-        low, high = (interval.low, interval.high) if interval else (None, None)
-        return Score(trial=run.trial, fold=run.fold.number, round=number, value=value, low=low, high=high)
+        low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
+        return Score(trial=run.trial, fold=run.fold.number, round=number, value=found.value, low=low, high=high)
+
+
+def _headline(scores: TaskScores, metric: Metric) -> Headline:
+    """The figure by which trials are chosen."""
+    if metric == "headline" or not isinstance(scores, Scores):
+        return scores.headline
+    level = scores.patients or scores.images
+    value = level.auc if metric == "auc" else level.balanced_accuracy
+    return Headline(name=metric, value=value, interval=(scores.intervals or {}).get(metric))
 
 
 def _why(error: FedwardError) -> str:
