@@ -178,7 +178,7 @@ def _succeed(journey: Journey) -> None:
         journey.attempt(name, "0", *_simulate("album", journey.data / name.replace(" ", "-"), name, "--no-compare"))
     journey.attempt("evaluate", "0", "evaluate", "--model", "whole", "--data", hospitals / "north", "--json")
     for name, folder in (("checked", hospitals / "north"), ("checked pictures", album)):
-        command = ["site", "check-data", folder, "--plan", "album.toml" if folder == album else "by-site.toml"]
+        command = ["site", "check-data", folder, "--plan", "album/plan.toml" if folder == album else "whole/plan.toml"]
         journey.attempt(name, "0", *command, "--report", journey.data / f"{name}.csv")
         journey.attempt(f"{name}, for programs", "0", *command, "--json")
     journey.attempt("plan", "0", "plan", "show", "by-site.toml")
