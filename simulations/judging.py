@@ -19,6 +19,7 @@ from client.training.batches import FULL_SCALE, inputs
 from common.plan import DetectionSpec, MultiLabelSpec, Plan, RestorationSpec, SegmentationSpec
 from common.tasks import Scores, evaluate
 from common.tasks.scoring.detection import Boxes, DetectionScores, score_boxes
+from common.tasks.scoring.groups import Groups, by_group
 from common.tasks.scoring.headline import Headline
 from common.tasks.scoring.multilabel import MultiLabelScores, score_findings
 from common.tasks.scoring.restoration import RestorationScores, fidelity_of, score_images
@@ -50,6 +51,14 @@ def judge(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Any
         case RestorationSpec():
             return _restored(weights, data, plan, resamples=resamples)
     return evaluate(plan.classification, predict(weights, data, plan), data.labels, data.patients, **again)
+
+
+def judge_by_site(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Groups[AnyScores] | None:
+    """The same for the patients of each site, where the data say whose they are; of small sites nothing. Raises: ModelLayout."""
+    if data.sites is None or data.site_index is None:
+        return None
+    names = [data.sites[index] for index in data.site_index]
+    return by_group(names, data.patients, lambda rows: judge(weights, data.subset(rows), plan, resamples=resamples))
 
 
 def headline_of(scores: AnyScores) -> Headline:

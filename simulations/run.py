@@ -30,7 +30,7 @@ from simulations.comparison import POOLED, train_apart, without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
-from simulations.judging import headline_of, judge
+from simulations.judging import headline_of, judge, judge_by_site
 from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
@@ -149,7 +149,8 @@ def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, An
         scores[name] = {**found.as_dict(), **headline}
         show.step("scoring with intervals", number, len(models))
     named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}
-    return {**named, "local": scores}
+    by_site = judge_by_site(models["federated"], data, plan, resamples=RESAMPLES)
+    return {**named, "local": scores, **({} if by_site is None else {"by_site": asdict(by_site)})}
 
 
 def _exhibit(stage: Stage, models: dict[str, Weights], show: Show) -> None:

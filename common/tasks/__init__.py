@@ -14,7 +14,8 @@ from common.tasks.curves import CalibrationBin, RocCurve, calibration_bins, roc_
 from common.tasks.detection import Detection
 from common.tasks.multilabel import MultiLabel
 from common.tasks.restoration import Restoration
-from common.tasks.scores import ClassScores, LevelScores, Scores, by_patient, evaluate
+from common.tasks.scores import LevelScores, Scores, by_patient, evaluate
+from common.tasks.scoring.classes import ClassScores
 from common.tasks.segmentation import Segmentation
 from common.tasks.task import Target, Task
 

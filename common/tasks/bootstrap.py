@@ -67,7 +67,6 @@ def intervals(
         ill, chance = labels == 1, probabilities[:, 1]
         named |= {
             "sensitivity_at_90_specificity": sensitivity_by_weight(chance, ill, weights, false_positive=FALSE_ALARMS),
-            "brier": mean_by_weight((chance.astype(np.float64) - ill) ** 2, weights),
         }
     return {name: interval_of(values) for name, values in named.items()}
 

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from common.plan import ClassificationSpec
-from common.tasks.bootstrap import Interval, intervals
+from common.tasks.bootstrap import Interval, interval_of, intervals, mean_by_weight, resampled
 from common.tasks.classification import decide
 from common.tasks.scoring.averages import Averages, averages, mean, ratio
-from common.tasks.scoring.calibration import Calibration, calibration
+from common.tasks.scoring.calibration import Calibration, brier_of_each, calibration
 from common.tasks.scoring.classes import ClassScores, class_scores
 from common.tasks.scoring.headline import Headline
 from common.tasks.scoring.proportion import wilson
@@ -86,23 +86,14 @@ def evaluate(
         return Scores(images=images, patients=None, intervals=None)
     patient_probabilities, patient_labels = by_patient(probabilities, labels, patients)
     said = decide(patient_probabilities, spec.threshold)
+    brier = mean_by_weight(brier_of_each(patient_probabilities, patient_labels), resampled(len(said), resamples=resamples, seed=seed))
     return Scores(
         images=images,
         patients=_level(spec, patient_probabilities, patient_labels),
         intervals=intervals(patient_probabilities, patient_labels, said, resamples=resamples, seed=seed)
-        | shares(patient_labels, said, two=len(spec.classes) == 2),
+        | {"brier": interval_of(brier)}
+        | _shares(patient_labels, said, two=len(spec.classes) == 2),
     )
-
-
-def shares(labels: Labels, said: Labels, *, two: bool) -> dict[str, Interval | None]:
-    """Intervals of sensitivity and specificity of the second of two classes: plain shares of patients, so Wilson's."""
-    if not two:
-        return {}
-    ill, called = labels == 1, said == 1
-    return {
-        "sensitivity": wilson(int((ill & called).sum()), int(ill.sum())),
-        "specificity": wilson(int((~ill & ~called).sum()), int((~ill).sum())),
-    }
 
 
 def by_patient(probabilities: Probabilities, labels: Labels, patients: NDArray[np.int32]) -> tuple[Probabilities, Labels]:
@@ -114,6 +105,17 @@ def by_patient(probabilities: Probabilities, labels: Labels, patients: NDArray[n
     np.add.at(votes, (patient, labels), 1)
     label = (votes[:, 1] > 0).astype(np.int64) if num_classes == 2 else votes.argmax(axis=1)
     return (sums / images[:, None]).astype(np.float32), label
+
+
+def _shares(labels: Labels, said: Labels, *, two: bool) -> dict[str, Interval | None]:
+    """Intervals of sensitivity and specificity of the second of two classes: plain shares of patients, so Wilson's."""
+    if not two:
+        return {}
+    ill, called = labels == 1, said == 1
+    return {
+        "sensitivity": wilson(int((ill & called).sum()), int(ill.sum())),
+        "specificity": wilson(int((~ill & ~called).sum()), int((~ill).sum())),
+    }
 
 
 def _level(spec: ClassificationSpec, probabilities: Probabilities, labels: Labels) -> LevelScores:

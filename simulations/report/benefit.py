@@ -51,9 +51,10 @@ def draw(found: Sequence[Benefit]) -> str:
             _panel(figure.subplots(), found[0], titled=False)
             figure.subplots_adjust(left=0.17, right=0.96, top=0.95, bottom=0.14)
         return as_svg(figure)
-    rows = -(-len(found) // _IN_A_ROW)
+    in_a_row = 2 if len(found) in (2, 4) else _IN_A_ROW
+    rows = -(-len(found) // in_a_row)
     with canvas(PAGE_WIDTH_IN, 2.35 * rows) as figure:
-        grid = figure.subplots(rows, _IN_A_ROW, squeeze=False).ravel()
+        grid = figure.subplots(rows, in_a_row, squeeze=False).ravel()
         for place, axes in enumerate(grid):
             if place < len(found):
                 _panel(axes, found[place], titled=True)

@@ -24,6 +24,7 @@ from common.errors import DataNotFound, DataUnreadable
 from common.tasks import Scores
 from simulations.audits.membership import Attacked
 from simulations.report.counted import CountedLine
+from simulations.report.sites import BySite
 from simulations.report.tabled import OtherScores
 
 T = TypeVar("T")
@@ -145,6 +146,7 @@ class Comparison:
     pooled: Scores | OtherScores | None = None
     local: dict[str, Scores | OtherScores] = field(default_factory=dict)
     not_private: Scores | OtherScores | None = None
+    by_site: BySite | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -5,7 +5,6 @@ It is made by the same hand as a run's report, and like it needs nothing but its
 made: counts of few, and curves whose every step is a patient. So it is written for its owner alone (0600), and says on top that it stays.
 """
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,15 +18,6 @@ from simulations.report.folder import Intake, Predictions
 from simulations.report.gallery import Drawn
 from simulations.report.page import HERE, environment
 from simulations.report.scores import ModelScores
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupRow:
-    """One line of the table by group."""
-
-    name: str
-    patients: int
-    judged: ModelScores
 
 
 def render(answer: Answer) -> str:
@@ -46,7 +36,7 @@ def render(answer: Answer) -> str:
             two=answer.threshold is not None,
             summary=wording.estimate(judged.headline),
             threshold=answer.threshold,
-            groups=_rows(answer),
+            groups=() if answer.groups is None else scores.group_rows(answer.groups.shown),
             drawn=_drawings(answer, judged),
             intake=Intake(**{key: answer.intake[key] for key in ("seen", "used", "rejected")}),
             version=version("fedward"),
@@ -71,9 +61,3 @@ def _drawings(answer: Answer, judged: ModelScores) -> dict[str, Drawn]:
         gallery.decision(shown, names, unit=unit),
     )
     return {figure.name: figure for figure in figures if figure is not None}
-
-
-def _rows(answer: Answer) -> list[GroupRow]:
-    if answer.groups is None:
-        return []
-    return [GroupRow(name=one.name, patients=one.patients, judged=scores.model_scores(one.scores)) for one in answer.groups.shown]

@@ -5,7 +5,7 @@ Nothing is scored here: `common.tasks` did that, on the same held-out patients f
 alone) or a difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,10 @@ from common.tasks import ClassScores, LevelScores, Scores
 from common.tasks.scoring.averages import Averages
 from common.tasks.scoring.calibration import Calibration
 from common.tasks.scoring.detection import DetectionScores
+from common.tasks.scoring.groups import GroupScores
+from simulations.judging import AnyScores
 from simulations.report.folder import RunFolder
+from simulations.report.sites import SiteScores
 from simulations.report.tabled import NOT_SAID, Estimate, OtherScores, Reading, Tabled, estimate_of, tabled
 
 Metric = Literal["headline", "balanced_accuracy"]
@@ -47,10 +50,21 @@ class ModelScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """One line of a table by group."""
+
+    name: str
+    patients: int
+    judged: ModelScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The scores of every way of training that the folder knows."""
+    """The scores of every way of training that the folder knows; of the federated one also by the sites of those it is judged on."""
 
     federated: ModelScores | None = None
+    by_site: tuple[GroupRow, ...] = ()
+    sites_hidden: int = 0
     not_private: ModelScores | None = None
     pooled: ModelScores | None = None
     local: dict[str, ModelScores] = field(default_factory=dict)
@@ -113,10 +127,17 @@ def results(folder: RunFolder) -> Results:
         return Results()
     return Results(
         federated=model_scores(found.federated),
+        by_site=group_rows(found.by_site.shown) if found.by_site is not None else (),
+        sites_hidden=found.by_site.hidden if found.by_site is not None else 0,
         not_private=None if found.not_private is None else model_scores(found.not_private),
         pooled=None if found.pooled is None else model_scores(found.pooled),
         local={site: model_scores(scores) for site, scores in found.local.items()},
     )
+
+
+def group_rows(shown: Iterable[SiteScores | GroupScores[AnyScores]]) -> tuple[GroupRow, ...]:
+    """A row for each group that may be shown."""
+    return tuple(GroupRow(name=one.name, patients=one.patients, judged=model_scores(one.scores)) for one in shown)
 
 
 def model_scores(found: Scores | OtherScores) -> ModelScores:

@@ -675,3 +675,16 @@ def test_a_counted_line_cut_short_costs_that_line_alone(page_of: Callable[..., s
     page = page_of(cut)
     assert "E_PRIVACY_BUDGET" in page
     assert "counted.jsonl" in page
+
+
+def test_held_out_patients_are_scored_by_the_site_that_they_come_from(page_of: Callable[..., str]) -> None:
+    def told(content: Parts) -> None:
+        shown = [{"name": "north", "patients": 21, "scores": scores(2.5)}, {"name": "west", "patients": 19, "scores": scores(1.0)}]
+        content["comparison.json"]["by_site"] = {"shown": shown, "hidden": 2}
+
+    text = text_of(tree(page_of(told)))
+    assert "By the site that held-out patients come from" in text
+    for name, patients, noise in (("north", 21, 2.5), ("west", 19, 1.0)):
+        assert re.search(rf"{name} {patients} {scores(noise)['patients']['auc']:.3f}", text)
+    assert "Not shown: 2 sites with fewer than ten" in text
+    assert "held-out patients come from" not in text_of(tree(page_of()))

@@ -3,7 +3,7 @@
 
 A model can be good on the whole and bad for some; that is looked for here. Two things are guarded against.
 
-Few patients say nothing, and tell too much: of a group of fewer than ten no figure is given, neither its size nor its name. And if those left out are
+Few patients say nothing, and tell too much: of a group of fewer than ten nothing is given, neither size nor name. And if those left out are
 so few that they could be had by subtracting the shown from the whole, the smallest group shown is left out too, until those left out are
 ten patients together (complementary suppression, as statistical offices do).
 
@@ -35,8 +35,9 @@ class GroupScores(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups(Generic[S]):
-    """The groups that may be shown, in the order of their names, and how many others there are. Those have no name here either: of a
-    column of record numbers, the names would be the patients.
+    """The groups that may be shown, in the order of their names, and how many others there are.
+
+    Those have no name here either: of a column of record numbers, the names would be the patients.
     """
 
     shown: tuple[GroupScores[S], ...]
