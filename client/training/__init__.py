@@ -3,7 +3,7 @@
 
 `local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy. `units` says whom the promise is about, `sampler` and
 `clipping` are what it rests on; `by_unit` finds each unit's gradient (and is the only place that knows Opacus); `noise` says where
-randomness comes from; `evaluation` predicts.
+randomness comes from; `augmentation` alters what is trained on; `evaluation` predicts.
 """
 
 from client.training.evaluation import predict

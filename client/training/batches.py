@@ -68,7 +68,7 @@ def _shown(data: Dataset, rows: NDArray[np.int64], plan: Plan) -> Tensor:
     if not isinstance(plan.task, RestorationSpec):
         return images(data, rows, plan.input)
     unit = data.images[rows].astype(np.float32) / np.float32(FULL_SCALE)
-    worse = degraded(unit, plan.task, data.images.rows[rows])
+    worse = degraded(unit, plan.task)
     return torch.from_numpy((worse - np.float32(plan.input.mean)) / np.float32(plan.input.std))
 
 
@@ -78,6 +78,23 @@ def _normalised(stored: NDArray[np.uint16], mean: float, std: float) -> Tensor:
     x *= np.float32(1 / (FULL_SCALE * std))
     x -= np.float32(mean / std)
     return torch.from_numpy(x).movedim(-1, -3)
+
+
+def in_parts(rows: NDArray[np.int64], patients: NDArray[np.int32], most: int) -> list[NDArray[np.int64]]:
+    """A batch in parts of at most so many cases for each pass, all of one patient's in the same; a patient of more has a part alone.
+
+    >>> [list(part) for part in in_parts(np.array([4, 0, 1, 3, 2]), np.array([7, 8, 8, 7, 9]), 3)]
+    [[0, 3], [4, 1, 2]]
+    """
+    if len(rows) <= most:
+        return [rows]
+    rows = rows[np.argsort(patients[rows], kind="stable")]
+    parts: list[list[NDArray[np.int64]]] = [[]]
+    for of_one in np.split(rows, np.flatnonzero(np.diff(patients[rows])) + 1):
+        if parts[-1] and sum(map(len, parts[-1])) + len(of_one) > most:
+            parts.append([])
+        parts[-1].append(of_one)
+    return [np.concatenate(part) for part in parts]
 
 
 def shuffled(num_records: int, *, batch: int, steps: int, seed: bytes) -> Iterator[NDArray[np.int64]]:

@@ -9,7 +9,8 @@ worked through in chunks that fit in memory, of units with equally many images e
 large for the rest, or alone in its chunk, has a backward pass to itself. Sums are exact, and nothing leaves the integers before the
 constant: what is released lies on a grid that no patient has moved (Jin et al. 2021, https://arxiv.org/abs/2112.05307).
 
-Sampling, dropout and noise all come from the run's noise source. Accounting happens elsewhere, before this runs (`client/ledger.py`).
+Sampling, dropout, augmentation and noise all come from the run's noise source. Accounting happens elsewhere, before this runs
+(`client/ledger.py`).
 What this does not do: protect a *patient* where the unit is a record. With m images, the guarantee for the patient is about m times
 weaker.
 
@@ -17,6 +18,7 @@ weaker.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
+from client.training.augmentation import SECRET_BYTES, shown
 from client.training.batches import inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
@@ -71,6 +74,8 @@ def noised_sums(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Cal
 
     def noised() -> NDArray[np.int64]:
         drawn = pick(units, draw(len(units), rate, entropy), plan.privacy.images_per_patient, entropy)
+        if plan.augmentation is not None:
+            drawn = replace(drawn, secret=entropy(SECRET_BYTES))
         total: NDArray[np.int64] = sum_of_clipped(bench, data, plan, drawn).cpu().numpy()
         return total + noise.draw(total.size, entropy)
 
@@ -94,7 +99,7 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
 def _together(bench: Bench, data: Dataset, plan: Plan, chunk: Draw) -> list[UnitGradients]:
     """The gradients of units that have equally many images, from one pass."""
     assert bench.by_unit is not None
-    return bench.by_unit.gradients(lambda: _losses(bench, data, plan, chunk.rows) / float(chunk.sizes[0]), len(chunk))
+    return bench.by_unit.gradients(lambda: _losses(bench, data, plan, chunk) / float(chunk.sizes[0]), len(chunk))
 
 
 def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGradients]:
@@ -102,16 +107,17 @@ def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGrad
     model = bench.model
     model.gradient.zero_()
     for start in range(0, len(unit.rows), CHUNK_IMAGES):
-        losses = _losses(bench, data, plan, unit.rows[start : start + CHUNK_IMAGES])
+        losses = _losses(bench, data, plan, replace(unit, rows=unit.rows[start : start + CHUNK_IMAGES]))
         torch.autograd.backward(losses.sum() / len(unit.rows))
     return [Kept(part.unsqueeze(0)) for part in parts_of(model.gradient, model.layout)]
 
 
-def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64]) -> Tensor:
+def _losses(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tensor:
     """The loss of each case, (I,)."""
     device = bench.model.values.device
-    shown = [each.to(device) for each in inputs(data, rows, plan)]
-    return bench.task.loss(bench.model.module(*shown), targets(data, rows, plan, bench.task.target).to(device))
+    data, rows = shown(data, drawn.rows, plan, drawn.secret)
+    given = [each.to(device) for each in inputs(data, rows, plan)]
+    return bench.task.loss(bench.model.module(*given), targets(data, rows, plan, bench.task.target).to(device))
 
 
 def _mean(steps_P: NDArray[np.int64], plan: Plan) -> Tensor:

@@ -5,8 +5,9 @@ A `NoiseSource` is opened once per training run, inside the process that trains,
 opens is a function from a number of bytes to that many bytes. `SystemNoise` asks the operating system each time and is the default
 everywhere. `UnsafeSeededNoise` repeats itself, for tests that compare two runs bit by bit: whoever knows its seed can subtract the noise.
 
-What is drawn from it: which units take part (`sampler`), dropout's masks, and discrete Gaussian noise (`common/privacy/discrete.py`). The
-system's source gives 460 MB a second and a coordinate of noise takes six to ten bytes, so nothing is stretched from a key of our own.
+What is drawn from it: which units take part (`sampler`), dropout's masks, the secret of `augmentation`, and discrete Gaussian noise
+(`common/privacy/discrete.py`). The system's source gives 460 MB a second and a coordinate of noise takes six to ten bytes, so nothing is
+stretched from a key of our own.
 """
 
 import hashlib

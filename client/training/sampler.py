@@ -27,10 +27,14 @@ _WORD_BITS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draw:
-    """Who takes part in a step: `rows` (I,) of the data set, those of one unit side by side, and how many each unit has, `sizes` (U,)."""
+    """Who takes part in a step: `rows` (I,) of the data set, those of one unit side by side, and how many each unit has, `sizes` (U,).
+
+    `secret`: under which images are altered in this step, where the plan has them altered.
+    """
 
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    secret: bytes = b""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -47,7 +51,7 @@ class Draw:
             for first in range(0, len(alike), units):
                 chosen = alike[first : first + units]
                 rows = self.rows[starts[chosen][:, np.newaxis] + np.arange(size)]
-                yield Draw(rows=rows.reshape(-1), sizes=self.sizes[chosen])
+                yield Draw(rows=rows.reshape(-1), sizes=self.sizes[chosen], secret=self.secret)
 
 
 def draw(units: int, rate: float, entropy: Entropy) -> NDArray[np.int64]:

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain training, for comparison: the mean gradient of a batch; no clipping, no noise, no privacy."""
+"""Plain training, for comparison: the mean gradient of a batch; no clipping, no noise, no privacy.
 
+A batch larger than fits is worked through in parts whose gradients add up, a patient whole in one of them, as in private training.
+"""
+
+import hashlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
-from client.training.batches import inputs, shuffled, targets
+from client.training.augmentation import SECRET_BYTES, shown
+from client.training.batches import in_parts, inputs, shuffled, targets
 from client.training.bench import Bench
 from client.training.optimiser import optimiser_of
 from client.training.work import LocalWork
 from common.models import seed_dropout
 from common.plan import Plan
+
+IMAGES_AT_ONCE = 64  # more are no faster on a CPU
 
 
 def train(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> None:
@@ -31,8 +40,17 @@ def _gradients(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Iter
     """The mean gradient of each batch in turn, at the weights of its moment, (P,); the next overwrites it."""
     model = bench.model
     seed_dropout(model.module, work.order_seed)
-    for rows in shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed):
+    for step, rows in enumerate(shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed)):
         model.gradient.zero_()
-        outputs = model.module(*inputs(data, rows, plan))
-        torch.autograd.backward(bench.task.loss(outputs, targets(data, rows, plan, bench.task.target)).mean())
+        secret = hashlib.blake2b(step.to_bytes(8), key=work.order_seed[:64], digest_size=SECRET_BYTES).digest()
+        for part in in_parts(rows, data.patients, most=max(1, IMAGES_AT_ONCE // plan.input.sequence)):
+            torch.autograd.backward(_losses(bench, data, plan, part, secret).sum() / len(rows))
         yield model.gradient
+
+
+def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], secret: bytes) -> Tensor:
+    """The loss of each case, (B,)."""
+    data, rows = shown(data, rows, plan, secret)
+    with torch.autocast(bench.model.values.device.type, torch.bfloat16, enabled=plan.training.precision == "bfloat16"):
+        outputs = bench.model.module(*inputs(data, rows, plan))
+    return bench.task.loss(outputs.float(), targets(data, rows, plan, bench.task.target))

@@ -8,6 +8,7 @@ with line and fix, `consistency` refuses what is well-typed but impossible. The 
 from common.plan.parse import digest_of, dump, load, parse, to_toml
 from common.plan.spec import (
     AggregationSpec,
+    AugmentationSpec,
     BackboneSpec,
     CentreSpec,
     ClassificationSpec,
@@ -42,6 +43,7 @@ from common.plan.spec import (
 
 __all__ = [
     "AggregationSpec",
+    "AugmentationSpec",
     "BackboneSpec",
     "CentreSpec",
     "ClassificationSpec",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from common.plan.spec import (
     USUAL_BINS,
+    AugmentationSpec,
     CentreSpec,
     ClassificationSpec,
     CnnSpec,
@@ -242,6 +243,30 @@ RULES = (
         lambda p: isinstance(p.model, ScatteringSpec) and min(p.input.height, p.input.width) >> p.model.scales < SMALLEST_SCATTERED,
         "the image is averaged away: every scale halves it, and maps of 2 x 2 have to be left",
         "Use fewer scales or a larger [input] height and width.",
+    ),
+    Rule(
+        ("augmentation", "rotation_degrees"),
+        lambda p: p.augmentation is not None and not p.input.has_image,
+        "there are no images to alter",
+        "Remove [augmentation].",
+    ),
+    Rule(
+        ("augmentation", "rotation_degrees"),
+        lambda p: p.augmentation == AugmentationSpec(),
+        "nothing is altered: every key is left at nothing",
+        "Set one, for example rotation_degrees = 10, or remove [augmentation].",
+    ),
+    Rule(
+        ("augmentation", "flip"),
+        lambda p: p.augmentation is not None and p.augmentation.flips_across and p.input.laterality is not None,
+        "images of one side are asked for, and mirrored they would be of the other",
+        'Set flip = "none" or "vertical", or remove [input] laterality.',
+    ),
+    Rule(
+        ("training", "precision"),
+        lambda p: p.is_private and p.training.precision != "float32",
+        "what bounds one patient's part is computed in float32, so private training is too",
+        "Remove precision.",
     ),
     Rule(
         ("training", "local_steps"),

@@ -44,6 +44,7 @@ PLAN_SECTIONS: Sections = {
     "aggregation": (spec.AggregationSpec,),
     "evaluation": (spec.EvaluationSpec,),
     "statistics": (spec.StatisticsSpec,),
+    "augmentation": (spec.AugmentationSpec,),
 }
 
 

@@ -410,6 +410,9 @@ class TrainingSpec:
 
     Under fedavg and fedavgm a site trains with the optimiser and sends how far it came. Under fedsgd a round is one global step: a site
     sends one batch's gradient, and the optimiser, with its memory, is the coordinator's.
+
+    precision: "bfloat16" computes forward and backward passes in half the bits, for machines that are faster at it (mixed precision;
+    weights, gradients and sums stay float32).
     """
 
     __pydantic_config__ = STRICT
@@ -424,7 +427,37 @@ class TrainingSpec:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     server_learning_rate: Positive = 1.0
     server_momentum: Fraction = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSpec:
+    """[augmentation]: how far images are altered at random, each time they are trained on; never when the model predicts.
+
+    Turned by up to rotation_degrees either way; enlarged or shrunk by up to `scale` of their size; shifted by up to `shift` of their width
+    and height; up to `crop` of each side cut away and the rest enlarged. flip: mirrored left to right ("horizontal"), upside down
+    ("vertical") or "both", half of the time; only where a mirrored patient could exist. brightness and noise (its standard deviation) are
+    parts of the full range, contrast of itself. Without this section nothing is altered.
+    """
+
+    __pydantic_config__ = STRICT
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    crop: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    noise: Fraction = 0.0
+
+    @property
+    def flips_across(self) -> bool:
+        return self.flip in ("horizontal", "both")
+
+    @property
+    def flips_upright(self) -> bool:
+        return self.flip in ("vertical", "both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -533,6 +566,7 @@ class Plan:
     aggregation: AggregationSpec
     evaluation: EvaluationSpec | None = None
     statistics: StatisticsSpec | None = None
+    augmentation: AugmentationSpec | None = None
 
     @property
     def name(self) -> str:
