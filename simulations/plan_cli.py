@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from common.errors import RunFolderTaken
-from common.plan import Plan, PrivacySpec, digest_of
+from common.plan import InputSpec, Plan, PrivacySpec, digest_of
 from common.privacy import group_privacy, own_share_epsilon
 from server.membership.plan_cli import sign, verify
 from simulations import scenario
@@ -71,6 +71,7 @@ def in_words(plan: Plan) -> list[str]:
     words = [
         f"{plan.name}: {plan.plan.purpose}",
         f"Input: {plan.input.modality} images, {plan.input.height} x {plan.input.width}, {plan.input.channels} channel(s).",
+        *_chosen(plan.input),
         f"Answer: {', '.join(plan.task.classes)}.",
         f"Training: {training.rounds} rounds; in each, a site trains {work} of {training.batch} {unit}s.",
         f"A round needs {group.minimum_cohort} sites and waits for the others up to {group.deadline_s:g} s.",
@@ -116,3 +117,17 @@ def _by_images(privacy: PrivacySpec) -> str:
         epsilon, delta = group_privacy(privacy.epsilon, privacy.delta, images)
         found.append(f"with {images} images epsilon {epsilon:g}, {'where delta allows everything' if delta >= 1 else f'delta {delta:.2g}'}")
     return "; ".join(found)
+
+
+def _chosen(image: InputSpec) -> list[str]:
+    """What of a hospital's files the plan takes, where it takes not simply all images; one line or none."""
+    frames = {"first": "the first of several frames", "middle": "the middle one of several frames", "each": "each of several frames"}
+    words = [
+        *([frames[image.frames]] if image.frames != "single" else []),
+        *([f"pixels of {image.spacing_mm:g} mm"] if image.spacing_mm is not None else []),
+        *(["as they were stored, not turned"] if image.orientation == "stored" else []),
+        *([f"side {image.laterality} only"] if image.laterality is not None else []),
+        *([f"views {', '.join(image.views)} only"] if image.views else []),
+        *([f"tiles with at least {image.tissue:.0%} of tissue"] if image.tissue else []),
+    ]
+    return [f"Of these: {'; '.join(words)}."] if words else []

@@ -2,6 +2,7 @@
 """Plans that count, for people; and the patients whom a simulation keeps for it."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,16 @@ def test_a_plan_says_in_words_what_it_counts_and_what_for() -> None:
     )
     assert "classes and intensity of the training data, once, noised, for epsilon 0.5" in words
     assert "judged" not in "\n".join(in_words(scenario.load(scenario.find("default")).plan))
+
+
+def test_a_plan_says_in_words_which_images_it_takes() -> None:
+    plan = counting_plan()
+    assert "Of these" not in "\n".join(in_words(plan))
+    chosen = replace(plan.input, frames="each", spacing_mm=0.5, laterality="L", views=("PA", "AP"), tissue=0.25, orientation="stored")
+    assert (
+        "Of these: each of several frames; pixels of 0.5 mm; as they were stored, not turned; side L only; views PA, AP only; "
+        "tiles with at least 25% of tissue." in in_words(replace(plan, input=chosen))
+    )
 
 
 def dataset(patients: np.ndarray, labels: np.ndarray) -> Dataset:
