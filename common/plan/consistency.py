@@ -233,6 +233,12 @@ RULES = (
         "Leave [statistics] out.",
     ),
     Rule(
+        ("input", "tissue"),
+        lambda p: p.input.tissue > 0 and p.input.modality not in ("SM", "any"),
+        "tissue chooses among the tiles of whole slides",
+        'Remove it, or set modality = "SM".',
+    ),
+    Rule(
         ("model", "widths"),
         _vanishes,
         "the image is halved away before the last stage",
