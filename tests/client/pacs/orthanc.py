@@ -45,15 +45,18 @@ class Orthanc:
 
     def store(self, *contents: bytes, user: tuple[str, str] | None = None) -> None:
         """Over its REST interface, as bytes."""
-        with httpx.Client(trust_env=False, timeout=30, auth=user) as client:
+        with self._client(user) as client:
             for content in contents:
-                client.post(f"http://127.0.0.1:{self.http}/instances", content=content).raise_for_status()
+                client.post("/instances", content=content).raise_for_status()
 
     def forget(self, instance: str) -> None:
         """Delete one instance, by its UID."""
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            found = client.post(f"http://127.0.0.1:{self.http}/tools/lookup", content=instance).json()
-            client.delete(f"http://127.0.0.1:{self.http}{found[0]['Path']}").raise_for_status()
+        with self._client() as client:
+            found = client.post("/tools/lookup", content=instance).json()
+            client.delete(found[0]["Path"]).raise_for_status()
+
+    def _client(self, user: tuple[str, str] | None = None) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.http}", trust_env=False, timeout=30, auth=user)
 
 
 def free_port() -> int:
@@ -63,11 +66,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+def running(folder: Path, *, moves_by_tls: bool = False, **settings: Any) -> Iterator[Orthanc]:
     """Up and answering; killed when done with."""
     archive = Orthanc(http=free_port(), dicom=free_port(), move_to=free_port())
     file = folder / "orthanc.json"
-    file.write_text(json.dumps({**_settings(folder, archive), **settings}))
+    file.write_text(json.dumps({**_settings(folder, archive, moves_by_tls=moves_by_tls), **settings}))
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen([PROGRAM, str(file)], stdout=log, stderr=log, cwd=folder)
     try:
@@ -78,7 +81,8 @@ def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
         process.wait()
 
 
-def _settings(folder: Path, archive: Orthanc) -> Mapping[str, Any]:
+def _settings(folder: Path, archive: Orthanc, *, moves_by_tls: bool) -> Mapping[str, Any]:
+    ours = {"AET": OURS, "Host": "127.0.0.1", "Port": archive.move_to, "AllowGet": True, "AllowMove": True, "UseDicomTls": moves_by_tls}
     return {
         "Name": TITLE,
         "StorageDirectory": str(folder / "storage"),
@@ -94,7 +98,7 @@ def _settings(folder: Path, archive: Orthanc) -> Mapping[str, Any]:
         "DicomCheckCalledAet": True,
         "DicomAlwaysAllowEcho": False,
         "DicomAlwaysAllowStore": False,
-        "DicomModalities": {"ours": {"AET": OURS, "Host": "127.0.0.1", "Port": archive.move_to, "AllowGet": True, "AllowMove": True}},
+        "DicomModalities": {"ours": ours},
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         "StableAge": 1,
     }
