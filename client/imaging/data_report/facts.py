@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.imaging import inventory, labels, slots
+from client.imaging import dicom_folder, inventory, slots
 from client.imaging.dataset import Dataset
 from client.imaging.identity import SECRET_BYTES, PatientSecret
 from client.imaging.index import INDEX
@@ -142,10 +142,12 @@ def _labels(
 ) -> tuple[Labels | None, tuple[Pictured, ...] | None, str]:
     """The labels, if they can be used; the headers, if they were read for them; and what is wrong with the labels otherwise."""
     try:
-        if labels_file.suffix == ".toml":
-            gathered = gather_labels(surveyor, listing, labels_file, request.plan.classification)
+        if not labels_file.is_file():
+            return None, None, ""
+        if labels_file.suffix == ".toml" and isinstance(request.plan.task, ClassificationSpec):
+            gathered = gather_labels(surveyor, listing, labels_file, request.plan.task)
             return gathered.labels, gathered.survey.images, ""
-        return (labels.read(labels_file, request.plan.classification) if labels_file.is_file() else None), None, ""
+        return dicom_folder.labels_of(request, listing, labels_file), None, ""
     except (DataError, PlanError) as error:  # labels.toml is refused in the words that a plan is
         return None, None, str(error)
 

@@ -102,7 +102,10 @@ class Hearing:
 
     def _drawn_on(self, subject: Subject) -> Iterator[Subject]:
         for said in self._drawings[subject.name].said:
-            if said.pixels and (subject.frames is None or said.frame in subject.frames):
+            is_meant = (subject.frames is None or said.frame in subject.frames) and (
+                subject.segments is None or said.segment in subject.segments
+            )
+            if said.pixels and is_meant:
                 yield from said.subjects
 
     def _here(self, document: Document, subject: Subject, *, heard: Heard | None) -> Iterator[int]:

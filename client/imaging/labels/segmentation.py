@@ -128,7 +128,7 @@ def _masks(segmentation: seg.Segmentation, index: int, own: Dataset, shared: Dat
         case seg.SegmentationTypeValues.LABELMAP:
             yield from ((int(number), values == number) for number in segmentation.segment_numbers)
         case seg.SegmentationTypeValues.FRACTIONAL:
-            yield _segment(own, shared), values * 2 >= int(segmentation.MaximumFractionalValue)
+            yield _segment(own, shared), values >= int(segmentation.MaximumFractionalValue) / 2
         case _:
             yield _segment(own, shared), values > 0
 

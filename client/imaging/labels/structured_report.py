@@ -29,7 +29,7 @@ MOST_ITEMS = 200_000  # content items of one report
 DEEPEST = 64  # levels of content items; real reports have under ten
 _WHOLE_REPORT = ("C0034375", "UMLS")
 
-Ref = tuple[str, str, list[int] | None]  # SOP class, SOP instance, frames
+Ref = tuple[str, list[int] | None, list[int] | None]  # SOP instance, frames, segments
 Said = tuple[str, str, str, str]  # name's scheme and value, value's scheme and value
 
 
@@ -54,7 +54,7 @@ def read(dataset: Dataset) -> dict[str, Any]:
     return {
         "verified": dataset.get("VerificationFlag") == "VERIFIED",
         "preliminary": dataset.get("PreliminaryFlag") == "PRELIMINARY",
-        "evidence": [reference[1] for reference in evidence],
+        "evidence": [item for item, _, _ in evidence],
         "groups": [
             *({"codes": _codes(group), "refs": list(_references(group[0]))} for group in groups),
             *({"codes": codes, "refs": evidence} for codes in _of_the_whole(content[0])),
@@ -105,9 +105,12 @@ def _references(group: Dataset) -> Iterator[Ref]:
 
 
 def _reference(item: Dataset) -> Ref:
-    frames = item.get("ReferencedFrameNumber")
-    numbers = None if frames in (None, "") else [int(each) for each in ([frames] if isinstance(frames, (int, str)) else frames)]
-    return (str(item.get("ReferencedSOPClassUID", "")), str(item.ReferencedSOPInstanceUID), numbers)
+    return (str(item.ReferencedSOPInstanceUID), _numbers(item, "ReferencedFrameNumber"), _numbers(item, "ReferencedSegmentNumber"))
+
+
+def _numbers(item: Dataset, keyword: str) -> list[int] | None:
+    value = item.get(keyword)
+    return None if value in (None, "") else [int(each) for each in ([value] if isinstance(value, (int, str)) else value)]
 
 
 def _evidence(dataset: Dataset) -> Iterator[Ref]:

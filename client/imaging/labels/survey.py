@@ -48,11 +48,15 @@ class Pictured:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What something is said of, by its keyed name: an image (some frames of it, or all), a study or a patient."""
+    """What something is said of, by its keyed name: an image (some frames of it, or all), a study or a patient.
+
+    segments: where a segmentation stands for the images that it was drawn on, which segments of it are meant.
+    """
 
     level: str  # image, study, patient
     name: str
     frames: tuple[int, ...] | None = None
+    segments: tuple[int, ...] | None = None
 
 
 Codes = tuple[tuple[Code | None, Code], ...]
@@ -60,11 +64,12 @@ Codes = tuple[tuple[Code | None, Code], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """One thing that a document says: codes, of subjects; where somebody drew it, in which stored frame and of how many pixels."""
+    """One thing that a document says: codes, of subjects. Where somebody drew it: in which stored frame, which segment, how many pixels."""
 
     codes: Codes
     subjects: tuple[Subject, ...]
     frame: int | None = None
+    segment: int | None = None
     pixels: int | None = None
 
 
@@ -191,7 +196,7 @@ class Surveyor:
         return tuple(
             Said(
                 codes=tuple((coded(*each[:2]), coded(*each[2:])) for each in group["codes"]),
-                subjects=tuple(self._image(item, frames) for _, item, frames in group["refs"]),
+                subjects=tuple(self._image(item, frames, segments) for item, frames, segments in group["refs"]),
             )
             for group in told["groups"]
         )
@@ -203,6 +208,7 @@ class Surveyor:
                 codes=((None, kinds[segment]),) if segment in kinds else (),
                 subjects=tuple(self._image(item, None if of is None else [of]) for item, of in sources),
                 frame=frame,
+                segment=segment,
                 pixels=pixels,
             )
             for frame, segment, pixels, sources in told["frames"]
@@ -232,8 +238,13 @@ class Surveyor:
         keys = dict.fromkeys(patient_key(self.secret, issuer, value) for issuer, value in known if not is_placeholder(value))
         return tuple(Subject("patient", key) for key in keys)
 
-    def _image(self, item: str, frames: Sequence[int] | None = None) -> Subject:
-        return Subject("image", self._name("sop_instance_uid", item), None if frames is None else tuple(frames))
+    def _image(self, item: str, frames: Sequence[int] | None = None, segments: Sequence[int] | None = None) -> Subject:
+        return Subject(
+            "image",
+            self.name_of(item),
+            None if frames is None else tuple(frames),
+            None if segments is None else tuple(segments),
+        )
 
     def _name(self, kind: str, *parts: str) -> str:
         return item_key(self.secret, kind, "\0".join(parts))

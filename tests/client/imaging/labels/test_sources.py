@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from highdicom import sr
+from pydicom import dcmread
+from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from client.imaging.labels.agreement import Why
@@ -162,6 +165,59 @@ def test_a_report_that_nobody_stands_for_labels_nothing(ward: Ward, opened: Open
     labels, account = opened(ward)
     assert labels == {1: "normal"}
     assert account.unused == {Why.NOT_CONFIRMED: 1}
+
+
+def test_an_evaluation_is_known_by_its_name_and_its_value(ward: Ward, opened: Opened) -> None:
+    first, second = ward.image(), ward.image("MRN-0002")
+    grade, high, low = Code("RID10312", "RADLEX", "Grade"), Code("1", "SCT", "High"), Code("2", "SCT", "Low")
+    for number, (image, value) in enumerate(((first, high), (second, low))):
+        ward.report([(image, LIVER)], name=f"report_{number}.dcm", evaluations=[sr.QualitativeEvaluation(name=grade, value=value)])
+    ward.rules('[structured_report.classes]\nnodule = ["RADLEX:RID10312=SCT:1"]\nnormal = ["RADLEX:RID10312=SCT:2", "SCT:1"]\n')
+    labels, account = opened(ward)
+    assert labels == {0: "nodule", 1: "normal"}
+    assert not account.unused
+
+
+def test_an_evaluation_of_the_whole_report_is_of_every_image_it_was_made_from(ward: Ward, opened: Opened) -> None:
+    first, _ = ward.image(), ward.image()
+    ward.image("MRN-0002")
+    ward.report([(first, LIVER)])
+    document = dcmread(ward.folder / "report.dcm")
+    whole = sr.ContainerContentItem(name=Code("C0034375", "UMLS", "Qualitative Evaluations"), relationship_type="CONTAINS")
+    answer = sr.CodeContentItem(name=Code("RID10312", "RADLEX", "Grade"), value=Code("1", "SCT", "High"), relationship_type="CONTAINS")
+    whole.ContentSequence = sr.ContentSequence([answer])
+    document.ContentSequence.append(whole)
+    ward.keep(document, "report.dcm")
+    ward.rules('[structured_report.classes]\nnodule = ["RADLEX:RID10312=SCT:1"]\n')
+    labels, account = opened(ward)
+    assert labels == {0: "nodule", 1: "nodule"}
+    assert account.unused == {Why.UNKNOWN_CODE: 1}
+
+
+def test_a_finding_in_a_segment_is_of_the_images_that_this_segment_was_drawn_on(ward: Ward, opened: Opened) -> None:
+    for _ in range(3):
+        ward.image()
+    lit, dark = square(lit=True), square(lit=False)
+    drawn = ward.segmentation([lit, dark, dark], code=LIVER, others=[(LIVER, [dark, lit, dark])])
+    region = sr.ReferencedSegment(
+        sop_class_uid=drawn.SOPClassUID,
+        sop_instance_uid=drawn.SOPInstanceUID,
+        segment_number=2,
+        source_series=sr.SourceSeriesForSegmentation(referenced_series_instance_uid=ward.images[0].SeriesInstanceUID),
+    )
+    ward.report([(ward.images[0], NODULE)], segment=region, evidence=[*ward.images, drawn])
+    ward.rules(REPORTS)
+    assert opened(ward)[0] == {1: "nodule"}
+
+
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP"])
+def test_a_segment_is_read_however_it_is_stored(ward: Ward, opened: Opened, kind: str) -> None:
+    for _ in range(3):
+        ward.image()
+    half = square(lit=True) * 0.4 if kind == "FRACTIONAL" else square(lit=False)
+    ward.segmentation([square(lit=True), half, square(lit=False)], kind=kind)
+    ward.rules(SEGMENTS)
+    assert opened(ward)[0] == {0: "nodule"}
 
 
 def test_a_report_of_one_patient_never_labels_another(ward: Ward, opened: Opened) -> None:

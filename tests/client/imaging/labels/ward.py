@@ -72,32 +72,13 @@ class Ward:
         name: str = "report.dcm",
         on: str = "20240301",
         by_region: bool = True,
+        segment: sr.ReferencedSegment | None = None,
+        evaluations: Sequence[sr.QualitativeEvaluation] | None = None,
         evidence: Sequence[Dataset] | None = None,
         **tags: Any,
     ) -> Dataset:
-        """A TID 1500 report: of each of these images, that finding; drawn as a region, or of the image as a whole."""
-        tracking = lambda: sr.TrackingIdentifier(uid=generate_uid(), identifier="lesion")  # noqa: E731
-        groups: list[Any] = []
-        for image, finding in said:
-            if by_region:
-                region = sr.ImageRegion(
-                    graphic_type=sr.GraphicTypeValues.CIRCLE,
-                    graphic_data=np.array([[5.0, 5.0], [7.0, 5.0]]),
-                    source_image=sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
-                )
-                groups.append(
-                    sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                        tracking_identifier=tracking(), referenced_region=region, finding_type=finding
-                    )
-                )
-            else:
-                groups.append(
-                    sr.MeasurementsAndQualitativeEvaluations(
-                        tracking_identifier=tracking(),
-                        source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
-                        finding_type=finding,
-                    )
-                )
+        """A TID 1500 report: of each of these images, that finding; drawn as a region or a segment, or of the image as a whole."""
+        groups = [self._group(image, finding, by_region, segment, evaluations) for image, finding in said]
         observer = sr.ObserverContext(
             observer_type=codes.DCM.Person, observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(name="Ra^Diologist")
         )
@@ -124,29 +105,59 @@ class Ward:
         self.keep(document, name)
         return document
 
+    def _group(
+        self,
+        image: Dataset,
+        finding: Code,
+        by_region: bool,
+        segment: sr.ReferencedSegment | None,
+        evaluations: Sequence[sr.QualitativeEvaluation] | None,
+    ) -> Any:
+        common: dict[str, Any] = {
+            "tracking_identifier": sr.TrackingIdentifier(uid=generate_uid(), identifier="lesion"),
+            "finding_type": finding,
+            "qualitative_evaluations": evaluations,
+        }
+        if segment is not None:
+            return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)
+        if not by_region:
+            source = sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
+            return sr.MeasurementsAndQualitativeEvaluations(source_images=[source], **common)
+        region = sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.CIRCLE,
+            graphic_data=np.array([[5.0, 5.0], [7.0, 5.0]]),
+            source_image=sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        )
+        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **common)
+
     def segmentation(
         self,
         masks: Sequence[np.ndarray[Any, Any]],
         *,
         code: Code = NODULE,
+        others: Sequence[tuple[Code, Sequence[np.ndarray[Any, Any]]]] = (),
+        kind: str = "BINARY",
         of: Sequence[Dataset] | None = None,
         name: str = "seg.dcm",
-        **tags: Any,
     ) -> Dataset:
-        """A binary SEG of one segment: a mask (Y, X) for each image."""
-        images = list(of or self.images)
-        description = seg.SegmentDescription(
-            segment_number=1,
-            segment_label="lesion",
-            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-            segmented_property_type=code,
-            algorithm_type=seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
+        """A SEG: a mask (Y, X) for each image, of one segment, and of `others`."""
+        descriptions = [
+            seg.SegmentDescription(
+                segment_number=number,
+                segment_label="lesion",
+                segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+                segmented_property_type=each,
+                algorithm_type=seg.SegmentAlgorithmTypeValues.MANUAL,
+            )
+            for number, each in enumerate([code, *(other for other, _ in others)], start=1)
+        ]
+        stored = np.float32 if kind == "FRACTIONAL" else np.uint8
+        pixels = np.stack([np.stack(masks), *(np.stack(each) for _, each in others)], axis=-1).astype(stored)
         document = seg.Segmentation(
-            source_images=images,
-            pixel_array=np.stack(masks).astype(np.uint8),
-            segmentation_type=seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[description],
+            source_images=list(of or self.images),
+            pixel_array=pixels if others else pixels[..., 0],
+            segmentation_type=kind,
+            segment_descriptions=descriptions,
             series_instance_uid=generate_uid(),
             series_number=8,
             sop_instance_uid=generate_uid(),
@@ -157,8 +168,6 @@ class Ward:
             device_serial_number="1",
             omit_empty_frames=True,
         )
-        for keyword, value in tags.items():
-            setattr(document, keyword, value)
         self.keep(document, name)
         return document
 
