@@ -79,6 +79,8 @@ MALFORMED = [
         "more than two classes",
         13,
     ),
+    ("tissue in a chest", "channels = 1", "channels = 1\ntissue = 0.3", PlanConflict, "tiles of whole slides", 9),
+    ("frames of another kind", "channels = 1", 'channels = 1\nframes = "all"', PlanValue, "frames", 9),
     ("unknown family", '"cnn"', '"vgg"', PlanValue, "'cnn', 'resnet'", 15),
     ("widths of wavelets", '"cnn"', '"scattering"', PlanUnknownKey, "widths is not a key", 16),
     ("batch norm", 'norm = "group"', 'norm = "batch"', PlanValue, "norm", 18),
