@@ -33,8 +33,9 @@ Index = NDArray[Any] | slice | int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Rows of an array, itself usually on disk: (M, C, H, W) uint16, with T before C for sequences, or a part's own shape and type.
+    """Rows of an array, itself usually on disk: (M, C, H, W) uint16, or a part's own shape and type.
 
+    `rows` is (N,), or for sequences (N, T): what is read is then (N, T, C, H, W), and an image that two cases show lies on disk once.
     Reads like an array; only what is indexed is copied.
     """
 
@@ -43,7 +44,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.base.shape[1:])
+        return (*self.rows.shape, *self.base.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -52,13 +53,13 @@ class Images:
     @property
     def nbytes(self) -> int:
         """Bytes of these rows, were they all read."""
-        return len(self.rows) * int(np.prod(self.base.shape[1:])) * self.base.itemsize
+        return self.rows.size * int(np.prod(self.base.shape[1:])) * self.base.itemsize
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """Shapes: (B,) rows or a slice -> (B, C, H, W); an int -> (C, H, W)."""
+        """Shapes: (B,) rows or a slice -> (B, C, H, W) or (B, T, C, H, W); an int -> without B."""
         return np.asarray(self.base[self.rows[index]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -16,11 +16,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from client.imaging import cases
+from client.imaging.cases import Rows
 from client.imaging.dataset import Images, whole
 from client.imaging.index import CASE, POSITION, SIDES, Item
 from client.imaging.labels import need_column, plain_path, read_csv
 from common.errors import LabelsMismatch
-from common.plan.spec import DetectionSpec, MultiLabelSpec, Plan, RecordField, TextSpec
+from common.plan.spec import DetectionSpec, MultiLabelSpec, Plan, RecordField, TaskSpec, TextSpec
 
 BOXES: Final = "boxes.csv"
 _BOX_COLUMNS: Final = ("file", "cls", "x_min", "y_min", "x_max", "y_max")
@@ -70,39 +72,29 @@ def tokens(text: str, spec: TextSpec) -> list[int]:
     return hashed + [0] * (spec.length - len(hashed))
 
 
-def sequences(items: Sequence[Item], length: int) -> tuple[list[int], NDArray[np.int64]]:
+def sequences(items: Sequence[Item], length: int, task: TaskSpec) -> tuple[list[int], Rows]:
     """Images that belong together, in their order: the first row of each case, and the rows of its `length` images, (N, T).
 
     Of more images than that, evenly many are taken; of fewer, some are taken twice. Raises: LabelsMismatch.
     """
-    chosen, firsts = [], []
-    for rows in _cases(items):
-        labels = {items[row].label for row in rows}
-        if len(labels) > 1:
-            raise LabelsMismatch("index: the images of one case have different labels.", fix="Give every image of a case the same one.")
-        firsts.append(rows[0])
-        chosen.append([rows[place] for place in np.linspace(0, len(rows) - 1, length).round().astype(int)])
-    return firsts, np.array(chosen, dtype=np.int64)
+    found = _cases(items)
+    said = task.columns if isinstance(task, MultiLabelSpec) else ()
+    truth = [(item.label, item.site, item.split, *(item.cells[column] for column in said)) for item in items]
+    cases.require_one_truth(found, truth, where="index")
+    return [int(rows[0]) for rows in found], cases.evenly(found, length)
 
 
-def neighbours(items: Sequence[Item], length: int) -> tuple[list[int], NDArray[np.int64]]:
-    """Each image with those around it in its case, for a truth that each image has of its own: every row, and its `length` images, (N, T).
-
-    The image itself stands at place (length - 1) // 2; beyond a case's ends the last image stands again. Raises: LabelsMismatch.
-    """
-    places = np.arange(length) - (length - 1) // 2
-    around = np.zeros((len(items), length), dtype=np.int64)
-    for rows in map(np.array, _cases(items)):
-        around[rows] = rows[np.clip(np.arange(len(rows))[:, None] + places, 0, len(rows) - 1)]
-    return list(range(len(items))), around
+def neighbours(items: Sequence[Item], length: int) -> tuple[list[int], Rows]:
+    """Each image with those around it in its case: every row, and its `length` images, (N, T). Raises: LabelsMismatch."""
+    return list(range(len(items))), cases.neighbours(_cases(items), length)
 
 
-def _cases(items: Sequence[Item]) -> list[list[int]]:
+def _cases(items: Sequence[Item]) -> list[Rows]:
     """The rows of each case, in the order of their positions."""
-    cases: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for row, item in enumerate(items):
-        cases.setdefault((item.patient, item.cells[CASE]), []).append((_number(item.cells[POSITION], POSITION), row))
-    return [[row for _, row in sorted(members)] for members in cases.values()]
+        found.setdefault((item.patient, item.cells[CASE]), []).append((_number(item.cells[POSITION], POSITION), row))
+    return [np.array([row for _, row in sorted(members)]) for members in found.values()]
 
 
 def read_boxes(path: Path, task: DetectionSpec) -> Boxes:

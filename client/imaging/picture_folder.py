@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from client.imaging import cache, index, labels, parts, sample, slots
 from client.imaging.cache import Contents
-from client.imaging.dataset import Dataset, whole
+from client.imaging.dataset import Dataset, Images, whole
 from client.imaging.identity import item_key, patient_key
 from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item
 from client.imaging.labels import plain_path
@@ -169,10 +169,12 @@ def _join(
     Sequences become one row each, or one for each image with its neighbours, where areas or boxes are to be found.
     """
     plan, rows, read = request.plan, list(items), len({item.name for item in items})
+    shown = whole(images)
     if plan.input.sequence > 1:
         placed = isinstance(plan.task, SegmentationSpec | DetectionSpec)
-        firsts, chosen = (parts.neighbours if placed else parts.sequences)(rows, plan.input.sequence)
-        rows, owners, images = [rows[first] for first in firsts], [owners[first] for first in firsts], images[chosen]
+        length = plan.input.sequence
+        firsts, chosen = parts.neighbours(rows, length) if placed else parts.sequences(rows, length, plan.task)
+        rows, owners, shown = [rows[first] for first in firsts], [owners[first] for first in firsts], Images(images, chosen)
         beside = {name: array[firsts] for name, array in beside.items()}
     if isinstance(plan.task, ClassificationSpec):
         labels.check_classes((item.label for item in rows), plan.task)
@@ -182,7 +184,7 @@ def _join(
     by_patient = np.array([split_of(key, request.fractions) for key in keys], dtype=np.int8)
     sites = tuple(sorted({item.site for item in rows})) if table.has_sites else None
     dataset = Dataset(
-        images=whole(images),
+        images=shown,
         labels=np.array([item.label for item in rows], dtype=np.int64),
         patients=patients.astype(np.int32),
         patient_keys=keys,

@@ -11,7 +11,7 @@ from client.imaging.index import Item
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.parts import neighbours, sequences
 from common.errors import LabelsMismatch
-from common.plan import Plan, parse
+from common.plan import ClassificationSpec, Plan, parse
 from simulations.made import MadeSpec, write
 
 PLAN = """\
@@ -56,7 +56,7 @@ def test_each_image_stands_among_those_next_to_it_in_its_own_case() -> None:
 
 def test_a_sequence_is_one_row_and_takes_evenly_many() -> None:
     items = [item("a", "1", str(place)) for place in (4, 3, 2, 1, 0)]
-    firsts, chosen = sequences(items, 3)
+    firsts, chosen = sequences(items, 3, ClassificationSpec(kind="classification", classes=("a", "b")))
     assert firsts == [4]
     assert chosen.tolist() == [[4, 2, 0]]
 

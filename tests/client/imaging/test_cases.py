@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that are shown together: in their order, evenly many, with one truth; and rows that have no image at all."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.imaging import cases, manifest
+from client.imaging.dataset import Dataset, Images
+from client.imaging.identity import load_or_create
+from client.imaging.intake import DataSource, open_dataset
+from client.imaging.prepared import load_prepared, save_prepared
+from common.errors import LabelsMismatch, SnapshotMismatch
+from common.plan import Plan, parse
+
+PLAN = """\
+[plan]
+name = "cases"
+purpose = "a test"
+[input]
+{input}
+[task]
+kind = "{kind}"
+classes = ["a", "b"]
+[model]
+{model}
+[training]
+rounds = 1
+local_steps = 1
+batch = 1
+learning_rate = 0.1
+[privacy]
+unit = "none"
+[aggregation]
+"""
+SEQUENCE = 'modality = "any"\nheight = 8\nwidth = 8\nsequence = 3', 'family = "sequence"\nhow = "gru"'
+RECORD = 'modality = "none"\n[[input.record]]\ncolumn = "age"\nmean = 50.0\nstd = 10.0', 'family = "mlp"'
+TEXT = 'modality = "none"\n[input.text]\nbuckets = 64\nlength = 4', 'family = "text"'
+
+
+def plan_of(given: tuple[str, str], kind: str = "classification") -> Plan:
+    return parse(PLAN.format(input=given[0], model=given[1], kind=kind))
+
+
+def folder_of(root: Path, rows: list[dict[str, object]]) -> Path:
+    """An index, and for each row with a file a picture as bright as its column `light`."""
+    root.mkdir()
+    for row in rows:
+        if "file" in row:
+            Image.fromarray(np.full((8, 8), row["light"], dtype=np.uint8)).save(root / str(row["file"]))
+    with (root / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def opened(root: Path, plan: Plan) -> Dataset:
+    key = load_or_create(root.parent / "patient.key")
+    return open_dataset(DataSource(root=root), plan, cache=root.parent / "cache", key=key, workers=1)[0]
+
+
+def visit(patient: str, case: str, day: float, light: int, **cells: object) -> dict[str, object]:
+    return {
+        "file": f"{patient}-{case}-{day}.png",
+        "patient_id": patient,
+        "case": case,
+        "position": day,
+        "light": light,
+        "label": 0 if patient == "p" else 1,
+        **cells,
+    }
+
+
+VISITS = [visit("p", "1", 9, 90), visit("p", "1", 2.5, 20), visit("q", "1", 1, 11), visit("p", "1", 30, 200), visit("p", "1", 4, 40)]
+
+
+def test_a_case_is_shown_in_its_order_and_evenly(tmp_path: Path) -> None:
+    data = opened(folder_of(tmp_path / "data", [*VISITS, visit("p", "2", 1, 7)]), plan_of(SEQUENCE))
+    shown = [tuple(int(value) // 257 for value in row[:, 0, 0, 0]) for row in data.images[:]]
+    assert data.images.shape == (3, 3, 1, 8, 8)
+    assert sorted(shown) == [(7, 7, 7), (11, 11, 11), (20, 90, 200)]
+    assert [data.patient_keys[patient] for patient in data.patients].count(data.patient_keys[data.patients[shown.index((7, 7, 7))]]) == 2
+
+
+def test_images_of_a_case_lie_in_the_cache_and_are_read_when_they_are_wanted(tmp_path: Path) -> None:
+    data = opened(folder_of(tmp_path / "data", VISITS), plan_of(SEQUENCE))
+    assert isinstance(data.images.base, np.memmap) or isinstance(data.images.base.base, np.memmap)
+    assert len(data.images.base) == len(VISITS)
+    assert data.images.nbytes == data.images[:].nbytes == np.asarray(data.images).nbytes
+    part = data.subset(np.array([1]))
+    assert np.array_equal(part.images[0], data.images[1])
+
+
+@pytest.mark.parametrize("change", [{"label": 1}, {"split": "test"}, {"site": "south"}])
+def test_images_of_one_case_that_disagree_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    rows = [{**row, "split": "train", "site": "north"} for row in VISITS]
+    rows[3] |= change
+    with pytest.raises(LabelsMismatch, match="1 of 2 cases"):
+        opened(folder_of(tmp_path / "data", rows), plan_of(SEQUENCE))
+
+
+def test_findings_of_one_case_that_disagree_are_refused(tmp_path: Path) -> None:
+    rows = [{**row, "a": 1, "b": 0} for row in VISITS]
+    plan = plan_of(SEQUENCE, "multi-label")
+    assert opened(folder_of(tmp_path / "alike", rows), plan).parts["findings"].shape == (2, 2)
+    rows[0]["b"] = ""
+    with pytest.raises(LabelsMismatch, match="1 of 2 cases"):
+        opened(folder_of(tmp_path / "apart", rows), plan)
+
+
+def test_a_record_and_a_text_need_no_image_on_the_whole_way_to_a_snapshot(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"patient_id": "p", "age": 60, "text": "No fever.", "label": 0},
+        {"patient_id": "p", "age": "", "text": "", "label": 1},
+        {"patient_id": "q", "age": 40, "text": "Fever, cough, and more", "label": 1},
+        {"patient_id": "", "age": 40, "text": "nobody's", "label": 1},
+        {"patient_id": "r", "age": 40, "text": "not labelled", "label": ""},
+    ]
+    for name, given, part in (("record", RECORD, "record"), ("text", TEXT, "tokens")):
+        data = opened(folder_of(tmp_path / name, rows), plan_of(given))
+        assert data.images.shape == (3, 0)
+        assert data.num_patients == 2
+        save_prepared(data, tmp_path / f"prepared {name}")
+        again, kept = load_prepared(tmp_path / f"prepared {name}"), manifest.read(tmp_path / f"prepared {name}")
+        assert np.array_equal(again.parts[part][:], data.parts[part][:])
+        manifest.check(again, kept, pixels=True)
+        changed = again.parts[part][:].copy()
+        changed[0, 0] += 1
+        forged = Dataset(**{**fields(again), "parts": {part: Images(changed, np.arange(3))}})
+        with pytest.raises(SnapshotMismatch):
+            manifest.check(forged, kept, pixels=True)
+
+
+def fields(data: Dataset) -> dict[str, object]:
+    return {name: getattr(data, name) for name in Dataset.__dataclass_fields__}
+
+
+def test_rows_without_an_image_are_accounted_for(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"patient_id": "p", "age": 60, "label": 0}, {"patient_id": "q", "age": 1, "label": 1}]
+    rows += [{"patient_id": "", "age": 60, "label": 0}, {"patient_id": "s", "age": 60, "label": ""}]
+    key = load_or_create(tmp_path / "patient.key")
+    source = DataSource(root=folder_of(tmp_path / "data", rows))
+    _, report = open_dataset(source, plan_of(RECORD), cache=tmp_path / "cache", key=key, workers=1)
+    assert (report.seen, report.used) == (4, 2)
+    assert {reason.value: count for reason, count in report.rejected.items()} == {"E_NO_LABEL": 1, "E_NO_PATIENT_ID": 1}
+
+
+def test_files_of_several_frames_are_cases_and_others_are_by_series() -> None:
+    items, series = ["a", "b", "c", "c", "d"], ["s", "s", "s", "s", "t"]
+    found = cases.by_series(items, series, [2.0, 1.0, 7.0, 6.0, None])
+    assert [rows.tolist() for rows in found] == [[1, 0], [3, 2], [4]]
+
+
+def test_images_without_a_place_stay_in_the_order_in_which_they_came() -> None:
+    found = cases.by_series(["a", "b", "c"], ["s", "s", "s"], [None, 0.0, None])
+    assert [rows.tolist() for rows in found] == [[1, 0, 2]]
