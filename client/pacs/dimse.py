@@ -64,9 +64,10 @@ class Peer:
 class Dimse:
     """One association at a time, kept as long as the next request fits it."""
 
-    batch = BATCH
-
-    def __init__(self, peer: Peer, watch: Watch, retry: Retry, reception: Reception, receiver: Receiver | None = None) -> None:
+    def __init__(
+        self, peer: Peer, watch: Watch, retry: Retry, reception: Reception, receiver: Receiver | None = None, *, batch: int = BATCH
+    ) -> None:
+        self.batch = batch
         self._peer, self._watch, self._retry = peer, watch, retry
         self._reception, self._receiver = reception, receiver
         self._association: Association | None = None

@@ -27,7 +27,7 @@ from client.pacs import query as queries
 from client.pacs.account import Import
 from client.pacs.archive import Archive
 from client.pacs.dicomweb import DicomWeb
-from client.pacs.dimse import Dimse, Peer
+from client.pacs.dimse import BATCH, Dimse, Peer
 from client.pacs.failure import Failed
 from client.pacs.guard import Watch, pynetdicom_set_up
 from client.pacs.landing import IMAGES_FOLDER, Landing
@@ -59,6 +59,8 @@ class Archives:
     without_tls: bool
     timeout_s: float
     tries: int
+    batch: int
+    """How many instances may be asked for at once over DIMSE."""
 
 
 def import_(
@@ -105,7 +107,7 @@ def import_(
     typed = Archives(
         dicomweb=dicomweb, auth_file=auth_file, dimse=dimse, title=aet, called=called_aet, move_to=move_to,
         trust=Trust(ca=ca, certificate=certificate, key=key), with_tls=tls or ca is not None, without_tls=without_tls,
-        timeout_s=timeout, tries=tries,
+        timeout_s=timeout, tries=tries, batch=max(1, min(BATCH, int(per_second or BATCH))),
     )  # fmt: skip
     asked = queries.parse(query or (), from_list.read(queries.LONGEST_LIST) if from_list else None)
     if not everything and not all(each.keys for each in asked):
@@ -191,7 +193,8 @@ def _classic(typed: Archives, landing: Landing, retry: Retry) -> Dimse:
         check_plain(host, allowed=typed.without_tls, carries_secret=False)
     watch, reception = Watch(timeout_s=typed.timeout_s, largest=landing.largest), Reception()
     peer = Peer(host=host, port=port, called=typed.called, calling=typed.title, tls=typed.trust.as_client() if typed.with_tls else None)
-    dimse = Dimse(peer, watch, retry, reception, _receiver(typed, peer, reception, watch) if typed.move_to else None)
+    receiver = _receiver(typed, peer, reception, watch) if typed.move_to else None
+    dimse = Dimse(peer, watch, retry, reception, receiver, batch=typed.batch)
     try:
         retry(dimse.echo)
     except Failed as failure:

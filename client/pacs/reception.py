@@ -33,7 +33,7 @@ class Reception:
         self._landing: Landing | None = None
         self._expected: dict[str, Wanted] = {}
         self._failed: dict[Wanted, Failed] = {}
-        self._unasked = 0
+        self._unasked = self._landing_now = 0
         self.full: DiskFull | None = None
 
     def expect(self, wanted: Sequence[Wanted], landing: Landing) -> None:
@@ -53,8 +53,8 @@ class Reception:
 
     @property
     def waits(self) -> bool:
-        """Whether something has not come yet."""
-        return bool(self._expected)
+        """Whether something has not come yet, or is being looked at."""
+        return bool(self._expected) or self._landing_now > 0
 
     def on_message(self, event: Event) -> None:
         """EVT_DIMSE_RECV."""
@@ -75,9 +75,20 @@ class Reception:
             wanted, landing = self._expected.pop(uid, None), self._landing
             if wanted is None:
                 self._unasked += 1
-        if wanted is None or landing is None or path is None:
+            else:
+                self._landing_now += 1
+        if wanted is None:
             if self._unasked > _MOST_UNASKED:
                 cut(event.assoc)
+            return _NOT_AS_ASKED
+        try:
+            return self._land(wanted, landing, path)
+        finally:
+            with self._lock:
+                self._landing_now -= 1
+
+    def _land(self, wanted: Wanted, landing: Landing | None, path: Path | None) -> int:
+        if landing is None or path is None:
             return _NOT_AS_ASKED
         try:
             flush_path(path)

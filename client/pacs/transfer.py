@@ -84,20 +84,28 @@ class Transfer:
         )
 
     def _bring(self, batch: Sequence[Wanted]) -> dict[Wanted, Line]:
-        """Some instances of one series, with as many tries as are allowed."""
+        """Some instances of one series, with as many tries as are allowed.
+
+        Where several were asked for at once, what one of them did to the connection is laid at the door of all; and perhaps the archive
+        takes no lists. So those that did not come are asked for one by one then, before any of that counts as a try.
+        """
         lines: dict[Wanted, Line] = {}
         groups: list[Sequence[Wanted]] = [batch]
         for number, pause in enumerate(delays(first=0.5, longest=60.0), start=1):
             asked_to_wait = 0.0
             for group in groups:
+                if self._stop.is_set() and lines:
+                    break
                 self._pace.before(len(group))
                 failures = self._archive.fetch(group, self._landing)
                 for each in group:
                     failure = failures.get(each) or Failed(Reason.NOT_SENT)
                     lines[each] = self._line(each, failure)
                     asked_to_wait = max(asked_to_wait, failure.wait_s)
-            groups = [[each] for each, line in lines.items() if line.reason in PASSING]  # one by one: perhaps it takes no lists
-            if not groups or number >= self._tries or self._stop.wait(max(pause, asked_to_wait)):
+            together = number == 1 and len(batch) > 1
+            groups = [[each] for each, line in lines.items() if line.reason in PASSING or (line.reason and together)]
+            tries = self._tries + (len(batch) > 1)
+            if not groups or number >= tries or self._stop.wait(max(pause, asked_to_wait)):
                 break
         return lines
 

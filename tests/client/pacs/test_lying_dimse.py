@@ -147,6 +147,29 @@ def test_what_nobody_asked_for_is_dropped_and_what_was_asked_for_kept(tmp_path: 
     assert {data_set_of(each) for each in contents(tmp_path)} == {data_set_of(GOOD.content)}
 
 
+def test_what_one_instance_does_to_the_connection_costs_no_other(tmp_path: Path) -> None:
+    """Both are asked for at once, and one is too large; then each by itself."""
+    series = {each.uid: each for each in (GOOD, LARGE)}
+    asked: list[list[str]] = []
+
+    def find(event: Any) -> Iterator[tuple[int, Dataset]]:
+        for status, answer in found(event):
+            yield status, answer
+            if event.identifier.QueryRetrieveLevel == "IMAGE":
+                answer.SOPInstanceUID = LARGE.uid
+                yield status, answer
+
+    def get(event: Any) -> Iterator[Any]:
+        named = event.identifier.SOPInstanceUID
+        asked.append([named] if isinstance(named, str) else sorted(named, key=lambda uid: uid != LARGE.uid))  # the large one first
+        yield from sends(*(series[uid] for uid in asked[-1]))(event)
+
+    with lying(find=find, get=get) as port:
+        account = typed(tmp_path, *words(port), "--tries", "1", fails=True)
+    assert (account["received"], account["failed"]) == (1, {"too_large": 1})
+    assert [len(each) for each in asked] == [2, 1, 1]
+
+
 def test_a_listing_that_names_a_path_is_refused(tmp_path: Path) -> None:
     def find(event: Any) -> Iterator[tuple[int, Dataset]]:
         for status, answer in found(event):
