@@ -7,17 +7,19 @@ file alone, its label from the CSV alone, and the two meet over a keyed name.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from client.imaging import cache, labels
+from client.imaging import cache, cases, labels
 from client.imaging.cache import Cached, Contents
 from client.imaging.dataset import Dataset, Images, whole
 from client.imaging.identity import PatientSecret, item_key, patient_key
 from client.imaging.labels import Labels
 from client.imaging.labels.gather import gather
 from client.imaging.labels.gather_masks import gather_masks
+from client.imaging.labels.memory import Memory
 from client.imaging.labels.survey import Surveyor, in_children
 from client.imaging.listing import Listing
 from client.imaging.readers import Outcome, Task, read_all, roomy
@@ -27,7 +29,7 @@ from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
 from client.imaging.worker import Brief
 from common.errors import DataError, LabelsMismatch
-from common.plan.spec import ClassificationSpec, SegmentationSpec
+from common.plan.spec import ClassificationSpec, Plan, SegmentationSpec
 
 
 def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeReport]:
@@ -56,7 +58,8 @@ def labels_of(request: Request, listing: Listing, labels_file: Path) -> Labels:
             fix="Classes come from labels.csv or labels.toml, outlines from labels.toml; for anything else export pictures with index.csv.",
         )
     tell = in_children(request.root, request.plan.input, request.limits, workers=request.workers)
-    surveyor = Surveyor(root=request.root, secret=request.secret, tell=tell)
+    memory = Memory(folder=request.cache, fingerprint=request.secret.fingerprint) if request.cache.parts else None
+    surveyor = Surveyor(root=request.root, secret=request.secret, tell=tell, memory=memory)
     if isinstance(task, SegmentationSpec):
         return gather_masks(surveyor, listing, labels_file, task, request.plan.input)
     return gather(surveyor, listing, labels_file, task).labels
@@ -132,16 +135,29 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
         items=tuple(cached.items),
         parts=_parts(request, table, cached),
     )
+    if request.plan.input.sequence > 1:
+        dataset = _in_cases(dataset, cached, request.plan)
     report = IntakeReport(
         seen=cached.seen,
         used=len(set(cached.items)),
         rejected=cached.rejected,
         unmatched_labels=len(table.by_item) - len(set(cached.items)),
-        images=len(dataset) if len(dataset) > len(set(cached.items)) else None,
+        images=len(cached.items) if len(cached.items) > len(set(cached.items)) else None,
+        cases=len(dataset) if request.plan.input.sequence > 1 else None,
         skipped=cached.skipped,
         labels=table.account,
     )
     return dataset, report
+
+
+def _in_cases(data: Dataset, cached: Cached, plan: Plan) -> Dataset:
+    """One row for each series, of evenly many of its images; or one for each image with its neighbours, where areas are to be found."""
+    found = cases.by_series(cached.patients, cached.items, cached.series, cached.places)
+    if isinstance(plan.task, SegmentationSpec):
+        return replace(data, images=Images(cached.images, cases.neighbours(found, plan.input.sequence)))
+    cases.require_one_truth(found, data.labels.tolist(), where="labels")
+    one_each = data.subset(np.array([rows[0] for rows in found]))
+    return replace(one_each, images=Images(cached.images, cases.evenly(found, plan.input.sequence)))
 
 
 def _parts(request: Request, table: Labels, cached: Cached) -> dict[str, Images]:

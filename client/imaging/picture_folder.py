@@ -196,4 +196,5 @@ def _join(
         items=tuple(item_key(request.secret, table.key, item.name) for item in rows),
     )
     several = len(items) if len(items) > read else None
-    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several)
+    together = len(dataset) if plan.input.sequence > 1 else None
+    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several, cases=together)

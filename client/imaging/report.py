@@ -18,7 +18,8 @@ from common.errors import DataError
 class IntakeReport:
     """`seen` files (or rows of an index), `used` of them, the others by reason. `unmatched_labels`: those without a used image.
 
-    `images`: what the used files gave, where that is more than one each; `skipped`: frames of theirs that showed nothing.
+    `images`: what the used files gave, where that is more than one each; `skipped`: frames of theirs that showed nothing. `cases`: how many
+    rows the images make, where a plan shows several together.
     """
 
     seen: int
@@ -28,6 +29,7 @@ class IntakeReport:
     labels: LabelAccount | None = None
     images: int | None = None
     skipped: int = 0
+    cases: int | None = None
 
     def __post_init__(self) -> None:
         if self.seen != self.used + sum(self.rejected.values()) or min([self.used, *self.rejected.values()]) < 0:
@@ -48,6 +50,7 @@ class IntakeReport:
             **({} if self.labels is None else {"labels": self.labels.as_dict()}),
             "images": self.used if self.images is None else self.images,
             "skipped_frames": self.skipped,
+            **({} if self.cases is None else {"cases": self.cases}),
         }
 
     def lines(self) -> list[str]:
@@ -60,6 +63,7 @@ class IntakeReport:
                 if self.images is not None
                 else []
             ),
+            *([] if self.cases is None else [f"{self.cases:>7} cases of several images, of which the plan shows evenly many together"]),
             *(f"{count:>7} {reason.value}: {REMEDY[reason]}" for reason, count in reasons if count),
             *([] if self.labels is None else self.labels.lines()),
         ]

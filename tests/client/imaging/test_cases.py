@@ -2,6 +2,8 @@
 """Images that are shown together: in their order, evenly many, with one truth; and rows that have no image at all."""
 
 import csv
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +153,68 @@ def test_rows_without_an_image_are_accounted_for(tmp_path: Path) -> None:
 
 def test_files_of_several_frames_are_cases_and_others_are_by_series() -> None:
     items, series = ["a", "b", "c", "c", "d"], ["s", "s", "s", "s", "t"]
-    found = cases.by_series(items, series, [2.0, 1.0, 7.0, 6.0, None])
+    found = cases.by_series("ppppp", items, series, [2.0, 1.0, 7.0, 6.0, None])
     assert [rows.tolist() for rows in found] == [[1, 0], [3, 2], [4]]
 
 
 def test_images_without_a_place_stay_in_the_order_in_which_they_came() -> None:
-    found = cases.by_series(["a", "b", "c"], ["s", "s", "s"], [None, 0.0, None])
+    found = cases.by_series("ppp", ["a", "b", "c"], ["s", "s", "s"], [None, 0.0, None])
     assert [rows.tolist() for rows in found] == [[1, 0, 2]]
+
+
+def test_a_series_number_that_two_patients_share_makes_no_case_of_both() -> None:
+    found = cases.by_series("pqp", ["a", "b", "c"], ["s", "s", "s"], [2.0, 1.0, 0.0])
+    assert [rows.tolist() for rows in found] == [[2, 0], [1]]
+
+
+def series_folder(root: Path, ct: Callable[..., bytes], *, slices: int = 5) -> tuple[Path, dict[str, list[str]]]:
+    """Two patients with a series each, names in no order, every slice as bright as it lies high; and which UIDs each has."""
+    root.mkdir()
+    rng, uids = np.random.default_rng(0), dict[str, list[str]]()
+    for number, patient in enumerate(("Ada", "Bea")):
+        for place in rng.permutation(slices).tolist():
+            uid = f"1.2.3.{number}.{place}"
+            uids.setdefault(patient, []).append(uid)
+            content = ct(
+                np.arange(256, dtype=np.uint16).reshape(16, 16) // 8 + np.uint16(100 * place),
+                PatientID=patient,
+                SOPInstanceUID=uid,
+                SeriesInstanceUID=f"1.2.3.{number}",
+                ImagePositionPatient=[0, 0, 5.0 * place],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                WindowCenter="500",
+                WindowWidth="1000",
+            )
+            (root / f"{rng.integers(1 << 30)}.dcm").write_bytes(content)
+    return root, uids
+
+
+def labelled(root: Path, label_of: dict[str, int]) -> Path:
+    lines = "".join(f"{uid},{label}\n" for uid, label in label_of.items())
+    (root / "labels.csv").write_text(f"sop_instance_uid,label\n{lines}")
+    return root
+
+
+def test_a_series_of_dicom_files_is_a_case_in_the_order_of_its_positions(tmp_path: Path, ct: Callable[..., bytes]) -> None:
+    root, uids = series_folder(tmp_path / "data", ct)
+    labelled(root, {uid: number for number, of_one in enumerate(uids.values()) for uid in of_one})
+    plan = replace(plan_of(SEQUENCE), input=replace(plan_of(SEQUENCE).input, modality="CT"))
+    key = load_or_create(tmp_path / "patient.key")
+    data, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=key, workers=1)
+    assert (report.seen, report.used, report.cases) == (10, 10, 2)
+    assert data.images.shape == (2, 3, 1, 8, 8)
+    assert data.num_patients == 2
+    for case in data.images[:]:
+        lowest, middle, highest = case[:, 0, 4, 4].astype(int)
+        assert lowest < middle < highest
+        assert middle - lowest == pytest.approx(highest - middle, abs=2)
+    assert sorted(data.labels.tolist()) == [0, 1]
+
+
+def test_slices_of_one_series_that_are_labelled_apart_are_no_case(tmp_path: Path, ct: Callable[..., bytes]) -> None:
+    root, uids = series_folder(tmp_path / "data", ct)
+    labelled(root, {uid: number % 2 for of_one in uids.values() for number, uid in enumerate(of_one)})
+    plan = replace(plan_of(SEQUENCE), input=replace(plan_of(SEQUENCE).input, modality="CT"))
+    with pytest.raises(LabelsMismatch, match="labels: 2 of 2 cases") as caught:
+        opened(root, plan)
+    assert "Ada" not in str(caught.value)
