@@ -132,6 +132,12 @@ RULES = (
         "Give every class its own name.",
     ),
     Rule(
+        ("task", "weights"),
+        lambda p: bool(found := getattr(p.task, "weights", ())) and len(found) != len(p.task.classes),
+        "there is not one weight for each class",
+        "Give as many weights as classes, in the same order.",
+    ),
+    Rule(
         ("task", "threshold"),
         lambda p: isinstance(p.task, ClassificationSpec) and len(p.task.classes) > 2 and p.task.threshold != 0.5,
         "a threshold is set for more than two classes, where the largest probability decides",

@@ -137,13 +137,19 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassificationSpec:
-    """[task] kind = "classification": one class for a case. Two classes make one logit (the second is the positive one), n make n."""
+    """[task] kind = "classification": one class for a case. Two classes make one logit (the second is the positive one), n make n.
+
+    weights: how much a case of each class counts in the loss, for classes that are rare where the disease is; public, never counted from
+    patients. label_smoothing: that part of the truth is spread evenly over the classes.
+    """
 
     __pydantic_config__ = STRICT
     kind: Literal["classification"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=1000)]
     label_column: Annotated[str, Field(min_length=1)] = "label"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    weights: Annotated[tuple[Positive, ...], Field(max_length=1000)] = ()
+    label_smoothing: Fraction = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -153,12 +159,17 @@ class ClassificationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiLabelSpec:
-    """[task] kind = "multi-label": several findings, each there or not by itself. One column of the labels for each, named like it."""
+    """[task] kind = "multi-label": several findings, each there or not by itself. One column of the labels for each, named like it.
+
+    weights: how much more each finding counts in the loss where it is there; public, never counted from patients.
+    """
 
     __pydantic_config__ = STRICT
     kind: Literal["multi-label"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=1000)]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    weights: Annotated[tuple[Positive, ...], Field(max_length=1000)] = ()
+    label_smoothing: Fraction = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -168,13 +179,17 @@ class MultiLabelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationSpec:
-    """[task] kind = "segmentation": a class for each pixel; the first is the background. Loss: cross-entropy plus `dice` times Dice's."""
+    """[task] kind = "segmentation": a class for each pixel; the first is the background. Loss: cross-entropy plus `dice` times Dice's.
+
+    weights: how much a pixel of each class counts in the cross-entropy; public, never counted from patients.
+    """
 
     __pydantic_config__ = STRICT
     kind: Literal["segmentation"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=255)]
     mask_column: Annotated[str, Field(min_length=1)] = "mask_file"
     dice: Annotated[float, Field(ge=0, le=100)] = 1.0
+    weights: Annotated[tuple[Positive, ...], Field(max_length=255)] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

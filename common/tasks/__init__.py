@@ -48,11 +48,13 @@ def task_of(plan: Plan) -> Task:
     outputs, spec = outputs_for(plan), plan.task
     match spec:
         case ClassificationSpec():
-            return Binary() if outputs == 1 else Multiclass(outputs=outputs)
+            if outputs == 1:
+                return Binary(weights=spec.weights, smoothing=spec.label_smoothing)
+            return Multiclass(outputs=outputs, weights=spec.weights, smoothing=spec.label_smoothing)
         case MultiLabelSpec():
-            return MultiLabel(outputs=outputs)
+            return MultiLabel(outputs=outputs, weights=spec.weights, smoothing=spec.label_smoothing)
         case SegmentationSpec():
-            return Segmentation(outputs=outputs, dice=spec.dice)
+            return Segmentation(outputs=outputs, dice=spec.dice, weights=spec.weights)
         case RestorationSpec():
             return Restoration(outputs=outputs)
         case DetectionSpec():

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classification of a case into two or more classes.
 
+A case's loss may be weighted by its class, and its truth smoothed: a part `s` of it is spread evenly over the classes (Szegedy et al. 2016,
+https://arxiv.org/abs/1512.00567, section 7). Losses are never divided by the weights of a batch, as torch's mean is: a case's loss would
+then depend on who else is in it.
+
 B  batch      K  logits of the model (1 for two classes)      C  classes
 """
 
@@ -20,9 +24,15 @@ class Binary:
 
     outputs: int = 1
     target: Target = "label"
+    weights: tuple[float, ...] = ()
+    smoothing: float = 0.0
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.to(logits.dtype), reduction="none")
+        truth = labels.to(logits.dtype)
+        if self.smoothing:
+            truth = truth * (1 - self.smoothing) + self.smoothing / 2
+        weights = logits.new_tensor(self.weights)[labels] if self.weights else None
+        return functional.binary_cross_entropy_with_logits(logits.squeeze(1), truth, weight=weights, reduction="none")
 
     def predict(self, logits: Tensor) -> Tensor:
         # softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)), without losing the small one to rounding.
@@ -35,9 +45,12 @@ class Multiclass:
 
     outputs: int
     target: Target = "label"
+    weights: tuple[float, ...] = ()
+    smoothing: float = 0.0
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, reduction="none")
+        losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing)
+        return losses * logits.new_tensor(self.weights)[labels] if self.weights else losses
 
     def predict(self, logits: Tensor) -> Tensor:
         return functional.softmax(logits, dim=1)

@@ -21,10 +21,14 @@ class MultiLabel:
 
     outputs: int
     target: Target = "findings"
+    weights: tuple[float, ...] = ()
+    smoothing: float = 0.0
 
     def loss(self, logits: Tensor, findings: Tensor) -> Tensor:
         known = (findings >= 0).to(logits.dtype)
-        each = functional.binary_cross_entropy_with_logits(logits, findings.clamp(min=0).to(logits.dtype), reduction="none")
+        truth = findings.clamp(min=0).to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
+        weights = logits.new_tensor(self.weights) if self.weights else None
+        each = functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights, reduction="none")
         return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
     def predict(self, logits: Tensor) -> Tensor:

@@ -26,10 +26,12 @@ class Segmentation:
     outputs: int
     dice: float
     target: Target = "mask"
+    weights: tuple[float, ...] = ()
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         masks = masks.long()
-        entropy = functional.cross_entropy(logits, masks, reduction="none").mean(dim=(1, 2))
+        weights = logits.new_tensor(self.weights) if self.weights else None
+        entropy = functional.cross_entropy(logits, masks, weight=weights, reduction="none").mean(dim=(1, 2))
         if self.dice == 0:
             return entropy
         said = functional.softmax(logits, dim=1)[:, 1:]
