@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies in a folder, header by header: images, and what documents say of them. The parent's side of `told` and `fhir`.
 
-Identifiers become keyed names here, at once, so all that follows compares names without knowing whose they are. Nothing of a survey is
-written anywhere.
+Identifiers become keyed names here, at once, so all that follows compares names without knowing whose they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Protocol
 
 from client.imaging.geometry import Geometry
 from client.imaging.identity import PatientSecret, is_placeholder, item_key, patient_key
@@ -101,6 +100,13 @@ class Survey:
     rejected: Mapping[str, Reason] = field(repr=False)
 
 
+class Remembers(Protocol):
+    """Keeps surveys, and gives back that of exactly the same files (memory.py)."""
+
+    def recall(self, listing: Listing) -> Survey | None: ...
+    def keep(self, survey: Survey, listing: Listing) -> None: ...
+
+
 Tell = Callable[[Kind, Sequence[str]], Sequence[tuple[Any, Reason | None]]]
 """What each of these files tells, or why it tells nothing."""
 
@@ -125,9 +131,22 @@ class Surveyor:
     root: Path
     secret: PatientSecret
     tell: Tell
+    memory: Remembers | None = None
 
     def folder(self, listing: Listing) -> Survey:
-        """Read the header of every file of a folder, and its reports and segmentations whole. Raises: EngineError."""
+        """The header of every file of a folder, and its reports and segmentations whole; as remembered, if nothing has changed.
+
+        Raises: EngineError, DiskFull.
+        """
+        known = None if self.memory is None else self.memory.recall(listing)
+        if known is not None:
+            return known
+        survey = self._read(listing)
+        if self.memory is not None:
+            self.memory.keep(survey, listing)
+        return survey
+
+    def _read(self, listing: Listing) -> Survey:
         rejected: dict[str, Reason] = {}
         images: dict[str, Pictured] = {}
         documents: dict[str, Document] = {}
