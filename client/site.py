@@ -237,10 +237,13 @@ class Site:
         noise = self._randomness(request)
         if not plan.is_private:
             found = self._account.admit(plan)
-            return found, LocalWork(steps=self._plain_steps(found.training_records), noise_multiplier=None, order_seed=order, noise=noise)
+            steps = self._plain_steps(found.training_records)
+            return found, LocalWork(steps=steps, noise_multiplier=None, order_seed=order, round=step.round, noise=noise)
         paid = self._pay(step, "RESERVE", round_charge)
         own = paid.charge.own_share
-        return paid.manifest, LocalWork(steps=own.steps, noise_multiplier=own.noise_multiplier, order_seed=order, noise=noise)
+        return paid.manifest, LocalWork(
+            steps=own.steps, noise_multiplier=own.noise_multiplier, order_seed=order, round=step.round, noise=noise
+        )
 
     def _pay(self, step: Step, use: Use, cost: Cost) -> Paid:
         """Charge the ledger; the audit log says which of its lines pays, where there is something to answer for."""

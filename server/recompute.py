@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from common.agreement import grid_of
 from common.audit.verify import Arithmetic, Make
 from common.models import initial_weights
-from common.plan import Plan
+from common.plan import Plan, at_round
 from common.roster import Roster
 from common.secagg.unmask import AggregateSum
 from common.update import Weights
@@ -26,13 +26,13 @@ def arithmetic() -> Arithmetic:
 
 
 def _begin(plan: Plan, initial: Weights) -> Make:
-    strategy = strategy_of(plan.training)
-    state = strategy.init(initial.values)
+    state, number = strategy_of(plan.training).init(initial.values), 0
 
     def make(roster: Roster, sums: Sequence[AggregateSum]) -> Weights:
-        nonlocal state
+        nonlocal state, number
+        number += 1
         groups = [GroupSum(words=each.body, total_weight=each.total_weight, sites=each.survivors) for each in sums]
-        state = strategy.apply(state, combine(groups, grid_of(plan, roster), plan.aggregation))
+        state = strategy_of(at_round(plan.training, number)).apply(state, combine(groups, grid_of(plan, roster), plan.aggregation))
         return Weights(layout=initial.layout, values=state.weights)
 
     return make

@@ -33,7 +33,7 @@ import numpy as np
 from common import failpoints
 from common.counting import Form, forms_of
 from common.errors import CheckpointCorrupt, CohortTooSmall, FedwardError, JournalLost
-from common.plan import Plan
+from common.plan import Plan, at_round
 from common.update import Weights
 from server.aggregation import FAILED, SILENT, Aggregation, Collected, Observer, reasons
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
@@ -169,7 +169,7 @@ class Coordinator:
             raise
         gone = [absence.site for absence in (*collected.missing, *collected.fallen) if absence.why in (SILENT, FAILED)]
         self.roll.doubt(gone)
-        state = strategy_of(self.plan.training).apply(state, collected.aggregate)
+        state = strategy_of(at_round(self.plan.training, number)).apply(state, collected.aggregate)
         self._commit(number, state, collected, time.monotonic() - started)
         return state
 

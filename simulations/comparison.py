@@ -27,7 +27,7 @@ from common import canonical, wire
 from common.durable import write_atomically
 from common.errors import TrainFailed
 from common.models import initial_weights
-from common.plan import Plan, PrivacySpec, digest_of, to_toml
+from common.plan import Plan, PrivacySpec, at_round, digest_of, to_toml
 from common.update import Weights
 from server.mean import mean_of
 from server.strategies import StrategyState, strategy_of
@@ -92,8 +92,7 @@ class Chain:
         self.name = name
         self._plan = plan
         self._initial = initial_weights(plan)
-        self._strategy = strategy_of(plan.training)
-        self._state: StrategyState = self._strategy.init(self._initial.values)
+        self._state: StrategyState = strategy_of(plan.training).init(self._initial.values)
         self.rounds_done = 0
 
     @property
@@ -118,7 +117,8 @@ class Chain:
                 f"training '{self.name}' for comparison stopped in round {self.rounds_done + 1}: {why}.",
                 fix="Run with --no-compare to leave the comparison out.",
             )
-        self._state = self._strategy.apply(self._state, mean_of({self.name: content.update}))
+        strategy = strategy_of(at_round(self._plan.training, self.rounds_done + 1))
+        self._state = strategy.apply(self._state, mean_of({self.name: content.update}))
         self.rounds_done += 1
 
 

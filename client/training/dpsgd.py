@@ -35,7 +35,7 @@ from client.training.sampler import Draw, draw, pick
 from client.training.units import units_of
 from client.training.work import LocalWork
 from common.models import parts_of, seed_dropout
-from common.plan import Plan
+from common.plan import Plan, at_round
 from common.privacy import charged_as, lattice_of, noise_of, sampling_rate
 
 CHUNK_IMAGES = 64
@@ -48,7 +48,7 @@ def train(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> None:
 
     Raises: TooFewPatients, if the plan's batch is more than the public count of units here; NoPatientId.
     """
-    model, optimiser = bench.model, optimiser_of(plan.training)
+    model, optimiser = bench.model, optimiser_of(at_round(plan.training, work.round))
     noised = noised_sums(bench, data, plan, work)
     for _ in range(work.steps):
         model.gradient.copy_(_mean(noised(), plan))

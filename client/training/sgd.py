@@ -19,14 +19,14 @@ from client.training.bench import Bench
 from client.training.optimiser import optimiser_of
 from client.training.work import LocalWork
 from common.models import seed_dropout
-from common.plan import Plan
+from common.plan import Plan, at_round
 
 IMAGES_AT_ONCE = 64  # more are no faster on a CPU
 
 
 def train(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> None:
     """Take the work's steps on the bench's model, in place, in batches of at most the plan's size."""
-    optimiser = optimiser_of(plan.training)
+    optimiser = optimiser_of(at_round(plan.training, work.round))
     for slope_P in _gradients(bench, data, plan, work):
         optimiser.step(bench.model.values, slope_P)
 

@@ -6,6 +6,7 @@ with line and fix, `consistency` refuses what is well-typed but impossible. The 
 """
 
 from common.plan.parse import digest_of, dump, load, parse, to_toml
+from common.plan.schedule import at_round
 from common.plan.spec import (
     AggregationSpec,
     AugmentationSpec,
@@ -74,6 +75,7 @@ __all__ = [
     "TrainingSpec",
     "UNetSpec",
     "Window",
+    "at_round",
     "digest_of",
     "dump",
     "load",

@@ -293,6 +293,12 @@ RULES = (
         "Use local_steps.",
     ),
     Rule(
+        ("training", "warmup_rounds"),
+        lambda p: p.training.warmup_rounds >= p.training.rounds,
+        "the plan's rounds are over before the learning rate is what it says",
+        "Lower warmup_rounds; a tenth of the rounds is usual.",
+    ),
+    Rule(
         ("training", "momentum"),
         lambda p: p.training.optimiser == "adam" and p.training.momentum != 0,
         "momentum belongs to sgd; adam has its own",

@@ -428,6 +428,7 @@ class TrainingSpec:
 
     precision: "bfloat16" computes forward and backward passes in half the bits, for machines that are faster at it (mixed precision;
     weights, gradients and sums stay float32).
+    schedule, warmup_rounds: how the learning rate changes over the rounds, never above what is given (common/plan/schedule.py).
     """
 
     __pydantic_config__ = STRICT
@@ -438,6 +439,8 @@ class TrainingSpec:
     batch: Count
     optimiser: Literal["sgd", "adam"] = "sgd"
     learning_rate: Positive
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_rounds: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     momentum: Fraction = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     server_learning_rate: Positive = 1.0

@@ -23,7 +23,7 @@ from client.imaging.dataset import Dataset
 from client.release import release
 from client.training import LocalWork, dpsgd, noised_sum, predict, train_locally
 from common.models import initial_weights
-from common.plan import Plan
+from common.plan import Plan, at_round
 from common.privacy import Charge, Event, lattice_of, round_charge
 from common.update import AggregateDelta, Vector, Weights
 from server.strategies import strategy_of
@@ -118,19 +118,20 @@ def _tell(progress: Progress, before: int, total: int, done: int) -> None:
 
 def _federate(start: Weights, plan: Plan, sites: list[Dataset], progress: Callable[[int], None]) -> Weights:
     """All rounds of a plan at these sites; what is summed is what a coordinator would open."""
-    strategy, weights = strategy_of(plan.training), start
-    state = strategy.init(start.values)
+    state, weights = strategy_of(plan.training).init(start.values), start
     for done in range(1, plan.training.rounds + 1):
-        mean = np.stack([_delta(weights, data, plan) for data in sites]).mean(axis=0, dtype=np.float64)
-        state = strategy.apply(state, AggregateDelta(values=mean.astype(np.float32), num_sites=len(sites)))
+        mean = np.stack([_delta(weights, data, plan, done) for data in sites]).mean(axis=0, dtype=np.float64)
+        state = strategy_of(at_round(plan.training, done)).apply(
+            state, AggregateDelta(values=mean.astype(np.float32), num_sites=len(sites))
+        )
         weights = Weights(layout=start.layout, values=state.weights)
         progress(done)
     return weights
 
 
-def _delta(weights: Weights, data: Dataset, plan: Plan) -> Vector | NDArray[np.float64]:
+def _delta(weights: Weights, data: Dataset, plan: Plan, number: int) -> Vector | NDArray[np.float64]:
     event = round_charge(plan, data.num_patients).own_share
-    work = LocalWork(steps=event.steps, noise_multiplier=event.noise_multiplier, order_seed=_NO_ORDER)
+    work = LocalWork(steps=event.steps, noise_multiplier=event.noise_multiplier, order_seed=_NO_ORDER, round=number)
     if plan.shares_noise:
         return noised_sum(weights, data, plan, work).values * (lattice_of(plan).step / plan.training.batch)
     return release(train_locally(weights, data, plan, work), max_norm=plan.aggregation.update_norm).values

@@ -18,6 +18,7 @@ from common.plan import (
     SequenceSpec,
     SrcnnSpec,
     TextNetSpec,
+    TrainingSpec,
     UNetSpec,
 )
 from simulations.report import numbers
@@ -118,10 +119,16 @@ def intake(found: Intake) -> str:
     return f"{said}, {numbers.count(sum(found.rejected.values()))} rejected ({reasons})"
 
 
+def _changing(spec: TrainingSpec) -> str:
+    """How the learning rate changes over the rounds; nothing, if it does not."""
+    warm = f" after {spec.warmup_rounds} rounds of warm-up" if spec.warmup_rounds else ""
+    return f"{warm}, falling along a cosine" if spec.schedule == "cosine" else warm
+
+
 def training(plan: Plan) -> str:
     """One round in words."""
     spec = plan.training
-    optimiser = f"{spec.optimiser.upper()}, learning rate {spec.learning_rate:g}"
+    optimiser = f"{spec.optimiser.upper()}, learning rate {spec.learning_rate:g}{_changing(spec)}"
     if spec.strategy == "fedsgd":
         return (
             f"{spec.rounds} {_plural('round', spec.rounds)}, each one global step of the coordinator's optimiser ({optimiser}) on the mean "

@@ -21,7 +21,7 @@ from client.site import Site
 from common import credentials
 from common.agreement import grid_of
 from common.models import initial_weights
-from common.plan import Plan, digest_of, dump
+from common.plan import Plan, at_round, digest_of, dump
 from common.update import QuantisedDelta, Weights, Words
 from common.wire import Step, TrainRequest
 from server.combine import GroupSum, combine
@@ -42,15 +42,16 @@ def play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Ma
     sites = {name: _second(home, folder / name, plan, seed=seed) for name, home in homes.items()}
     roster = credentials.load_roster(next(iter(homes.values())))
     initial = initial_weights(plan)
-    strategy = strategy_of(plan.training)
-    state = strategy.init(initial.values)
+    state = strategy_of(plan.training).init(initial.values)
     updates: dict[tuple[str, int], Words] = {}
     for done in rounds:
         step = Step(session=session, round=done.round, attempt=done.attempt, plan=digest_of(plan))
         request = TrainRequest(step=step, weights=Weights(layout=initial.layout, values=state.weights))
         made = {name: sites[name].train_ideal(request).update for name in done.sites}
         updates |= {(name, done.round): update.words for name, update in made.items()}
-        state = strategy.apply(state, combine([_sum(made)], grid_of(plan, roster), plan.aggregation))
+        state = strategy_of(at_round(plan.training, done.round)).apply(
+            state, combine([_sum(made)], grid_of(plan, roster), plan.aggregation)
+        )
     return Expected(weights=Weights(layout=initial.layout, values=state.weights), updates=updates)
 
 

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import CohortTooSmall
-from common.plan import TrainingSpec
+from common.plan import TrainingSpec, at_round
+from common.plan.schedule import factor
 from common.update import AggregateDelta, ReleasedDelta
 from server.mean import RunningMean, mean_of
+from server.strategies import strategy_of
 from server.strategies.fedavg import FedAvg
 from server.strategies.fedavgm import FedAvgM
 from server.strategies.fedsgd import FedSgd
@@ -115,3 +117,21 @@ def test_a_running_mean_waits_for_nobody_who_is_missing() -> None:
     late.add("c", updates["c"])
     late.add("a", updates["a"])
     assert late.finish().num_sites == 2
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_steps_along_a_schedule_are_those_of_torch(optimiser: str) -> None:
+    """The coordinator asks for each round's strategy; torch's scheduler changes one optimiser's learning rate in place."""
+    spec = fedsgd(optimiser=optimiser, schedule="cosine", warmup_rounds=5).spec
+    gradients = np.random.default_rng(0).normal(size=(spec.rounds, 7)).astype(np.float32)
+    start = np.linspace(-1, 1, 7, dtype=np.float32)
+    parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    theirs = torch.optim.SGD([parameter], lr=0.1) if optimiser == "sgd" else torch.optim.AdamW([parameter], lr=0.1, weight_decay=0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(theirs, lambda done: factor(spec, done + 1))
+    state = strategy_of(spec).init(start)
+    for number, gradient in enumerate(gradients, start=1):
+        state = strategy_of(at_round(spec, number)).apply(state, AggregateDelta(values=-gradient, num_sites=2))
+        parameter.grad = torch.from_numpy(gradient.copy())
+        theirs.step()
+        scheduler.step()
+    np.testing.assert_allclose(state.weights, parameter.detach().numpy(), atol=2e-5)

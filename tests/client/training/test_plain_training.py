@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain training against an obvious loop in plain PyTorch, and what it must not touch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from client.training.optimiser import optimiser_of
 from common.errors import ModelLayout, PrivacyError
 from common.models import build, initial_weights, read_weights, write_weights
 from common.plan import CnnSpec, ResNetSpec, TrainingSpec
+from common.plan.schedule import factor
 from common.tasks import task_of
 from common.update import Weights
 
@@ -146,3 +149,13 @@ def test_an_optimiser_does_not_change_the_gradient_it_was_given():
     optimiser.step(torch.ones(3), gradient)
     optimiser.step(torch.ones(3), gradient)
     assert torch.equal(gradient, torch.ones(3))
+
+
+@pytest.mark.parametrize("number", [1, 4, 9])
+def test_a_round_of_a_schedule_is_a_round_at_its_own_learning_rate(make_plan, make_dataset, number):
+    plan, data = make_plan(momentum=0.5), make_dataset()
+    training = replace(plan.training, rounds=10, schedule="cosine", warmup_rounds=2)
+    start = initial_weights(plan)
+    along = train_locally(start, data, replace(plan, training=training), replace(work(), round=number))
+    by_hand = replace(plan.training, learning_rate=plan.training.learning_rate * factor(training, number))
+    np.testing.assert_array_equal(along.values, train_locally(start, data, replace(plan, training=by_hand), work()).values)
