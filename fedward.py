@@ -26,6 +26,7 @@ def house() -> typer.Typer:
     from server.membership.roster_cli import app as roster
     from simulations import cli
     from simulations.audit_cli import audit
+    from simulations.model_cli import model
     from simulations.plan_cli import plan
     from simulations.rig.cli import app as rig
     from simulations.tuning.command import tune
@@ -40,6 +41,7 @@ def house() -> typer.Typer:
     app.command()(cli.evaluate)
     app.command()(tune)
     app.add_typer(plan, name="plan")
+    app.add_typer(model, name="model")
     app.add_typer(roster, name="roster")
     app.add_typer(audit, name="audit")
     app.add_typer(server, name="server")
