@@ -73,7 +73,9 @@ def _listening(law: Rules, task: ClassificationSpec) -> dict[Source, Listening]:
     found: dict[Source, Listening] = {}
     if law.structured_report is not None:
         meaning = rules.meaning(law.structured_report, task.classes, name=Source.REPORT)
-        found[Source.REPORT] = Listening(meaning=meaning, verified=law.structured_report.verified)
+        found[Source.REPORT] = Listening(
+            meaning=meaning, verified=law.structured_report.verified, preliminary=law.structured_report.preliminary
+        )
     if law.segmentation is not None:
         meaning = rules.meaning(law.segmentation, task.classes, name=Source.SEGMENTATION)
         found[Source.SEGMENTATION] = Listening(meaning=meaning, smallest=law.segmentation.smallest)

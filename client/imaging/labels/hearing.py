@@ -18,11 +18,15 @@ from client.imaging.rejection import Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """How one source is understood. `smallest`: pixels that a segment must have; `verified`: whether somebody must have signed."""
+    """How one source is understood. `smallest`: pixels that a segment must have.
+
+    verified: somebody must have put their name to it; preliminary: it need not be final.
+    """
 
     meaning: Meaning
     smallest: int = 1
     verified: bool = False
+    preliminary: bool = False
 
 
 @dataclass(slots=True)
@@ -66,7 +70,7 @@ class Hearing:
         if document.unusable is not None:
             heard.unused[Why.TEMPLATE if document.unusable is Reason.NOT_AN_IMAGE else Why.UNREADABLE] += 1
             return False
-        is_confirmed = document.confirmed and (document.verified or not how.verified)
+        is_confirmed = (document.confirmed or how.preliminary) and (document.verified or not how.verified)
         has_class = False
         for said in document.said:
             if said.pixels is not None and said.pixels < how.smallest:

@@ -62,12 +62,16 @@ class CsvSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSection:
-    """[structured_report]. `verified`: only reports that a person has put their name to (Verification Flag, 0040,A493)."""
+    """[structured_report]. `verified`: only reports that a person has put their name to (Verification Flag, 0040,A493).
+
+    preliminary: also reports that say themselves that they are not final (Preliminary Flag, 0040,A496), as research software often does.
+    """
 
     __pydantic_config__ = STRICT
     classes: Spelled
     absent: str | None = None
     verified: bool = False
+    preliminary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
