@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ class Archives:
     title: str
     called: str | None
     move_to: str | None
+    senders: Sequence[str]
     trust: Trust
     with_tls: bool
     without_tls: bool
@@ -64,7 +65,7 @@ class Archives:
 
 
 def import_(
-    into: Annotated[Path, typer.Option(help="The folder: images/ in it is what site.toml's [data] root names.")],
+    into: Annotated[Path, typer.Option(help="The folder. Let root in site.toml be images/ in it.")],
     dicomweb: Annotated[str | None, typer.Option(metavar="URL", help="Its DICOMweb service: https://pacs.example/dicom-web")] = None,
     auth_file: Annotated[Path | None, typer.Option(help="With --dicomweb: a file of mode 0600 with USER:PASSWORD or Bearer TOKEN.")] = None,
     dimse: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The archive's DICOM port.")] = None,
@@ -73,6 +74,10 @@ def import_(
     move_to: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS:PORT", help="C-MOVE to here instead of C-GET; the archive must know --aet at this address."),
+    ] = None,
+    sender: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TITLE@ADDRESS", help="With --move-to: who else may send for the archive, such as a second node of it."),
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="TLS: the authority that signed the archive's certificate, in PEM.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="TLS: our own certificate, where the archive asks for one.")] = None,
@@ -105,7 +110,7 @@ def import_(
     Every instance is accounted for: asked = received + failed, with reasons. Exit code 0 if all came, 1 if not. See docs/pacs.md.
     """
     typed = Archives(
-        dicomweb=dicomweb, auth_file=auth_file, dimse=dimse, title=aet, called=called_aet, move_to=move_to,
+        dicomweb=dicomweb, auth_file=auth_file, dimse=dimse, title=aet, called=called_aet, move_to=move_to, senders=sender or (),
         trust=Trust(ca=ca, certificate=certificate, key=key), with_tls=tls or ca is not None, without_tls=without_tls,
         timeout_s=timeout, tries=tries, batch=max(1, min(BATCH, int(per_second or BATCH))),
     )  # fmt: skip
@@ -212,8 +217,13 @@ def _receiver(typed: Archives, peer: Peer, reception: Reception, watch: Watch) -
     host, port = _address(typed.move_to or "", "--move-to")
     if not typed.with_tls:
         check_plain(host, allowed=typed.without_tls, carries_secret=False)
+    others = [each.rpartition("@") for each in typed.senders]
+    if not all(title and address for title, _, address in others):
+        raise typer.BadParameter("--sender needs TITLE@ADDRESS.")
     listening = Listening(
-        host=host, port=port, title=peer.calling, caller=peer.called, addresses=addresses_of(peer.host),
+        host=host, port=port, title=peer.calling,
+        callers=(peer.called, *(title for title, _, _ in others)),
+        addresses=addresses_of(peer.host).union(*(addresses_of(address) for _, _, address in others)),
         tls=typed.trust.as_server() if typed.with_tls else None,
     )  # fmt: skip
     return Receiver(listening, reception, watch)

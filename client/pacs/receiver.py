@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -26,12 +27,12 @@ _MOMENT_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where to listen, as whom, and from whom: AE title and addresses of the archive."""
+    """Where to listen, as whom, and for whom: AE titles and addresses of the archive."""
 
     host: str
     port: int
     title: str
-    caller: str
+    callers: Sequence[str]
     addresses: frozenset[str]
     tls: ssl.SSLContext | None
 
@@ -43,7 +44,7 @@ class Receiver:
         """Raises: AddressTaken."""
         entity = GuardedEntity(listening.title, watch)
         entity.require_called_aet = True
-        entity.require_calling_aet = [listening.caller]
+        entity.require_calling_aet = list(listening.callers)
         entity.maximum_associations = _ASSOCIATIONS
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), SYNTAXES)

@@ -235,14 +235,15 @@ def test_only_the_archive_may_store_here_and_only_what_was_asked_for(tmp_path: P
         return int(status) if isinstance(status, int) else str(status)
 
     def move(event: Any) -> Iterator[Any]:
-        told.extend([store("STRANGER", GOOD), store(TITLE, OTHER)])
+        told.extend([store("STRANGER", GOOD), store(TITLE, OTHER), store("NODE2", OTHER)])
         yield "127.0.0.1", ours
         yield 1
         yield 0xFF00, parsed(GOOD)
 
     with lying(move=move) as port:
-        account = typed(tmp_path, *words(port), "--timeout", "10", "--move-to", f"127.0.0.1:{ours}")
-    assert told == ["turned away", 0xA900]
+        sender = ("--sender", "NODE2@127.0.0.1")
+        account = typed(tmp_path, *words(port), "--timeout", "10", "--move-to", f"127.0.0.1:{ours}", *sender)
+    assert told == ["turned away", 0xA900, 0xA900]
     assert account["received"] == 1
     assert {data_set_of(each) for each in contents(tmp_path)} == {data_set_of(GOOD.content)}
 
