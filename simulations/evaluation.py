@@ -27,7 +27,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.splits import Split
 from client.training import predict
 from common.errors import CheckpointCorrupt, DataNotFound, LabelsMismatch, ModelHash, PatientStraddles, PlanValue
-from common.models import layout_of_plan
+from common.models import WEIGHTS_FOLDER, layout_of_plan, look_in
 from common.plan import ClassificationSpec, Plan, digest_of, parse
 from common.tasks import by_patient, evaluate
 from common.tasks.scoring.groups import Groups, by_group
@@ -103,9 +103,16 @@ def load_model(folder: Path) -> tuple[Weights, Plan]:
         values = np.concatenate([tensors[name].reshape(-1) for name in layout.names])
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointCorrupt(f"the model in '{folder}' cannot be read ({type(error).__name__}).", fix=_AGAIN) from error
+    look_in(folder / WEIGHTS_FOLDER)
     weights = Weights(layout=layout, values=values.astype(np.float32, copy=False))
-    if weights.digest.hex() != card["model_digest"] or digest_of(plan) != card["plan_digest"]:
-        raise ModelHash(f"weights, card and plan in '{folder}' do not belong together (digests differ).", fix=_AGAIN)
+    if weights.digest.hex() != card["model_digest"]:
+        raise ModelHash(f"weights and card in '{folder}' do not belong together (digests differ).", fix=_AGAIN)
+    if digest_of(plan) != card["plan_digest"]:
+        # A version that knows more keys has another digest for the same text.
+        raise ModelHash(
+            f"the plan in the card of '{folder}' is not the one that was trained, or another version of fedward read it (digests differ).",
+            fix=f"Evaluate it with the version that made it ({card.get('fedward', 'not said')}), or export it again.",
+        )
     return weights, plan
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from common.errors import LabelsMismatch, PatientStraddles, PlanValue
+from common.errors import LabelsMismatch, ModelHash, PatientStraddles, PlanValue
 from common.models import initial_weights
 from common.plan import Plan, parse
 from common.tasks.scoring.operating import Rule
@@ -195,6 +195,16 @@ def test_of_three_classes_no_threshold_is_chosen(tmp_path: Path) -> None:
     here, there = lay_out(tmp_path / "here"), lay_out(tmp_path / "there", first=1000)
     with pytest.raises(PlanValue, match="does not tell two classes apart"):
         ask(saved(tmp_path / "model", plan), here, rule=YOUDEN, validation=there)
+
+
+def test_a_card_whose_plan_has_another_digest_names_the_version_that_made_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    export(tmp_path / "model", weights=initial_weights(parse(PLAN)), plan=parse(PLAN), facts={"fedward": "0.0.9"})
+    path = tmp_path / "model" / "model.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("A model for a test.", "Another purpose."), encoding="utf-8")
+    with pytest.raises(ModelHash, match="another version of fedward") as caught:
+        ask(tmp_path / "model", tmp_path)
+    assert "0.0.9" in caught.value.fix
 
 
 def test_the_same_folder_gives_the_same_figures_whatever_the_secret(model: Path, tmp_path: Path) -> None:
