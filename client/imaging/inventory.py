@@ -11,16 +11,16 @@ numbered in the order of the listing, with a secret that is thrown away afterwar
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from client.imaging import dicom_folder, index
+from client.imaging import dicom_folder, index, picture_folder
 from client.imaging.identity import SECRET_BYTES, PatientSecret, patient_key
-from client.imaging.index import INDEX
-from client.imaging.labels import LABELS, RULES, Labels, read_csv
+from client.imaging.index import INDEX, Index, Item
+from client.imaging.labels import LABELS, RULES, Labels, plain_path, read_csv
 from client.imaging.labels.account import LabelAccount
 from client.imaging.listing import Listing
 from client.imaging.readers import Outcome, Progress, Task, read_all
@@ -30,7 +30,7 @@ from client.imaging.request import Request, list_folder
 from client.imaging.volumes import Slice, sort_slices
 from client.imaging.worker import Brief, Limits
 from common.errors import DataNotFound
-from common.plan.spec import Plan
+from common.plan.spec import Plan, SegmentationSpec
 
 NO_CACHE = Path()
 PICTURES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")
@@ -139,19 +139,45 @@ def examine_dicom(request: Request, listing: Listing, table: Labels | None) -> I
 def _of_pictures(request: Request, index_file: Path) -> Inventory:
     """The rows of an index are what is accounted for; a picture that no row names is none of its business."""
     table = index.read(index_file, request.plan)
-    brief = Brief(kind="picture inventory", input=request.plan.input, limits=request.limits, wanted=None)
     names = [item.name for item in table.items]
-    outcomes = (
-        _examine(request, brief, names) if table.key == "file" else [Outcome(slot=0, reason=None, identity=None, told={})] * len(names)
-    )
+    outcomes = _examine_pictures(request, table)
+    masks = _unusable_masks(request, table.items)
     keys = [request.secret.keyed(b"patient", item.patient or item.name) for item in table.items]
     numbers = _numbered(keys)
     rows = [Row(path="", reason=reason) for reason, count in table.rejected.items() for _ in range(count)]
     rows += [
-        Row(path=name, reason=_reason(outcome), facts=outcome.told or {}, patient=numbers[key])
-        for name, outcome, key in zip(names, outcomes, keys, strict=True)
+        Row(
+            path=name,
+            reason=_reason(outcome) or (Reason.NO_MASK if number in masks else None),
+            facts=outcome.told or {},
+            patient=numbers[key],
+        )
+        for number, (name, outcome, key) in enumerate(zip(names, outcomes, keys, strict=True))
     ]
     return _inventory(rows, has_labels=True, unmatched=0)
+
+
+def _examine_pictures(request: Request, table: Index) -> list[Outcome]:
+    """Files are opened; rows of an archive are there or not; lines without an image need nothing."""
+    brief = Brief(kind="picture inventory", input=request.plan.input, limits=request.limits, wanted=None)
+    if table.key == "file":
+        return _examine(request, brief, [item.name for item in table.items])
+    there = len(picture_folder.unpack(request)) if table.key == "row" else None
+    missing = [there is not None and int(item.name) >= there for item in table.items]
+    return [Outcome(slot=0, reason=Reason.NO_FILE if lost else None, identity=None) for lost in missing]
+
+
+def _unusable_masks(request: Request, items: Sequence[Item]) -> set[int]:
+    """Which items have no mask that can be read, where the plan asks for one."""
+    task = request.plan.task
+    if not isinstance(task, SegmentationSpec):
+        return set()
+    paths = [plain_path(item.cells[task.mask_column]) for item in items]
+    wanted = [number for number, path in enumerate(paths) if path]
+    brief = Brief(kind="mask", input=replace(request.plan.input, channels=1), limits=request.limits, wanted=None)
+    read = _examine(request, brief, [paths[number] for number in wanted])
+    usable = {number for number, outcome in zip(wanted, read, strict=True) if outcome.reason is None}
+    return set(range(len(items))) - usable
 
 
 def _examine(request: Request, brief: Brief, paths: Sequence[str]) -> list[Outcome]:

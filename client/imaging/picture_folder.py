@@ -129,7 +129,7 @@ def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Out
 
 
 def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Outcome]:
-    images = _unpack(request)
+    images = unpack(request)
     outcomes: list[Outcome] = []
     for slot, item in enumerate(items):
         if int(item.name) < len(images):
@@ -142,7 +142,7 @@ def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Outc
     return outcomes
 
 
-def _unpack(request: Request) -> NDArray[np.uint8]:
+def unpack(request: Request) -> NDArray[np.uint8]:
     descriptor = os.open(request.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return index.unpack(read_beneath(descriptor, ARCHIVE, largest=LARGEST_ARCHIVE))

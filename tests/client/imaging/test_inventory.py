@@ -7,6 +7,7 @@ import json
 import stat
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from client.imaging.inventory import Inventory
 from client.imaging.rejection import REMEDY, Reason
 from common.errors import DataNotFound
 from common.plan import dump
-from common.plan.spec import Plan
+from common.plan.spec import Plan, SegmentationSpec
 
 Ct = Callable[..., bytes]
 Hospital = Callable[..., Path]
@@ -146,6 +147,26 @@ def test_pictures_are_accounted_for_by_their_index(plan_for: Plans, tmp_path: Pa
     assert taken.report.rejected == {Reason.NOT_A_PICTURE: 1, Reason.NO_FILE: 1, Reason.NO_PATIENT_ID: 1}
 
 
+def test_rows_of_an_archive_are_there_or_not(plan_for: Plans, tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", images=np.arange(288, dtype=np.uint16).astype(np.uint8).reshape(2, 12, 12))
+    (tmp_path / "index.csv").write_text("row,label,patient_id\n0,0,P1\n1,1,P2\n2,1,P3\n")
+    assert take(tmp_path, plan_for(modality="any")).report.rejected == {Reason.NO_FILE: 1}
+
+
+def test_a_picture_without_the_mask_that_its_plan_asks_for_is_counted(plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(root / f"{name}.png")
+    Image.fromarray(np.eye(12, dtype=np.uint8)).save(root / "mask.png")
+    (root / "index.csv").write_text("file,mask_file,patient_id\na.png,mask.png,P1\nb.png,absent.png,P2\nc.png,,P3\n")
+    plan = replace(plan_for(modality="any"), task=SegmentationSpec(kind="segmentation", classes=("background", "lesion")))
+    taken = take(root, plan)
+    _, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
+    assert taken.report.rejected == report.rejected
+    assert taken.report.used == report.used == 1
+
+
 def test_somebodys_list_of_dicom_files_is_no_index_of_pictures(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(ct())
     (tmp_path / "index.csv").write_text("file,remark\na.dcm,fine\n")
@@ -200,6 +221,7 @@ LOSSY = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit}
 NOT_ALIKE = 12  # files of those syntaxes, whose listed hash is another decoder's; ours is dcmtk's
 
 
+@pytest.mark.slow
 def test_every_real_file_is_found_as_others_found_it(real_data: Callable[[str], Path], plan_for: Plans, tmp_path: Path) -> None:
     """Lossless values hash as listed, whatever decodes elsewhere decodes here, and each broken file costs a reason."""
     root = real_data("dicom")
