@@ -55,7 +55,7 @@ class Detection:
         height, width = maps.shape[2:]
         heat = torch.sigmoid(logits)
         peaks = heat * (functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
-        scores, places = peaks.flatten(1).topk(min(self.most_boxes, peaks[0].numel()), dim=1)
+        scores, places = peaks.flatten(1).topk(min(self.most_boxes, logits.shape[1] * height * width), dim=1)
         classes, cells = places.div(height * width, rounding_mode="floor"), places % (height * width)
         side, offset = _at(sides, cells).clamp(min=0), _at(offsets, cells)
         cell = torch.stack([cells % width, cells.div(width, rounding_mode="floor")], dim=-1)
@@ -105,9 +105,14 @@ class _Truth:
         rows, columns = self.cells.div(self.width, rounding_mode="floor").unsqueeze(-1), (self.cells % self.width).unsqueeze(-1)
         down = torch.exp(-(torch.arange(self.height, device=rows.device) - rows).square() / spread) * self.there.unsqueeze(-1)  # (B, M, h)
         across = torch.exp(-(torch.arange(self.width, device=rows.device) - columns).square() / spread)  # (B, M, w)
-        bells = down.unsqueeze(-1) * across.unsqueeze(-2)
-        of_class = [torch.where((self.classes == k)[..., None, None], bells, 0).amax(dim=1) for k in range(classes)]
-        return torch.stack(of_class, dim=1)
+        drawn = [_drawn(*of_image, classes) for of_image in zip(down, across, self.classes, strict=True)]
+        return torch.stack(drawn) if drawn else down.new_zeros(0, classes, self.height, self.width)
+
+
+def _drawn(down: Tensor, across: Tensor, kinds: Tensor, classes: int) -> Tensor:
+    """One image's bells, (K, h, w), from (M, h), (M, w) and (M,). Image by image, as many boxes on a large map would fill the memory."""
+    bells = down.unsqueeze(-1) * across.unsqueeze(-2)
+    return torch.stack([torch.where((kinds == k)[:, None, None], bells, 0).amax(dim=0) for k in range(classes)])
 
 
 def _focal(logits: Tensor, heat: Tensor) -> Tensor:

@@ -102,6 +102,12 @@ def test_an_image_without_boxes_has_a_loss_and_nothing_is_drawn_where_nothing_st
     assert not maps.grad[:, K:].any()
 
 
+def test_a_batch_of_nobody_has_no_losses_and_no_boxes() -> None:
+    nobody = torch.zeros(0, K + BOX_VALUES, HEIGHT, WIDTH)
+    assert TASK.loss(nobody, torch.zeros(0, 6, 5)).shape == (0,)
+    assert TASK.predict(nobody).shape == (0, 6, 6)
+
+
 def test_an_image_with_fewer_peaks_than_boxes_is_filled_up_with_none() -> None:
     maps = maps_of([[(0, 0.3, 0.3, 0.5, 0.5)]])
     maps[0, :K] = torch.where(maps[0, :K] > 0, 3.0, -200.0)  # probability 0, and so no peak
