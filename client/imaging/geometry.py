@@ -9,13 +9,14 @@ runs up. So an axial slice shows the left side on the right and the back below, 
 stored on its side, or of a patient who lay on the belly, stands as all others do. Images are turned by quarters and mirrored only:
 nothing is interpolated, an oblique slice keeps its obliqueness.
 
-A file without orientation is left as it is; one whose orientation is no orientation is refused.
+A file without orientation is left as it is. One that states an orientation which is none is refused, unless the plan takes images as they
+were stored; a spacing that is none is as good as absent.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from pydicom.multival import MultiValue
 from client.imaging.rejection import Reason, Rejected
 
 Vector = tuple[float, float, float]
+Part = TypeVar("Part")
 TAGS = [
     "ImageOrientationPatient", "ImagePositionPatient", "PatientOrientation", "PixelSpacing", "ImagerPixelSpacing",
     "NominalScannedPixelSpacing", "InstanceNumber", "SeriesInstanceUID",
@@ -43,6 +45,7 @@ class Geometry:
     down: Vector | None = None
     position_mm: Vector | None = None
     spacing_mm: tuple[float, float] | None = None
+    is_orientation_broken: bool = False
 
     @property
     def normal(self) -> Vector | None:
@@ -69,29 +72,55 @@ class Turn:
 
 
 def geometry_of(attributes: Dataset) -> Geometry:
-    """Raises: Rejected(GEOMETRY), if what stands there is no orientation, position or spacing."""
-    orientation = _numbers(attributes, "ImageOrientationPatient", 6)
-    across, down = _orthonormal(orientation) if orientation else _by_letters(attributes)
-    position = _numbers(attributes, "ImagePositionPatient", 3)
-    spacing = next((found for name in SPACINGS if (found := _numbers(attributes, name, 2))), None)
-    if spacing and not all(FINEST_MM < side < COARSEST_MM for side in spacing):
-        raise Rejected(Reason.GEOMETRY)
+    """What a file says of it; what it says wrongly is left out, and an orientation that is none is marked."""
+    directions, is_orientation_broken = _tried(_directions, attributes)
+    position, _ = _tried(_position, attributes)
+    spacing, _ = _tried(_spacing, attributes)
+    across, down = directions or (None, None)
     return Geometry(
         across=across,
         down=down,
-        position_mm=(position[0], position[1], position[2]) if position else None,
-        spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        position_mm=position,
+        spacing_mm=spacing,
+        is_orientation_broken=is_orientation_broken,
     )
 
 
+def _tried(read: Callable[[Dataset], Part], attributes: Dataset) -> tuple[Part | None, bool]:
+    """What is read, and whether it is broken."""
+    try:
+        return read(attributes), False
+    except Rejected:
+        return None, True
+
+
+def _directions(attributes: Dataset) -> tuple[Vector | None, Vector | None]:
+    orientation = _numbers(attributes, "ImageOrientationPatient", 6)
+    return _orthonormal(orientation) if orientation else _by_letters(attributes)
+
+
+def _position(attributes: Dataset) -> Vector | None:
+    position = _numbers(attributes, "ImagePositionPatient", 3)
+    return (position[0], position[1], position[2]) if position else None
+
+
+def _spacing(attributes: Dataset) -> tuple[float, float] | None:
+    spacing = next((found for name in SPACINGS if (found := _numbers(attributes, name, 2))), None)
+    if spacing and not all(FINEST_MM < side < COARSEST_MM for side in spacing):
+        raise Rejected(Reason.GEOMETRY)
+    return (spacing[0], spacing[1]) if spacing else None
+
+
 def turn_of(geometry: Geometry, *, on_its_side: bool = False) -> Turn:
-    """How an image is turned into the canonical frame; not at all without an orientation.
+    """How an image is turned into the canonical frame; not at all without an orientation. Raises: Rejected(GEOMETRY).
 
     `on_its_side`: for mammograms, which are read with the chest wall at the side in every view, so they are mirrored at most.
 
     >>> turn_of(Geometry(across=(0, 1, 0), down=(1, 0, 0)))  # an axial slice on its side
     Turn(transposed=True, upside_down=False, mirrored=False)
     """
+    if geometry.is_orientation_broken:
+        raise Rejected(Reason.GEOMETRY)
     if geometry.across is None or geometry.down is None:
         return Turn()
     (axis_across, to_across), (axis_down, to_down) = map(_main_axis, (geometry.across, geometry.down))

@@ -96,17 +96,27 @@ def test_a_mammogram_is_mirrored_and_never_laid_on_its_side(ct: Ct) -> None:
         {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
         {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
         {"ImageOrientationPatient": [1, 0, 0]},
-        {"ImagePositionPatient": [1, 0]},
-        {"PixelSpacing": [0, 1]},
-        {"PixelSpacing": [1, -1]},
-        {"PixelSpacing": 1},
     ],
     ids=str,
 )
-def test_a_geometry_that_cannot_be_is_a_reason(attributes: dict[str, Any], ct: Ct) -> None:
+def test_an_orientation_that_cannot_be_is_a_reason_where_it_counts(attributes: dict[str, Any], ct: Ct) -> None:
     with pytest.raises(Rejected) as refused:
         shown(ct(**attributes))
     assert refused.value.reason is Reason.GEOMETRY
+    np.testing.assert_array_equal(shown(ct(**attributes), orientation="stored"), shown(ct()))
+
+
+@pytest.mark.parametrize("spacing", [[0, 1], [1, -1], 1, [1, 1e9]], ids=str)
+def test_a_spacing_that_cannot_be_is_a_reason_where_it_counts(spacing: Any, ct: Ct) -> None:
+    with pytest.raises(Rejected) as refused:
+        shown(ct(PixelSpacing=spacing), spacing_mm=1.0)
+    assert refused.value.reason is Reason.SPACING
+    np.testing.assert_array_equal(shown(ct(PixelSpacing=spacing)), shown(ct()))
+
+
+def test_a_position_that_cannot_be_is_no_position(ct: Ct) -> None:
+    dataset = dicom.parse(ct(ImagePositionPatient=[1, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0]))
+    assert geometry_of(dataset).place_mm is None
 
 
 def test_slices_have_a_place_along_their_normal(ct: Ct) -> None:
