@@ -16,15 +16,18 @@ from simulations.tuning.space import Range
 from simulations.tuning.wording import SCORES
 
 _MOST_KEYS = 4
+_MOST_TICKS = 6
+_ASIDE = 0.008
 
 
 def curves(outcome: Outcome) -> str:
     """Score over rounds, one line a trial."""
     with canvas(PAGE_WIDTH_IN, 2.9) as figure:
         axes = figure.subplots()
-        for placed in reversed(outcome.placed):
+        for place, placed in reversed([*enumerate(outcome.placed)]):
             won = placed is outcome.winner
-            points = [(number, mean) for number, mean in placed.curve.items() if mean.value is not None]
+            aside = 1 + _ASIDE * (place - len(outcome.placed) / 2)  # or the bars of one rung hide each other
+            points = [(number * aside, mean) for number, mean in placed.curve.items() if mean.value is not None]
             if points:
                 _line(axes, points, colour=BLUE if won else GREY, wide=won, label=str(placed.trial.number))
         axes.set_title(SCORES[outcome.search.metric])
@@ -52,7 +55,7 @@ def keys(outcome: Outcome) -> str | None:
         return as_svg(figure)
 
 
-def _line(axes: Axes, points: Sequence[tuple[int, Mean]], *, colour: str, wide: bool, label: str) -> None:
+def _line(axes: Axes, points: Sequence[tuple[float, Mean]], *, colour: str, wide: bool, label: str) -> None:
     rounds = [number for number, _ in points]
     values = [mean.value or 0.0 for _, mean in points]
     below = [(mean.value or 0.0) - (mean.value if mean.low is None else mean.low or 0.0) for _, mean in points]  # type: ignore[operator] # not None here
@@ -83,6 +86,9 @@ def _scatter(axes: Axes, outcome: Outcome, path: str) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    values = sorted({trial.keys[path] for trial in outcome.search.trials})
+    if isinstance(dimension, tuple) and len(values) <= _MOST_TICKS:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set_title(path.split(".")[-1])
     axes.grid(axis="y")
 
