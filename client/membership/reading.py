@@ -45,6 +45,13 @@ _FAMILIES: Final = {
     "text": "a vector for each word, weighted by attention",
     "fusion": "a network for an image and what else is known of the patient",
 }
+_LEARNS: Final = {
+    "classification": "to tell apart",
+    "multi-label": "to say which is there",
+    "segmentation": "to outline, pixel by pixel",
+    "detection": "to find, as boxes",
+    "restoration": "to mend images that were made worse",
+}
 _MODALITIES: Final = {"any": "medical", "CR": "X-ray (CR)", "DX": "X-ray (DX)", "US": "ultrasound", "OT": "other"}
 
 
@@ -152,7 +159,8 @@ def _work(found: Reading) -> Iterator[str]:
     unit = "images" if plan.privacy.unit == "record" else "patients"
     each = f"{training.local_steps} step(s)" if training.local_steps else f"{training.local_epochs} pass(es) over the images"
     yield f"  {_looked_at(image)}: on our own machine and nowhere else."
-    yield f"  The model ({_FAMILIES[plan.model.family]}) learns to tell apart: {', '.join(plan.task.classes)}."
+    learns = _LEARNS[plan.task.kind] + (f": {', '.join(plan.task.classes)}" if plan.task.classes else "")
+    yield f"  The model ({_FAMILIES[plan.model.family]}) learns {learns}."
     yield f"  {training.rounds} rounds; in each, {each} of about {training.batch} {unit}."
     if plan.evaluation:
         yield f"  {len(plan.evaluation_rounds)} times the model is tried on patients of ours whom it never trains on."

@@ -13,6 +13,7 @@ from client.membership.reading import Reading
 from common.errors import BudgetExceeded
 from common.fingerprint import Fingerprint
 from common.plan import EvaluationSpec, Plan
+from simulations import scenario
 from tests.client.homes import account, edit, patient_plan, release
 from tests.client.hospitals import Hospitals, hospitals
 from tests.client.members import Members, a_plan, members
@@ -159,3 +160,20 @@ def test_a_plan_of_one_image_each_is_read_so(three: Hospitals) -> None:
     text = page(replace(read_at(three), plan=a_plan()))
     assert "each single image" in text
     assert "about 8 images" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "cell-outlines",
+            "(a network with an answer for each pixel, down and up again) learns to outline, pixel by pixel: background, nucleus.",
+        ),
+        ("cells-as-boxes", "(a network that finds where things have their centres) learns to find, as boxes: pale, dark."),
+        ("low-resolution", "(a network that makes images better) learns to mend images that were made worse."),
+        ("tissue-patches", "(a network of convolutions alone) learns to tell apart: loose, clustered."),
+    ],
+)
+def test_the_page_says_what_is_learnt_whatever_the_task(three: Hospitals, name: str, said: str) -> None:
+    played = scenario.load(scenario.find(name))
+    assert said in page(replace(read_at(three), plan=played.plan))
