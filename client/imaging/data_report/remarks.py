@@ -117,7 +117,7 @@ def _labels(facts: Facts) -> Iterator[Remark]:
     if contested:
         yield Remark(
             weight="look",
-            text=f"Sources contradict each other on {contested:,} images, {account.settled:,} of which are labelled all the same.",
+            text=f"Images on which sources contradict each other: {contested:,}. Labelled all the same: {account.settled:,}.",
         )
     if account.unused[Why.OTHER_PATIENT]:
         times = f"{account.unused[Why.OTHER_PATIENT]:,} times"
@@ -139,7 +139,7 @@ def _series(facts: Facts) -> Iterator[Remark]:
         )
         yield Remark(weight="look", text=text)
     if found.duplicate_slices:
-        yield Remark(weight="look", text=f"{found.duplicate_slices:,} slices lie where another one of their series does.")
+        yield Remark(weight="look", text=f"Slices that lie where another one of their series does: {found.duplicate_slices:,}.")
 
 
 def _headers(facts: Facts) -> Iterator[Remark]:
@@ -153,7 +153,7 @@ def _headers(facts: Facts) -> Iterator[Remark]:
             )
     burned = sum(case.about.get("burned_in", "").upper() == "YES" for case in facts.cases)
     if burned:
-        yield Remark(weight="alarm", text=f"{burned:,} images say themselves that a patient's data are written into the picture.")
+        yield Remark(weight="alarm", text=f"Images whose header says that a patient's data are written into the picture: {burned:,}.")
 
 
 def _intensities(samples: Samples) -> Iterator[Remark]:

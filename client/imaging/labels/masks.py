@@ -26,7 +26,7 @@ from client.imaging.dicom import MAMMOGRAPHY, SLIDES
 from client.imaging.geometry import Geometry, turn_of, turned
 from client.imaging.labels.agreement import Why
 from client.imaging.labels.rules import Policy
-from client.imaging.labels.survey import Pictured
+from client.imaging.labels.survey import Pictured, geometry_from
 from client.imaging.sample import middle, nearest
 from common.plan.spec import InputSpec
 
@@ -169,14 +169,13 @@ def drawings_of(told: dict[str, Any], document: str, labels: Mapping[int, int]) 
     for each in told["drawings"]:
         if each["segment"] not in labels:
             continue
-        plane = each["plane"]
         drawing = Drawing(
             document=document,
             date=told["date"],
             label=labels[each["segment"]],
             shape=(each["shape"][0], each["shape"][1]),
             on_grid=each["on_grid"],
-            plane=None if plane is None else Geometry(**{name: None if value is None else tuple(value) for name, value in plane.items()}),
+            plane=geometry_from(each["plane"]),
             bits=each["bits"],
         )
         for item, frame in each["sources"]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
+
 from client.imaging.geometry import Geometry
 from client.imaging.identity import PatientSecret, is_placeholder, item_key, patient_key
 from client.imaging.labels.codes import Code, coded
@@ -19,6 +21,8 @@ from client.imaging.readers import Progress, Task, read_all
 from client.imaging.rejection import Reason
 from client.imaging.worker import Brief, Kind, Limits
 from common.plan.spec import InputSpec
+
+_GEOMETRY: TypeAdapter[Geometry] = TypeAdapter(Geometry)
 
 
 class Source(StrEnum):
@@ -189,7 +193,7 @@ class Surveyor:
             years=told["years"],
             about=told["about"],
             shape=None if told["shape"] is None else (told["shape"][0], told["shape"][1]),
-            geometry=_geometry(told["geometry"]),
+            geometry=geometry_from(told["geometry"]),
         )
 
     def _document(self, path: str, told: dict[str, Any]) -> Document:
@@ -269,5 +273,6 @@ class Surveyor:
         return item_key(self.secret, kind, "\0".join(parts))
 
 
-def _geometry(told: dict[str, Any] | None) -> Geometry | None:
-    return None if told is None else Geometry(**{name: None if value is None else tuple(value) for name, value in told.items()})
+def geometry_from(told: dict[str, Any] | None) -> Geometry | None:
+    """The other end of `told`: a geometry whose tuples came as lists."""
+    return None if told is None else _GEOMETRY.validate_python(told)

@@ -35,13 +35,13 @@ OLDEST = 130
 
 
 def tell(content: bytes) -> dict[str, Any]:
-    """Raises: Rejected, if it is no DICOM file or its header does not parse."""
+    """Raises: Rejected, if it is no DICOM file, its header does not parse, or it is none of these."""
     if content[128:132] != b"DICM" and not dicom.begins_with_meta(content):
         raise Rejected(Reason.NOT_DICOM)
     try:
         tags = [*SUBJECT, *ABOUT.values(), *MEASURED, *AGE]
         header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=tags, force=True)
-        kind = str(header.get("SOPClassUID", ""))
+        kind = str(header.get("SOPClassUID", "") or header.file_meta.get("MediaStorageSOPClassUID", ""))
         subject = {
             name: text(header, keyword) for name, keyword in zip(("study", "item"), ("StudyInstanceUID", "SOPInstanceUID"), strict=True)
         }
@@ -52,6 +52,8 @@ def tell(content: bytes) -> dict[str, Any]:
         raise Rejected(Reason.HEADER) from error
     if kind in structured_report.CLASSES or kind in segmentation.CLASSES or kind in structured_report.OTHER_REPORTS:
         return {**subject, **_document(content, kind)}
+    if kind not in dicom.IMAGES:
+        raise Rejected(Reason.NOT_AN_IMAGE if kind else Reason.HEADER)
     return {**subject, "kind": "image", "about": _about(header), "years": years(header), "frames": _frames(header), **_place(header)}
 
 
@@ -90,7 +92,8 @@ def _about(header: Dataset) -> dict[str, Any]:
             found[name] = text(header, keyword)[:64]
         except Exception:  # a damaged attribute of no consequence for training
             found[name] = ""
-    found["size"] = f"{header.get('Rows', '?')} × {header.get('Columns', '?')}"[:24]
+    rows, columns = header.get("Rows"), header.get("Columns")
+    found["size"] = f"{rows} × {columns}" if isinstance(rows, int) and isinstance(columns, int) else ""
     return found
 
 

@@ -113,7 +113,7 @@ def test_documents_that_speak_of_another_patient_are_an_alarm(facts: Build) -> N
     found = said(facts(cases(), account=account))
     assert found[0][0] == "alarm"
     assert "4 times a document of one patient" in found[0][1]
-    assert ("look", "Sources contradict each other on 5 images, 3 of which are labelled all the same.") in found
+    assert ("look", "Images on which sources contradict each other: 5. Labelled all the same: 3.") in found
 
 
 def test_burned_in_names_and_gaps_and_a_wrong_window_are_pointed_at(facts: Build) -> None:
@@ -126,7 +126,7 @@ def test_burned_in_names_and_gaps_and_a_wrong_window_are_pointed_at(facts: Build
         "written into the picture",
         "2 patients share",
         "4 of 60 series have gaps: 9 slices",
-        "1 slices lie",
+        "series does: 1.",
         "100 % of the pixels are plain white",
     ):
         assert part in text
