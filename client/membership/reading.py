@@ -177,7 +177,7 @@ def _looked_at(image: InputSpec) -> str:
     if image.second is not None:
         looked.append(f"a second image of the patient ({_kind(image.second.modality)}) where there is one")
     if image.record:
-        looked.append(f"of the record: {', '.join(field.column for field in image.record)}")
+        looked.append(f"columns of the record ({', '.join(field.column for field in image.record)})")
     if image.text is not None:
         looked.append(f"the text in '{image.text.column}', its first {image.text.length} words and pairs of words, hashed")
     return "We train on " + "; ".join(looked)

@@ -6,18 +6,23 @@ dense layer. Images of a case lie side by side in the batch, so one pass of the 
 of a layer with more positions.
 
 Attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1, one head) is written out: its weights stand in dense
-layers alone, which private training knows how to clip, and who looked at what can be read.
+layers alone, which private training knows how to clip, and who looked at what can be read. Where something lies, in an order or on a
+map, is told by the paper's fixed waves (section 3.5).
 
     B  batch      C  channels      H, W  height and width of the image      D  values that stand for an image      M, N  places
 """
 
+import math
 from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.models.layers import group_norm
+
+_LONGEST_WAVE: Final = 10_000  # times 2 pi, in places: the paper's own
 
 
 class Encoder(nn.Module):
@@ -67,3 +72,22 @@ class Attention(nn.Module):
 def without(scores: Tensor, hidden: Tensor) -> Tensor:
     """Scores of which softmax gives the hidden places exactly 0; where every place is hidden, all alike, and never NaN."""
     return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+
+
+def places(length: int, features: int) -> Tensor:
+    """Where in the order each of T images lies, as waves of D frequencies, (T, D): a constant, so nothing that is learnt or kept.
+
+    >>> places(2, 4)[0].tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+    pairs = (features + 1) // 2
+    rates = torch.exp(torch.arange(pairs) * (-math.log(_LONGEST_WAVE) / pairs))
+    angles = torch.arange(length).unsqueeze(1) * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :features]
+
+
+def grid(height: int, width: int, features: int) -> Tensor:
+    """Where on a map each of its places lies, (height * width, D): half of the values tell the row, the others the column."""
+    rows_HD, columns_WD = places(height, features // 2), places(width, features - features // 2)
+    both = (rows_HD.unsqueeze(1).expand(-1, width, -1), columns_WD.unsqueeze(0).expand(height, -1, -1))
+    return torch.cat(both, dim=2).flatten(0, 1)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.models.encoder import Attention, Encoder
+from common.models.encoder import Attention, Encoder, grid
 from common.models.layers import Dropout
 from common.models.text import Reader
 from common.plan import FusionSpec, InputSpec
@@ -39,12 +39,18 @@ class Picture(nn.Module):
     def forward(self, x_BCHW: Tensor, present_B1: Tensor | None = None) -> tuple[Tensor, Tensor]:
         maps = self.encoder.maps(x_BCHW)
         values_BD = self.encoder.summary(maps)
-        places_BND = self.place(maps.flatten(2).mT) if self.place else values_BD.unsqueeze(1)
+        places_BND = self._places(maps) if self.place else values_BD.unsqueeze(1)
         if self.missing is None or present_B1 is None:
             return values_BD, places_BND
         instead_BD = self.missing(1 - present_B1)  # 0 where the image is there
         there_B11 = present_B1.unsqueeze(1)
         return values_BD * present_B1 + instead_BD, places_BND * there_B11 + instead_BD.unsqueeze(1)
+
+    def _places(self, maps: Tensor) -> Tensor:
+        """What the last maps show at each place, and where it lies: else nobody could look at one side of an image."""
+        assert self.place is not None
+        shown_BND: Tensor = self.place(maps.flatten(2).mT)
+        return shown_BND + grid(maps.shape[2], maps.shape[3], shown_BND.shape[2]).to(shown_BND)
 
 
 class Fusion(nn.Module):

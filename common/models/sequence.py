@@ -16,7 +16,6 @@ lies is chance, so its encoder keeps the largest value of each map and not the p
     B  batch      T  images of a case      C  channels      H, W  height and width      D  values of one image      K  outputs
 """
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,11 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.models.encoder import Attention, Encoder
+from common.models.encoder import Attention, Encoder, places
 from common.models.layers import Dropout
 from common.plan import InputSpec, SequenceSpec
-
-_LONGEST_WAVE = 10_000  # times 2 pi, in places: the paper's own
 
 
 class Gru(nn.Module):
@@ -116,15 +113,3 @@ class Sequence(nn.Module):
     def _each(self, x_BTCHW: Tensor) -> Tensor:
         each_BTD: Tensor = self.encoder(x_BTCHW.flatten(0, 1)).unflatten(0, x_BTCHW.shape[:2])
         return each_BTD
-
-
-def places(length: int, features: int) -> Tensor:
-    """Where in the order each of T images lies, as waves of D frequencies, (T, D): a constant, so nothing that is learnt or kept.
-
-    >>> places(2, 4)[0].tolist()
-    [0.0, 1.0, 0.0, 1.0]
-    """
-    pairs = (features + 1) // 2
-    rates = torch.exp(torch.arange(pairs) * (-math.log(_LONGEST_WAVE) / pairs))
-    angles = torch.arange(length).unsqueeze(1) * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :features]

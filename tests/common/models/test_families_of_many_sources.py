@@ -7,9 +7,8 @@ from opacus.validators import ModuleValidator
 
 from client.training.by_unit import UnitHooks
 from common.models import build, layout_of
-from common.models.encoder import without
+from common.models.encoder import grid, places, without
 from common.models.fusion import Fusion
-from common.models.sequence import places
 from common.plan import FusionSpec, InputSpec, MlpSpec, RecordField, SecondImage, SequenceSpec, TextNetSpec, TextSpec
 
 CASES = 6
@@ -190,3 +189,10 @@ def test_places_in_an_order_are_told_apart(features):
     found = places(6, features)
     assert found.shape == (6, features)
     assert torch.pdist(found).min() > 0.01
+
+
+def test_places_on_a_map_are_told_apart_and_rows_from_columns():
+    found = grid(4, 3, 8).view(4, 3, 8)
+    assert torch.pdist(found.flatten(0, 1)).min() > 0.01
+    assert (found[:, 0, :4] == found[:, 2, :4]).all()
+    assert (found[0, :, 4:] == found[3, :, 4:]).all()
