@@ -144,7 +144,8 @@ def find(folder: Path) -> Search:
     stage, trials = find_stage(folder / STAGE), space.draw(wanted, base.plan)
     if [digest_of(trial.plan) for trial in trials] != known["plans"]:
         raise RunFolderTaken(
-            f"the search in '{folder}' was begun with other trials.", fix="Its space.toml or plan.toml was changed: restore it."
+            f"the search in '{folder}' was begun with other trials.",
+            fix="space.toml or plan.toml was changed, or another version reads them: restore them, or begin anew in another --out.",
         )
     return Search(
         folder=folder,
