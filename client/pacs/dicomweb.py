@@ -241,7 +241,7 @@ def _parse(content: bytes, parameters: Mapping[str, str]) -> list[Answer]:
 def _values(element: Any) -> tuple[str, ...]:
     if element is None:
         return ()
-    values = element.get("Value", ())
+    values = element.get("Value", [])  # an attribute without a value has none (PS3.18 F.2.5)
     if not isinstance(values, list):
         raise TypeError
     return tuple(str(value).strip(" \0") for value in values if isinstance(value, str | int | float))

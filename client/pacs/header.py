@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a file that arrived is the instance that was asked for: its own header says so, in its meta group and in its data set.
+"""Whether a file that arrived is the instance that was asked for: its own data set says so.
+
+The meta group's UID is not asked: archives and tools that changed an instance have been seen to leave the old one there.
 
 No pixel is looked at, and no more than the first few megabytes are parsed, whatever lengths the file claims; a deflated data set is
 inflated that far and no further. What a parser says of hostile bytes is not repeated: it may quote them. The site's own intake looks at
@@ -22,7 +24,7 @@ from client.pacs.wanted import Wanted
 HEAD_BYTES: Final = 8 << 20
 _PREFIX_ENDS: Final = 132
 _INSTANCE, _STUDY, _SERIES = Tag(0x0008, 0x0018), Tag(0x0020, 0x000D), Tag(0x0020, 0x000E)
-_META_INSTANCE: Final = Tag(0x0002, 0x0003)
+_META_GROUP: Final = 0x0002
 
 
 def check(path: Path, wanted: Wanted) -> None:
@@ -35,12 +37,12 @@ def check(path: Path, wanted: Wanted) -> None:
         found = _identity(head)
     except Exception as error:  # whatever a parser raises on hostile bytes, RecursionError included
         raise Failed(Reason.HEADER) from error
-    if found != (wanted.instance, wanted.instance, wanted.study, wanted.series):
+    if found != (wanted.instance, wanted.study, wanted.series):
         raise Failed(Reason.OTHER_INSTANCE)
 
 
-def _identity(head: bytes) -> tuple[str, str, str, str]:
-    """Instance by the meta group; instance, study and series by the data set."""
+def _identity(head: bytes) -> tuple[str, str, str]:
+    """Instance, study and series."""
     file = BytesIO(head)
     file.seek(_PREFIX_ENDS)
     meta = read_dataset(file, False, True, stop_when=_after_meta)
@@ -54,11 +56,11 @@ def _identity(head: bytes) -> tuple[str, str, str, str]:
         stop_when=_after_series,
         specific_tags=[_INSTANCE, _STUDY, _SERIES],
     )
-    return _text(meta, _META_INSTANCE), _text(dataset, _INSTANCE), _text(dataset, _STUDY), _text(dataset, _SERIES)
+    return _text(dataset, _INSTANCE), _text(dataset, _STUDY), _text(dataset, _SERIES)
 
 
 def _after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag.group != _META_INSTANCE.group
+    return tag.group != _META_GROUP
 
 
 def _after_series(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -57,6 +57,7 @@ def instance(study: str, series: str, *, pixels: NDArray[np.uint16], patient: in
         SOPInstanceUID=uid,
         StudyDate=f"2024010{patient + 1}",
         AccessionNumber=f"ACC{patient}",
+        PatientBirthDate="",
     )
     return Instance(study=study, series=series, uid=uid, content=encode(dataset))
 

@@ -121,6 +121,15 @@ def test_a_header_is_read_in_every_encoding(syntax: str, tmp_path: Path) -> None
         header.check(path, Wanted(study=study, series=series, instance=uid + "1"))
 
 
+def test_an_old_uid_in_the_meta_group_does_not_count_against_a_file(tmp_path: Path) -> None:
+    """As real files have it."""
+    meta, rest = GOOD.content[:400], GOOD.content[400:]
+    path = tmp_path / "file"
+    path.write_bytes(meta.replace(GOOD.uid.encode(), one().uid.encode()[: len(GOOD.uid)].ljust(len(GOOD.uid), b"7"), 1) + rest)
+    assert path.read_bytes() != GOOD.content
+    header.check(path, wanted(GOOD))
+
+
 @given(cut=st.integers(0, len(GOOD.content)), flip=st.integers(0, len(GOOD.content) - 1), to=st.integers(0, 255))
 def test_a_header_that_was_cut_or_altered_costs_a_reason(tmp_path_factory: pytest.TempPathFactory, cut: int, flip: int, to: int) -> None:
     content = bytearray(GOOD.content)
