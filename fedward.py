@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front door: `fedward COMMAND`. It mounts the rooms' commands; how they end is `common.ending`.
 
-The two processes that a hospital keeps running come in by doors of their own, which load no more than they need: the mailbox nothing that
-trains, so that a machine that only carries messages needs no torch; the site process nothing of simulations and servers. So does the import
-from its archive, which may run on a machine of its own.
+Processes that stand alone at a hospital come in by doors of their own, which load no more than they need: mailbox and import nothing that
+trains, so that a machine that only carries messages or images needs no torch; the site process nothing of simulations and servers.
 """
 
 import os
@@ -37,9 +36,8 @@ def house() -> typer.Typer:
         help="Hospitals train one diagnostic model together while every image stays at home.\n\n"
         "Start with: fedward simulate (ten made hospitals, a private model, a report, in a few minutes).",
     )
-    app.command()(cli.simulate)
-    app.command()(cli.evaluate)
-    app.command()(tune)
+    for command in (cli.simulate, cli.evaluate, tune):
+        app.command()(command)
     app.add_typer(plan, name="plan")
     app.add_typer(model, name="model")
     app.add_typer(roster, name="roster")
