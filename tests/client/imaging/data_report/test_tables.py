@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.imaging.data_report import tables
@@ -11,6 +11,7 @@ from client.imaging.data_report.facts import Case
 from client.imaging.rejection import Reason
 
 WORDS = st.sampled_from(["", "Thorax", "Abdomen", "Doe Jane", "Head", "CT-X"])
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no broken law
 CASES = st.lists(
     st.builds(
         Case,
@@ -28,6 +29,7 @@ def case(number: int, *, label: int | None = 0, reason: Reason | None = None, ye
     return Case(patient=f"p{number}", reason=reason, label=label, years=years, about=about)
 
 
+@law
 @given(CASES)
 def test_every_table_counts_every_image_once(cases: list[Case]) -> None:
     for table in tables.of(cases, ("a", "b")):
@@ -40,6 +42,7 @@ def test_every_table_counts_every_image_once(cases: list[Case]) -> None:
     assert sum(line.images for line in tables.by_class(cases, ("a", "b"))) == len(cases)
 
 
+@law
 @given(CASES)
 def test_what_few_patients_have_is_not_shown(cases: list[Case]) -> None:
     for table in tables.of(cases, ("a", "b")):

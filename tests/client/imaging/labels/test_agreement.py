@@ -4,7 +4,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.imaging.labels.account import LabelAccount, Pair
@@ -12,6 +12,7 @@ from client.imaging.labels.agreement import MEANING, Statement, Why, settle
 from client.imaging.labels.rules import Policy
 from common.errors import DataError
 
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no broken law
 POLICIES: tuple[Policy, ...] = ("refuse", "majority", "newest")
 DATES = st.sampled_from(["", "20240101", "20240102", "20240102080000", "20240102093000", "20240103120000"])
 STATEMENTS = st.lists(
@@ -30,12 +31,14 @@ def say(label: int, document: str = "a", date: str = "") -> Statement:
     return Statement(source="fhir", document=document, date=date, label=label)
 
 
+@law
 @given(STATEMENTS, st.sampled_from(POLICIES), st.integers(0, 9))
 def test_order_and_repetition_do_not_matter(said: list[Statement], policy: Policy, turn: int) -> None:
     assert settle([*said[turn:], *said[:turn], *said[:2]], policy) == settle(said, policy)
     assert settle(said[::-1], policy) == settle(said, policy)
 
 
+@law
 @given(STATEMENTS, st.sampled_from(POLICIES))
 def test_an_image_has_a_class_that_was_said_or_a_reason(said: list[Statement], policy: Policy) -> None:
     found = settle(said, policy)
@@ -44,6 +47,7 @@ def test_an_image_has_a_class_that_was_said_or_a_reason(said: list[Statement], p
     assert found.contested == (len({each.label for each in said}) > 1)
 
 
+@law
 @given(STATEMENTS)
 def test_who_refuses_labels_least_and_says_the_same(said: list[Statement]) -> None:
     refused = settle(said, "refuse")
@@ -52,6 +56,7 @@ def test_who_refuses_labels_least_and_says_the_same(said: list[Statement]) -> No
     assert not (refused.contested and refused.label is not None)
 
 
+@law
 @given(STATEMENTS)
 def test_a_majority_has_more_documents_than_any_other_class(said: list[Statement]) -> None:
     found = settle(said, "majority")
@@ -62,6 +67,7 @@ def test_a_majority_has_more_documents_than_any_other_class(said: list[Statement
         assert found.label == (leaders[0] if len(leaders) == 1 else None)
 
 
+@law
 @given(STATEMENTS, st.integers(0, 2))
 def test_what_is_older_does_not_change_what_is_newest(said: list[Statement], label: int) -> None:
     before = settle(said, "newest")

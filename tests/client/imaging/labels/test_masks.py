@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from common.errors import LabelsMismatch
 from common.plan.spec import Plan, SegmentationSpec, UNetSpec
 from tests.client.imaging.labels.ward import LIVER, SHAPE, Ward
 
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no broken law
 SIZE = (6, 5)
 MASKS = arrays.arrays(np.bool_, SIZE)
 RULES = '[segmentation.classes]\nnodule = ["SCT:27925004"]\nliver = ["SCT:10200004"]\n'
@@ -49,6 +50,7 @@ def square(y: int, x: int, side: int = 2) -> NDArray[np.bool_]:
     return pixels
 
 
+@law
 @given(MASKS)
 def test_packed_pixels_come_out_as_they_went_in(pixels: NDArray[np.bool_]) -> None:
     assert (drawing(pixels).pixels() == pixels).all()
@@ -59,6 +61,7 @@ def test_packed_pixels_never_unpack_to_more_than_their_shape() -> None:
     assert drawing(square(0, 0), bits=bomb).pixels().shape == SIZE
 
 
+@law
 @given(
     st.lists(st.tuples(MASKS, st.integers(1, 2), st.sampled_from("abc")), min_size=1, max_size=4),
     st.sampled_from(["refuse", "majority", "newest"]),
