@@ -197,4 +197,5 @@ def _join(
     )
     several = len(items) if len(items) > read else None
     together = len(dataset) if plan.input.sequence > 1 else None
-    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several, cases=together)
+    lost = sum(bool(item.cells[index.SECOND]) for item in rows) - int(beside["present"].sum()) if plan.input.second is not None else 0
+    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several, cases=together, lost_seconds=lost)

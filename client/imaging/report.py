@@ -19,7 +19,7 @@ class IntakeReport:
     """`seen` files (or rows of an index), `used` of them, the others by reason. `unmatched_labels`: those without a used image.
 
     `images`: what the used files gave, where that is more than one each; `skipped`: frames of theirs that showed nothing. `cases`: how many
-    rows the images make, where a plan shows several together.
+    rows the images make, where a plan shows several together. `lost_seconds`: second images that are named and cannot be read.
     """
 
     seen: int
@@ -30,6 +30,7 @@ class IntakeReport:
     images: int | None = None
     skipped: int = 0
     cases: int | None = None
+    lost_seconds: int = 0
 
     def __post_init__(self) -> None:
         if self.seen != self.used + sum(self.rejected.values()) or min([self.used, *self.rejected.values()]) < 0:
@@ -51,6 +52,7 @@ class IntakeReport:
             "images": self.used if self.images is None else self.images,
             "skipped_frames": self.skipped,
             **({} if self.cases is None else {"cases": self.cases}),
+            **({"lost_second_images": self.lost_seconds} if self.lost_seconds else {}),
         }
 
     def lines(self) -> list[str]:
@@ -64,6 +66,11 @@ class IntakeReport:
                 else []
             ),
             *([] if self.cases is None else [f"{self.cases:>7} cases of several images, of which the plan shows evenly many together"]),
+            *(
+                [f"{self.lost_seconds:>7} second images that the index names cannot be read: these patients are taken as having none"]
+                if self.lost_seconds
+                else []
+            ),
             *(f"{count:>7} {reason.value}: {REMEDY[reason]}" for reason, count in reasons if count),
             *([] if self.labels is None else self.labels.lines()),
         ]

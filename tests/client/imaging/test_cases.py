@@ -218,3 +218,16 @@ def test_slices_of_one_series_that_are_labelled_apart_are_no_case(tmp_path: Path
     with pytest.raises(LabelsMismatch, match="labels: 2 of 2 cases") as caught:
         opened(root, plan)
     assert "Ada" not in str(caught.value)
+
+
+def test_a_second_image_that_cannot_be_read_is_missing_and_told(tmp_path: Path) -> None:
+    given = 'modality = "any"\nheight = 8\nwidth = 8\nsecond = { modality = "any" }', 'family = "fusion"\nhow = "late"'
+    rows = [visit("p", "1", 1, 50, second_file="p-1-2.png"), visit("q", "1", 1, 60, second_file="broken.png")]
+    rows += [visit("q", "1", 2, 60, second_file=""), visit("p", "1", 2, 70, second_file="")]
+    root = folder_of(tmp_path / "data", rows)
+    (root / "broken.png").write_bytes(b"no picture")
+    key = load_or_create(tmp_path / "patient.key")
+    data, report = open_dataset(DataSource(root=root), plan_of(given), cache=tmp_path / "cache", key=key, workers=1)
+    assert data.parts["present"][:].sum() == 1
+    assert report.as_dict()["lost_second_images"] == 1
+    assert any("1 second images" in line for line in report.lines())
