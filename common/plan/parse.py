@@ -114,8 +114,27 @@ def validate(
 
 @lru_cache(maxsize=64)
 def digest_of(plan: Plan) -> str:
-    """SHA-256 over the canonical bytes, 64 hex digits: this plan's name in every artefact."""
-    return canonical.digest(b"fedward plan 1", canonical.encode(plan)).hex()
+    """SHA-256 over the canonical bytes of all that is not left as it is by default, 64 hex digits: this plan's name in every artefact.
+
+    So a later version that knows another key, and leaves it out by default, has the same name for the same plan: approvals and cards
+    outlive an upgrade. The price: a default is never changed once released (docs/decisions/0014-a-plans-name.md).
+    """
+    return canonical.digest(b"fedward plan 2", canonical.encode(_said(plan))).hex()
+
+
+def _said(value: Any) -> Any:
+    """A dataclass as a mapping, without the fields that have their default."""
+    if isinstance(value, tuple):
+        return [_said(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    pairs = ((field, getattr(value, field.name)) for field in fields(value))
+    return {field.name: _said(given) for field, given in pairs if not _is_default(field, given)}
+
+
+def _is_default(field: dataclasses.Field[Any], given: Any) -> bool:
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return default is not dataclasses.MISSING and type(given) is type(default) and bool(given == default)
 
 
 def to_toml(plan: Plan) -> str:
