@@ -83,8 +83,8 @@ def _normalised(stored: NDArray[np.uint16], mean: float, std: float) -> Tensor:
 def in_parts(rows: NDArray[np.int64], patients: NDArray[np.int32], most: int) -> list[NDArray[np.int64]]:
     """A batch in parts of at most so many cases for each pass, all of one patient's in the same; a patient of more has a part alone.
 
-    >>> [list(part) for part in in_parts(np.array([4, 0, 1, 3, 2]), np.array([7, 8, 8, 7, 9]), 3)]
-    [[0, 3], [4, 1, 2]]
+    >>> [part.tolist() for part in in_parts(np.array([4, 0, 1, 3, 2]), np.array([7, 8, 8, 7, 9]), 3)]
+    [[0, 3], [1, 2, 4]]
     """
     if len(rows) <= most:
         return [rows]
