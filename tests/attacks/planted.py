@@ -227,7 +227,7 @@ def _of_an_unknown_alphabet(patient: Patient) -> bytes:
 WRECKS: dict[str, Callable[[Patient], bytes]] = {
     "cut": lambda patient: dicom(patient, 0)[:-300],
     "torn": lambda patient: dicom(patient, 0)[:600],
-    "bare": lambda patient: dicom(patient, 0)[132:],
+    "bare": lambda patient: dicom(patient, 0)[400:],  # without preamble alone it would be read
     "garbled": _garbled,
     "rows": _with_rows_of_text,
     "compression": _of_an_unknown_compression,
