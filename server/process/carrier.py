@@ -39,7 +39,7 @@ class Carrier:
         signed = (home.roster_folder / credentials.ROSTER_FILE, home.roster_folder / credentials.ROOTS_FILE)
         self._gatekeeper = Gatekeeper(home.nodes, signed)
         self._answered: float | None = None  # by this SuperLink, on the monotonic clock
-        self._works_on: tuple[int, int] | None = None  # the database that it had when it first answered
+        self._works_on: tuple[int, int] | None = None  # the database that it was started on, or the one that it made
         self._asked = 0.0
         self._complaint = ""
 
@@ -67,8 +67,12 @@ class Carrier:
             self.superexec.kill()
 
     def _keep_superlink(self) -> None:
-        if self.superlink.up and self._answered is not None and self.files.database_identity() != self._works_on:
-            self.superlink.kill()
+        if self.superlink.up:
+            found = self.files.database_identity()
+            if self._works_on is None:
+                self._works_on = found
+            elif found != self._works_on:
+                self.superlink.kill()
         if not self.superlink.up and self.superlink.backoff.quick_deaths >= _MANY_DEATHS:
             self._put_database_aside()
         self._keep(self.superlink)
@@ -84,6 +88,7 @@ class Carrier:
             self._answered, self._asked = None, 0.0
             if not self.files.is_whole():
                 self._put_database_aside()
+            self._works_on = self.files.database_identity()
         child.start()
         found = child.identity
         self._book.write(Line(event="process_started", process=child.name, pid=found.pid if found else None, restarts=child.starts - 1))
@@ -106,7 +111,6 @@ class Carrier:
                 self.superlink.kill()
             return False
         if self._answered is None:
-            self._works_on = self.files.database_identity()
             self._gatekeeper.forget()
         self._answered = now
         return True
