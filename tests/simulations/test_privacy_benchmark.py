@@ -59,7 +59,7 @@ def test_plain_steps_are_the_same_step_in_chunks_or_whole() -> None:
     for name in PLAIN:
         for step in step_of(name, "tiny", 4):
             step()
-        gradients.append(_bench(plan.model, plan.input, plan.task, private=False).model.gradient.clone())
+        gradients.append(_bench(plan).model.gradient.clone())
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0])
     assert gradients[0].abs().max() > 1e-4
