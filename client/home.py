@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter
 from client.ledger.store import Place
 from common.errors import DataNotFound
 from common.plan.parse import Sections, read_table, text_of, validate
-from common.plan.spec import STRICT, Name
+from common.plan.values import STRICT, Name
 from common.roster import NAME_PATTERN
 
 SITE_FILE: Final = "site.toml"

@@ -25,7 +25,7 @@ from pydantic import Field, TypeAdapter
 from common.errors import DataNotFound, PolicyRefused
 from common.plan import Plan
 from common.plan.parse import Sections, read_table, text_of, validate
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 from common.privacy.entries import Caps, Use
 from common.secagg.terms import FLOOR
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.errors import CohortTooSmall
 from common.plan import AggregationSpec
-from common.plan.consistency import FEWEST_GROUPS
+from common.plan.round_rules import FEWEST_GROUPS
 from common.secagg import groups, quantise
 from common.secagg.quantise import Grid
 from common.update import AggregateDelta, Words

@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter
 from common.audit.evidence import Keep
 from common.errors import DataNotFound, Exposed
 from common.plan.parse import Sections, line_of, read_table, text_of, validate
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 
 COORDINATOR_FILE: Final = "coordinator.toml"
 NODES_FOLDER: Final = "nodes"

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from common.errors import DataNotFound, PlanConflict
 from common.plan import Plan
 from common.plan.parse import PLAN, Sections, dump, line_of, read_table, text_of, validate
-from common.plan.spec import STRICT, Positive
+from common.plan.values import STRICT, Positive
 from simulations.made.spec import MadeSpec
 from simulations.phantoms import PhantomSpec
 

@@ -28,7 +28,7 @@ from client.imaging.identity import LONGEST_ID, is_placeholder
 from client.imaging.intensity import Voi, VoiTable
 from client.imaging.pixels import Claims, Stored
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 IDENTITY_TAGS = ["SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "IssuerOfPatientID"]
 KIND_TAGS = ["ImageType", "BurnedInAnnotation", "Laterality", "ImageLaterality", "ViewPosition"]

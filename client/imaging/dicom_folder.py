@@ -29,7 +29,7 @@ from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
 from client.imaging.worker import Brief
 from common.errors import DataError, LabelsMismatch
-from common.plan.spec import ClassificationSpec, Plan, SegmentationSpec
+from common.plan import ClassificationSpec, Plan, SegmentationSpec
 
 
 def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeReport]:

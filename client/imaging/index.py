@@ -32,7 +32,7 @@ from client.imaging.labels import class_of, need_column, plain_path, read_csv
 from client.imaging.rejection import Reason
 from client.imaging.splits import SPELLINGS, Split
 from common.errors import DataUnreadable, LabelsMismatch
-from common.plan.spec import ClassificationSpec, DetectionSpec, InputSpec, Plan
+from common.plan import ClassificationSpec, DetectionSpec, InputSpec, Plan
 
 INDEX = "index.csv"
 ARCHIVE = "images.npz"

@@ -24,7 +24,7 @@ from client.imaging.request import Request
 from client.imaging.splits import Fractions
 from client.imaging.worker import Limits
 from common.errors import DataNotFound
-from common.plan.spec import Plan
+from common.plan import Plan
 
 __all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "open_dataset"]
 

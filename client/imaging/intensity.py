@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import Window
+from common.plan import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

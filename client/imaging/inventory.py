@@ -30,7 +30,7 @@ from client.imaging.request import Request, list_folder
 from client.imaging.volumes import Slice, sort_slices
 from client.imaging.worker import Brief, Limits
 from common.errors import DataNotFound
-from common.plan.spec import Plan, SegmentationSpec
+from common.plan import Plan, SegmentationSpec
 
 NO_CACHE = Path()
 PICTURES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")

@@ -20,7 +20,7 @@ from client.imaging.intensity import to_unit
 from client.imaging.pixels import LARGEST_IMAGE
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 GZIP = b"\x1f\x8b"
 MAGICS = {344: (b"n+1\0", b"ni1\0"), 4: (b"n+2\0", b"ni2\0")}

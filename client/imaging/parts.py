@@ -22,7 +22,7 @@ from client.imaging.dataset import Images, whole
 from client.imaging.index import CASE, POSITION, SIDES, Item
 from client.imaging.labels import need_column, plain_path, read_csv
 from common.errors import LabelsMismatch
-from common.plan.spec import DetectionSpec, MultiLabelSpec, Plan, RecordField, TaskSpec, TextSpec
+from common.plan import DetectionSpec, MultiLabelSpec, Plan, RecordField, TaskSpec, TextSpec
 
 BOXES: Final = "boxes.csv"
 _BOX_COLUMNS: Final = ("file", "cls", "x_min", "y_min", "x_max", "y_max")

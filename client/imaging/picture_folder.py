@@ -28,7 +28,7 @@ from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
 from client.imaging.worker import Brief, Kind
 from common.errors import DataUnreadable
-from common.plan.spec import ClassificationSpec, DetectionSpec, InputSpec, SegmentationSpec
+from common.plan import ClassificationSpec, DetectionSpec, InputSpec, SegmentationSpec
 
 
 def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeReport]:

@@ -15,7 +15,7 @@ from client.imaging.splits import Fractions
 from client.imaging.worker import Limits
 from common import canonical
 from common.errors import DataError, DataNotFound, DataUnreadable
-from common.plan.spec import Plan
+from common.plan import Plan
 
 CACHE_FORMAT = 2  # raise it when the same file would give other samples
 DECODED_BY = ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm", "pillow", "nibabel")

@@ -23,7 +23,7 @@ from client.imaging.geometry import turn_of, turned
 from client.imaging.intensity import to_unit
 from client.imaging.pixels import LARGEST_IMAGE
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 WHITE = 65535
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601-7, section 2.5.1

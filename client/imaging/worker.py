@@ -35,7 +35,7 @@ from client.imaging.dicom import Identity
 from client.imaging.listing import read_beneath
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 Kind = Literal["dicom", "picture", "mask", "header", "fhir", "drawings", "inventory", "picture inventory"]
 READY = "ready"

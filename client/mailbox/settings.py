@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from common.errors import CertificateMissing, DataNotFound, InsecureLink, PlanValue
 from common.plan.parse import Sections, read_table, text_of, validate
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 from common.transport_key import KEY_FILE
 
 MAILBOX_FILE: Final = "mailbox.toml"

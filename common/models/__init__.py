@@ -3,7 +3,7 @@
 
 `build` turns the plan's [model] section into a module with no norm that mixes patients and no buffer that remembers them; `initial`
 draws its weights from a seed; `flat` moves them in and out of a vector in layout order. A new family is a new file (legend, module), a
-spec in `common/plan/spec.py` and one line below.
+spec in `common/plan/families.py` and one line below.
 """
 
 from functools import lru_cache

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from common import canonical
 from common.errors import DataNotFound, PlanConflict, PlanError, PlanSyntax, PlanUnknownKey, PlanValue
-from common.plan import spec
+from common.plan import families, inputs, spec, tasks
 from common.plan.consistency import broken_rules
 from common.plan.spec import Plan
 
@@ -32,13 +32,13 @@ PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 Sections = Mapping[str, tuple[type, ...]]
 PLAN_SECTIONS: Sections = {
     "plan": (spec.Identity,),
-    "input": (spec.InputSpec,),
-    "window": (spec.Window,),
-    "second": (spec.SecondImage,),
-    "record": (spec.RecordField,),
-    "text": (spec.TextSpec,),
-    "task": get_args(get_args(spec.TaskSpec)[0]),
-    "model": get_args(get_args(spec.ModelSpec)[0]),
+    "input": (inputs.InputSpec,),
+    "window": (inputs.Window,),
+    "second": (inputs.SecondImage,),
+    "record": (inputs.RecordField,),
+    "text": (inputs.TextSpec,),
+    "task": get_args(get_args(tasks.TaskSpec)[0]),
+    "model": get_args(get_args(families.ModelSpec)[0]),
     "training": (spec.TrainingSpec,),
     "privacy": (spec.PrivacySpec,),
     "aggregation": (spec.AggregationSpec,),

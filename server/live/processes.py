@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from common.durable import write_atomically
 from common.errors import StatusUnreadable
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 
 PROCESSES_FILE: Final = "processes.json"
 

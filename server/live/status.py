@@ -19,7 +19,7 @@ from common.counting.evaluation import EvaluationFigures
 from common.counting.statistics import StatisticFigures
 from common.durable import write_atomically
 from common.errors import StatusUnreadable
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 
 STATUS_FILE: Final = "status.json"
 SCHEMA: Final = 1

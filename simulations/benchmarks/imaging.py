@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from client.imaging import slots
 from client.imaging.readers import Task, read_all
 from client.imaging.worker import Brief, Limits
-from common.plan.spec import InputSpec, Window
+from common.plan import InputSpec, Window
 from simulations.phantoms import PhantomSpec, write
 
 BATCH = 16

@@ -29,7 +29,7 @@ from pydantic import Field, TypeAdapter
 from common.errors import DataNotFound, PlanConflict, PlanError, PlanUnknownKey, PlanValue
 from common.plan import Plan
 from common.plan.parse import PLAN, Sections, line_of, read_table, text_of, validate
-from common.plan.spec import STRICT, Positive
+from common.plan.values import STRICT, Positive
 
 Metric = Literal["auc", "balanced_accuracy", "headline"]
 Keys = Mapping[str, Any]

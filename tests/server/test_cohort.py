@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.plan import AggregationSpec, Plan, parse
-from common.plan.consistency import FEWEST_GROUPS
+from common.plan.round_rules import FEWEST_GROUPS
 from common.secagg import groups
 from common.secagg.terms import FLOOR
 from server.cohort import draw

@@ -32,7 +32,7 @@ from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder
 from client.imaging.worker import Brief
 from common.errors import DataError, DataNotFound, PlanError
-from common.plan.spec import ClassificationSpec, Plan
+from common.plan import ClassificationSpec, Plan
 
 MOST_SAMPLES: Final = 360
 """Images that are looked at for intensities and shown: enough for a curve, few enough to wait for."""

@@ -20,7 +20,7 @@ from client.imaging.labels.table import Labels
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
 from common.errors import DataNotFound, LabelsMismatch
-from common.plan.spec import ClassificationSpec
+from common.plan import ClassificationSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

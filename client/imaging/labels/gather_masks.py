@@ -23,7 +23,7 @@ from client.imaging.labels.table import Labels
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason, Rejected
 from common.errors import LabelsMismatch
-from common.plan.spec import InputSpec, SegmentationSpec
+from common.plan import InputSpec, SegmentationSpec
 
 
 @dataclass(slots=True)

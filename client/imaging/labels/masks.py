@@ -28,7 +28,7 @@ from client.imaging.labels.agreement import Why
 from client.imaging.labels.rules import Policy
 from client.imaging.labels.survey import Pictured, geometry_from
 from client.imaging.sample import middle, nearest
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 Mask = NDArray[np.uint8]  # (Y, X), class of each pixel
 BACKGROUND: Final = 0

@@ -36,7 +36,7 @@ from client.imaging.labels import codes
 from client.imaging.labels.codes import Code, Pattern
 from common.errors import LabelsMismatch
 from common.plan.parse import Sections, read_table, text_of, validate
-from common.plan.spec import STRICT
+from common.plan.values import STRICT
 
 RULES: Final = "labels.toml"
 Policy = Literal["refuse", "majority", "newest"]

@@ -20,7 +20,7 @@ from client.imaging.listing import Listing
 from client.imaging.readers import Progress, Task, read_all
 from client.imaging.rejection import Reason
 from client.imaging.worker import Brief, Kind, Limits
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 _GEOMETRY: TypeAdapter[Geometry] = TypeAdapter(Geometry)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from client.imaging.labels.account import LabelAccount
 from client.imaging.rejection import Reason
 from common.errors import DataNotFound, DataUnreadable, LabelsMismatch
-from common.plan.spec import ClassificationSpec
+from common.plan import ClassificationSpec
 
 Row = tuple[int, Mapping[str, str]]  # row number in the file, cells by column
 Key = Literal["sop_instance_uid", "path"]

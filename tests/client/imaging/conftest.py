@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
 
 from client.imaging.identity import PatientSecret
-from common.plan.spec import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, TrainingSpec
+from common.plan import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, TrainingSpec
 
 ENCODERS = {RLELossless: "pydicom", JPEG2000Lossless: "pylibjpeg"}
 REPO = Path(__file__).resolve().parents[3]

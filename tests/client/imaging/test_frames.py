@@ -18,7 +18,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.intensity import Voi
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.worker import Brief, Limits, read_dicom
-from common.plan.spec import InputSpec, Plan
+from common.plan import InputSpec, Plan
 from tests.client.imaging.conftest import encode, make_dataset
 
 Ct = Callable[..., bytes]

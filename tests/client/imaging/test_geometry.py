@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client.imaging import dicom, sample
 from client.imaging.geometry import Geometry, Turn, Vector, geometry_of, turn_of, turned
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 Ct = Callable[..., bytes]
 AXES = [tuple(int(sign) * int(axis == each) for each in range(3)) for axis in range(3) for sign in (1, -1)]

@@ -17,7 +17,7 @@ from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, IntakeReport, open_dataset
 from client.imaging.rejection import Reason
 from common.errors import DataUnreadable, LabelsMismatch, PatientStraddles
-from common.plan.spec import Plan
+from common.plan import Plan
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 16, 12), dtype=np.uint8)
 Opener = Callable[..., tuple[Dataset, IntakeReport]]

@@ -21,7 +21,7 @@ from client.imaging.intake import DataSource, Fractions, IntakeReport, open_data
 from client.imaging.rejection import REMEDY, Reason
 from client.imaging.splits import Split
 from common.errors import DataError, DataNotFound, DataUnreadable, DiskFull, LabelsMismatch
-from common.plan.spec import Plan, Window
+from common.plan import Plan, Window
 
 Hospital = Callable[..., Path]
 Ct = Callable[..., bytes]

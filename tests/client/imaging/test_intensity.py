@@ -11,7 +11,7 @@ from pydicom.pixels.processing import apply_windowing
 
 from client.imaging.intensity import Voi, linear, linear_exact, to_unit
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import Window
+from common.plan import Window
 
 STORED = np.arange(-1024, 3072, 7, dtype=np.int16)
 VALUES = STORED.astype(np.float32)

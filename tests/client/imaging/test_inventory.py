@@ -24,8 +24,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.inventory import Inventory
 from client.imaging.rejection import REMEDY, Reason
 from common.errors import DataNotFound
-from common.plan import dump
-from common.plan.spec import Plan, SegmentationSpec
+from common.plan import Plan, SegmentationSpec, dump
 
 Ct = Callable[..., bytes]
 Hospital = Callable[..., Path]

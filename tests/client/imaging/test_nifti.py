@@ -19,7 +19,7 @@ from client.imaging import inventory, nifti
 from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec, Plan, Window
+from common.plan import InputSpec, Plan, Window
 
 Plans = Callable[..., Plan]
 

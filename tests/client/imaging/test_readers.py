@@ -16,7 +16,7 @@ from client.imaging.readers import Outcome, Task, read_all
 from client.imaging.rejection import Reason
 from client.imaging.worker import Brief, Limits, brief_from_json
 from common.errors import DiskFull, EngineError
-from common.plan.spec import InputSpec, Window
+from common.plan import InputSpec, Window
 
 INPUT = InputSpec(modality="CT", height=16, width=16, window=Window(centre=2000, width=4000))
 BRIEF = Brief(kind="dicom", input=INPUT, limits=Limits(), wanted=None)

@@ -12,7 +12,7 @@ from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.rejection import Reason
 from client.imaging.splits import Split
-from common.plan.spec import Plan
+from common.plan import Plan
 
 RealData = Callable[[str], Path]
 

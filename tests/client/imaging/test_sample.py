@@ -15,7 +15,7 @@ from PIL import Image
 
 from client.imaging import dicom, sample
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec, Window
+from common.plan import InputSpec, Window
 
 
 def spec(**fields: Any) -> InputSpec:

@@ -24,7 +24,7 @@ from client.imaging.listing import File
 from client.imaging.readers import Task
 from client.imaging.rejection import Reason
 from client.imaging.worker import Brief, Limits
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 from tests.attacks.planted import WRECKS, Patient, make_patients
 
 ROOT = Path(__file__).parents[3]

@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 from client.imaging import dicom, sample
 from client.imaging.intensity import Voi, VoiTable
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import InputSpec
+from common.plan import InputSpec
 
 Ct = Callable[..., bytes]
 

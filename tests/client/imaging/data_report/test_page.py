@@ -14,8 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import fedward
-from common.plan import to_toml
-from common.plan.spec import Plan
+from common.plan import Plan, to_toml
 from tests.client.imaging.labels.ward import NODULE, NORMAL, Ward
 from tests.journeys.browser import browser, needs_chromium
 

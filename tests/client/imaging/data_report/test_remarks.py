@@ -14,7 +14,7 @@ from client.imaging.labels.account import LabelAccount
 from client.imaging.labels.agreement import Why
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
-from common.plan.spec import Plan
+from common.plan import Plan
 
 Build = Callable[..., Facts]
 

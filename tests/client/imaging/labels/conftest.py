@@ -15,7 +15,7 @@ from client.imaging.labels.survey import Surveyor
 from client.imaging.listing import walk
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.worker import TELLERS, Brief, Kind, Limits
-from common.plan.spec import InputSpec, Plan
+from common.plan import InputSpec, Plan
 from tests.client.imaging.labels.ward import Ward
 
 

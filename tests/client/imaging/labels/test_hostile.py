@@ -17,7 +17,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.labels import fhir, told
 from client.imaging.labels.agreement import Why
 from client.imaging.rejection import Reason, Rejected
-from common.plan.spec import Plan
+from common.plan import Plan
 from tests.client.imaging.labels.ward import NODULE, NORMAL, Ward, condition
 
 Opened = Callable[..., Any]

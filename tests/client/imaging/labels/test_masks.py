@@ -26,7 +26,7 @@ from client.imaging.labels.survey import Surveyor
 from client.imaging.listing import walk
 from client.imaging.rejection import Reason
 from common.errors import LabelsMismatch
-from common.plan.spec import Plan, SegmentationSpec, UNetSpec
+from common.plan import Plan, SegmentationSpec, UNetSpec
 from tests.client.imaging.labels.ward import LIVER, SHAPE, Ward
 
 law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no broken law

@@ -14,7 +14,7 @@ from client.imaging.labels.gather import gather
 from client.imaging.labels.memory import Memory
 from client.imaging.labels.survey import Surveyor
 from client.imaging.listing import walk
-from common.plan.spec import Plan
+from common.plan import Plan
 from tests.client.imaging.labels.ward import NODULE, NORMAL, SHAPE, Ward
 
 RULES = '[structured_report.classes]\nnodule = ["SCT:27925004"]\nnormal = ["SCT:17621005"]\n'

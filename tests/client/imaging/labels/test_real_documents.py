@@ -12,7 +12,7 @@ from client.imaging.labels.gather import gather
 from client.imaging.labels.gather_masks import gather_masks
 from client.imaging.labels.survey import Surveyor
 from client.imaging.listing import walk
-from common.plan.spec import ClassificationSpec, InputSpec, SegmentationSpec
+from common.plan import ClassificationSpec, InputSpec, SegmentationSpec
 from tests.client.imaging.labels.ward import Ward
 
 SLICES = [f"dcmqi__segmentations__ct-3slice__0{number}.dcm" for number in (1, 2, 3)]

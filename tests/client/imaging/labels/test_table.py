@@ -7,7 +7,7 @@ import pytest
 
 from client.imaging import labels
 from common.errors import DataNotFound, LabelsMismatch
-from common.plan.spec import ClassificationSpec
+from common.plan import ClassificationSpec
 
 TASK = ClassificationSpec(kind="classification", classes=("normal", "nodule"))
 
