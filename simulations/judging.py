@@ -20,7 +20,6 @@ from common.plan import DetectionSpec, MultiLabelSpec, Plan, RestorationSpec, Se
 from common.tasks import Scores, evaluate
 from common.tasks.scoring.detection import Boxes, DetectionScores, score_boxes
 from common.tasks.scoring.groups import Groups, by_group
-from common.tasks.scoring.headline import Headline
 from common.tasks.scoring.multilabel import MultiLabelScores, score_findings
 from common.tasks.scoring.restoration import RestorationScores, fidelity_of, score_images
 from common.tasks.scoring.segmentation import SegmentationScores, joined, overlap_of, score_areas
@@ -59,14 +58,6 @@ def judge_by_site(weights: Weights, data: Dataset, plan: Plan, *, resamples: int
         return None
     names = [data.sites[index] for index in data.site_index]
     return by_group(names, data.patients, lambda rows: judge(weights, data.subset(rows), plan, resamples=resamples))
-
-
-def headline_of(scores: AnyScores) -> Headline:
-    """The figure by which a task is judged first: of classification the AUC of patients, or of images where nobody knows whose they are."""
-    if not isinstance(scores, Scores):
-        return scores.headline
-    level = scores.patients or scores.images
-    return Headline(name="AUC", value=level.auc, interval=(scores.intervals or {}).get("auc"))
 
 
 def _portions(data: Dataset) -> list[Dataset]:

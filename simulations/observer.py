@@ -23,7 +23,7 @@ from common.update import Weights
 from server.aggregation import Silent
 from server.counts import CountedRound, as_facts
 from server.journal import CommittedRound
-from simulations.judging import headline_of, judge
+from simulations.judging import judge
 from simulations.stage import Stage
 
 METRICS_FILE = "metrics.jsonl"
@@ -77,7 +77,7 @@ class HoldOut(Silent):
         every = self._stage.scenario.simulation.evaluate_every
         due = done.round % every == 0 or done.round in (1, self._plan.training.rounds)
         scores = judge(weights, self._data, self._plan, resamples=0) if due else None
-        headline = headline_of(scores) if scores is not None else None
+        headline = scores.headline if scores is not None else None
         patients = scores.patients if isinstance(scores, Scores) else None
         figures = RoundFigures(
             round=done.round,

@@ -27,7 +27,7 @@ from common.tasks.scoring.headline import Headline
 from common.update import Layout, Weights
 from server.export import export
 from simulations.evaluation import load_model
-from simulations.judging import headline_of, judge
+from simulations.judging import judge
 
 LEVELS: Final = (1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 Progress = Callable[[str, int, int], None]
@@ -97,7 +97,7 @@ def prune_folder(model: Path, data: Path, keep: float, *, resamples: int, worker
         found = []
         for number, level in enumerate(levels, start=1):
             smaller = prune(weights, level)
-            score = headline_of(judge(smaller, opened, plan, resamples=resamples))
+            score = judge(smaller, opened, plan, resamples=resamples).headline
             found.append(Level(keep=level, values=int(np.count_nonzero(smaller.values)), score=score))
             progress("scoring", number, len(levels))
         return Pruned(

@@ -30,7 +30,7 @@ from simulations.comparison import POOLED, train_apart, without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
-from simulations.judging import headline_of, judge, judge_by_site
+from simulations.judging import judge, judge_by_site
 from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
@@ -145,7 +145,7 @@ def _judge(stage: Stage, models: dict[str, Weights], show: Show) -> dict[str, An
     scores: dict[str, Any] = {}
     for number, (name, weights) in enumerate(models.items(), start=1):
         found = judge(weights, data, plan, resamples=RESAMPLES)
-        headline = {} if isinstance(plan.task, ClassificationSpec) else {"headline": asdict(headline_of(found))}
+        headline = {} if isinstance(plan.task, ClassificationSpec) else {"headline": asdict(found.headline)}
         scores[name] = {**found.as_dict(), **headline}
         show.step("scoring with intervals", number, len(models))
     named = {name: scores.pop(name) for name in ("federated", POOLED, NOT_PRIVATE) if name in scores}

@@ -34,12 +34,11 @@ from common.models import initial_weights
 from common.plan import digest_of
 from common.update import Weights
 from simulations import scenario as scenarios
-from simulations.benchmarks.pooled_gap import Gap, Tell, Watch, gap_of, of_seed, sentence
+from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
 from simulations.comparison import POOLED, train_apart
-from simulations.federation import Federation
-from simulations.judging import headline_of, judge
+from simulations.judging import judge
 from simulations.scenario import Scenario
-from simulations.stage import SITES, Stage, Workshop, set_stage
+from simulations.stage import Stage, Workshop, set_stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, t
     """Train both from one seed, and judge them. Raises: FedwardError."""
     shop = Workshop(cache=folder / "cache", workers=workers, progress=tell)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
-    federated = _federate(stage, workers, tell)
+    federated = federate(stage, workers, tell)
     pooled = train_apart(stage, workers=workers, progress=lambda done, total: tell("pooled", done, total), only={POOLED})[POOLED]
     name, untrained = _figure(stage, initial_weights(scenario.plan))
     return Pair(
@@ -81,23 +80,9 @@ def gap_between(pairs: Sequence[Pair]) -> Gap:
     return gap_of([pair.federated - pair.pooled for pair in pairs], holdout_share=share)
 
 
-def _federate(stage: Stage, workers: int, tell: Tell) -> Weights:
-    plan = stage.scenario.plan
-    federation = Federation(
-        plan=plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-    )
-    weights, _ = federation.train(Watch(plan.training.rounds, tell), engine="local", workers=workers)
-    return weights
-
-
 def _figure(stage: Stage, weights: Weights) -> tuple[str, float]:
     """The task's first figure and its name; 0 where it cannot be said, as for boxes of a model that draws none."""
-    headline = headline_of(judge(weights, stage.holdout(), stage.scenario.plan, resamples=0))
+    headline = judge(weights, stage.holdout(), stage.scenario.plan, resamples=0).headline
     return headline.name, headline.value or 0.0
 
 

@@ -118,7 +118,7 @@ def play(scenario: Scenario, data: Path | None, folder: Path, *, pooled_rounds: 
     """Train the federation and its rivals from one seed, and judge them. Raises: FedwardError."""
     shop = Workshop(cache=folder / "cache", workers=workers, progress=tell)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
-    federated = _federate(stage, workers, tell)
+    federated = federate(stage, workers, tell)
     apart = _train_apart(stage, None, workers, tell)
     if pooled_rounds is not None:
         apart[POOLED] = _train_apart(stage, pooled_rounds, workers, tell)[POOLED]
@@ -147,7 +147,8 @@ class Watch(Silent):
         self._tell("federation", done.round, self._rounds)
 
 
-def _federate(stage: Stage, workers: int, tell: Tell) -> Weights:
+def federate(stage: Stage, workers: int, tell: Tell) -> Weights:
+    """The stage's plan, trained by all of its sites."""
     plan = stage.scenario.plan
     federation = Federation(
         plan=plan,

@@ -12,7 +12,7 @@ from common.plan import digest_of
 from simulations.tuning.halving import stops
 from simulations.tuning.race import Placed
 from simulations.tuning.search import Search
-from simulations.tuning.spending import Spending, spending, spent_so_far
+from simulations.tuning.spending import Spending, spending, spent_so_far, tallies
 from simulations.tuning.winner import WINNER_FILE, as_toml, left_for, winning_plan
 
 TUNE_FILE = "tune.json"
@@ -40,9 +40,11 @@ def conclude(search: Search, placed: list[Placed]) -> Outcome:
             f"none of {len(placed)} trials has a score: {failures}.",
             fix="Look at those reasons first; then narrow the space, or give tuning more epsilon or fewer trials.",
         )
-    spent = spending(search)
-    left = left_for(placed[0].trial.plan, search.final_units(), spent_so_far(search)) if spent else None
-    return Outcome(search=search, placed=tuple(placed), spent=spent, left=left)
+    if not search.base.plan.is_private:
+        return Outcome(search=search, placed=tuple(placed), spent=None, left=None)
+    charged = tallies(search)
+    left = left_for(placed[0].trial.plan, search.final_units(), spent_so_far(search, charged))
+    return Outcome(search=search, placed=tuple(placed), spent=spending(search, charged), left=left)
 
 
 def write(outcome: Outcome) -> None:

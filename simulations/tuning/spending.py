@@ -34,21 +34,20 @@ def tallies(search: Search) -> dict[str, Tally]:
     return found
 
 
-def spending(search: Search) -> Spending | None:
-    """None without privacy. Raises: LedgerTampered, LedgerFormat."""
+def spending(search: Search, charged: Mapping[str, Tally]) -> Spending:
+    """Of a private search whose sites were charged this."""
     privacy = search.base.plan.privacy
-    if privacy.delta is None:
-        return None
-    charged, unit, delta = tallies(search), privacy.unit, privacy.delta
+    assert privacy.delta is not None
+    unit, delta = privacy.unit, privacy.delta
     sites = {site: tally.epsilon(View(unit=unit), delta) for site, tally in charged.items()}
     own = max(tally.epsilon(View(unit=unit, own_share=True), delta) for tally in charged.values())
     return Spending(outside=max(sites.values()), own_share=own, by_trial=_by_trial(search, charged, delta), sites=sites)
 
 
-def spent_so_far(search: Search) -> dict[str, Choices]:
+def spent_so_far(search: Search, charged: Mapping[str, Tally]) -> dict[str, Choices]:
     """The events that each site has paid for."""
     view = View(unit=search.base.plan.privacy.unit)
-    return {site: [(1, [list(tally.events(view))])] for site, tally in tallies(search).items()}
+    return {site: [(1, [list(tally.events(view))])] for site, tally in charged.items()}
 
 
 def _by_trial(search: Search, charged: Mapping[str, Tally], delta: float) -> dict[int, float]:

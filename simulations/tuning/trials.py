@@ -39,7 +39,7 @@ from server.counts import CountedRound
 from server.journal import CommittedRound
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
-from simulations.observer import score
+from simulations.judging import judge
 from simulations.stage import PLAN_FILE, SITES, Stage
 from simulations.tuning.book import NO_SCORE, Book, Score
 from simulations.tuning.folds import Fold
@@ -186,7 +186,7 @@ class _Referee(Silent):
 
     def _exact(self, number: int, weights: Weights) -> Score:
         run, metric = self._run, self._run.track.metric
-        found = _headline(score(weights, run.judged, run.plan, resamples=_RESAMPLES), metric)
+        found = _headline(judge(weights, run.judged, run.plan, resamples=_RESAMPLES), metric)
         if found.value is None:
             return Score(trial=run.trial, fold=run.fold.number, round=number, failure="nobody of one class is judged")
         low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)

@@ -15,7 +15,7 @@ from common.errors import EpsilonImpossible
 from common.plan import Plan
 from common.privacy import charges_beside_training, epsilon_at_most, plan_charge
 from simulations.scenario import Scenario, to_toml
-from simulations.tuning.price import Choices, View, outside
+from simulations.tuning.price import Choices
 from simulations.tuning.space import Trial, in_words
 
 WINNER_FILE = "winner.toml"
@@ -24,7 +24,7 @@ _TRIES = 20
 _NAME_LENGTH = 57
 
 
-def left_for(plan: Plan, units: Mapping[str, int], spent: Mapping[str, Choices], view: View = outside) -> float | None:
+def left_for(plan: Plan, units: Mapping[str, int], spent: Mapping[str, Choices]) -> float | None:
     """The largest epsilon of this plan that every site's promise still holds, to three digits; None, if none is left to train by.
 
     `units`: what each site would train on; `spent`: what it has paid, or may have to.
@@ -34,7 +34,7 @@ def left_for(plan: Plan, units: Mapping[str, int], spent: Mapping[str, Choices],
     alike = {(units[site], _key(spent[site])): site for site in units}
 
     def total(epsilon: float) -> float:
-        return max(_sum(with_epsilon(plan, epsilon), units[site], spent[site], view) for site in alike.values())
+        return max(_sum(with_epsilon(plan, epsilon), units[site], spent[site]) for site in alike.values())
 
     return _largest(total, whole)
 
@@ -67,9 +67,9 @@ def as_toml(base: Scenario, trial: Trial, epsilon: float | None, *, spent: float
     return "\n".join(words) + "\n\n" + to_toml(Scenario(plan=winning_plan(trial, epsilon), simulation=base.simulation))
 
 
-def _sum(plan: Plan, units: int, spent: Choices, view: View) -> float:
+def _sum(plan: Plan, units: int, spent: Choices) -> float:
     try:
-        own = [view(charge) for charge in (plan_charge(plan, units), *charges_beside_training(plan))]
+        own = [charge.outside for charge in (plan_charge(plan, units), *charges_beside_training(plan))]
     except EpsilonImpossible:
         return float("inf")
     assert plan.privacy.delta is not None
@@ -94,5 +94,6 @@ def _largest(total: Callable[[float], float], whole: float) -> float | None:
     return shown if shown > 0 and total(shown) <= whole else None
 
 
-def _key(choices: Choices) -> int:
-    return hash(tuple((number, tuple(map(tuple, alternatives))) for number, alternatives in choices))
+def _key(choices: Choices) -> tuple[object, ...]:
+    """Equal for sites that pay alike."""
+    return tuple((number, tuple(map(tuple, alternatives))) for number, alternatives in choices)

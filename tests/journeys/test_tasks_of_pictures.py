@@ -17,7 +17,7 @@ from server.export import export
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.evaluation import load_model
-from simulations.judging import headline_of, judge
+from simulations.judging import judge
 from simulations.scenario import Scenario
 from simulations.stage import Stage, Workshop, set_stage
 from tests.journeys.made import NOISE_SEED, reserved_rounds, train
@@ -69,7 +69,7 @@ def staged(played: Scenario, folder: Path) -> Stage:
 
 
 def goodness(weights: Weights, data: Dataset, plan: Plan) -> float:
-    value = headline_of(judge(weights, data, plan, resamples=0)).value
+    value = judge(weights, data, plan, resamples=0).headline.value
     assert value is not None
     return value
 

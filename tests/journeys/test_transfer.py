@@ -15,7 +15,7 @@ from server.export import export
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.evaluation import load_model
-from simulations.judging import headline_of, judge
+from simulations.judging import judge
 from simulations.pruning import prune
 from simulations.scenario import Scenario
 from simulations.stage import Stage, Workshop, set_stage
@@ -65,7 +65,7 @@ def test_a_new_head_learns_and_the_model_takes_along_what_it_started_from(
     assert [done.sites for done in committed] == [stage.sites] * 3
 
     def good(weights):
-        return headline_of(judge(weights, held_out, plan, resamples=0)).value or 0
+        return judge(weights, held_out, plan, resamples=0).headline.value or 0
 
     assert good(final) > max(good(start), 0.5) + 0.1
     assert good(prune(final, 0.7)) > good(prune(final, 0.02)) - 0.02
