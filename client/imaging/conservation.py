@@ -15,7 +15,7 @@ from typing import Final
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
 from common.durable import OWNER_ONLY, write_atomically
-from common.errors import DataError, SnapshotMismatch
+from common.errors import SnapshotMismatch
 
 ACCOUNT_FILE: Final = "intake.json"
 
@@ -58,8 +58,6 @@ def check(folder: Path, *, cases: int) -> None:
         rejected = {Reason(reason): int(count) for reason, count in account["rejected"].items()}
         IntakeReport(seen=int(account["seen"]), used=int(account["used"]), rejected=rejected)
         found, left_out = int(account["cases_found"]), int(account["cases_left_out"])
-    except DataError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged() from error
     if cases != found - left_out:

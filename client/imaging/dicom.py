@@ -204,23 +204,23 @@ def _check_level(dataset: Dataset, spacing_mm: float) -> None:
         raise Rejected(Reason.LEVEL)
 
 
-def frames_of(claims: Claims, wanted: str) -> Sequence[int]:
-    """Which frames of a file become images, by [input] frames. Raises: Rejected(MULTIFRAME)."""
-    if claims.frames == 1:
+def frames_of(frames: int, wanted: str) -> Sequence[int]:
+    """Which of a file's frames become images, by [input] frames. Raises: Rejected(MULTIFRAME)."""
+    if frames == 1:
         return range(1)
     match wanted:
         case "first":
             return range(1)
         case "middle":
-            return range(claims.frames // 2, claims.frames // 2 + 1)
+            return range(frames // 2, frames // 2 + 1)
         case "each":
-            return range(claims.frames)
+            return range(frames)
     raise Rejected(Reason.MULTIFRAME)
 
 
 def count(dataset: Dataset, wanted: str) -> int:
     """How many images a file will give at most, from its header alone. Raises: Rejected."""
-    return len(frames_of(pixels.claims_of(dataset), wanted))
+    return len(frames_of(pixels.claims_of(dataset).frames, wanted))
 
 
 def read(dataset: Dataset, identity: Identity) -> Instance:
@@ -233,7 +233,7 @@ def read_frames(dataset: Dataset, identity: Identity, wanted: str) -> Iterator[I
     claims = pixels.claims_of(dataset)
     if claims.is_real:
         raise Rejected(Reason.PIXEL_FORMAT)
-    chosen = frames_of(claims, wanted)
+    chosen = frames_of(claims.frames, wanted)
     for frame, stored in zip(chosen, pixels.decode_frames(dataset, claims, chosen), strict=True):
         yield _instance(dataset, claims, identity, frame, stored)
 

@@ -17,7 +17,7 @@ neither file nor row: each line is a case.
 
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -88,7 +88,7 @@ def read(path: Path, plan: Plan) -> Index:
     count = 0
     for number, cells in rows:
         count += 1
-        item = _item(cells, key, unit_source, plan, where=f"{path.name}, row {number}", line=str(number))
+        item = _item(cells, key, unit_source, plan, kept, where=f"{path.name}, row {number}", line=str(number))
         if isinstance(item, Reason):
             rejected[item] += 1
         elif items.setdefault(item.name, item) is not item:
@@ -121,7 +121,9 @@ def _columns_of_parts(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _item(cells: Mapping[str, str], key: str, unit_source: UnitSource, plan: Plan, *, where: str, line: str) -> Item | Reason:
+def _item(
+    cells: Mapping[str, str], key: str, unit_source: UnitSource, plan: Plan, kept: Sequence[str], *, where: str, line: str
+) -> Item | Reason:
     label: int | None = 0
     if isinstance(plan.task, ClassificationSpec):
         label = class_of(cells[plan.task.label_column], plan.task, where=where)
@@ -136,7 +138,7 @@ def _item(cells: Mapping[str, str], key: str, unit_source: UnitSource, plan: Pla
         patient=patient,
         site=cells.get("site", "").strip(),
         split=_split(cells["split"], where) if "split" in cells else None,
-        cells={column: cells.get(column, "").strip() for column in _columns_of_parts(plan)},
+        cells={column: cells.get(column, "").strip() for column in kept},
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from client.imaging import sample
+from client.imaging import dicom, sample
 from client.imaging.intensity import to_unit
 from client.imaging.pixels import LARGEST_IMAGE
 from client.imaging.rejection import Reason, Rejected
@@ -41,13 +41,13 @@ def is_nifti(content: bytes) -> bool:
 
 def count(content: bytes, spec: InputSpec) -> int:
     """How many images the volume gives at most. Raises: Rejected."""
-    return len(_chosen(_open(content).shape[2], spec.frames))
+    return len(dicom.frames_of(_open(content).shape[2], spec.frames))
 
 
 def samples(content: bytes, spec: InputSpec) -> Iterator[tuple[float | None, Sample]]:
     """The wanted slices as the plan's input, from the feet to the head. Raises: Rejected with a reason about pixels or geometry."""
     volume = _open(content)
-    chosen = _chosen(volume.shape[2], spec.frames)
+    chosen = dicom.frames_of(volume.shape[2], spec.frames)
     try:
         values = np.asanyarray(volume.dataobj, dtype=np.float32)
         right_mm, forward_mm, up_mm = map(float, volume.header.get_zooms()[:3])
@@ -60,6 +60,7 @@ def samples(content: bytes, spec: InputSpec) -> Iterator[tuple[float | None, Sam
     full_range = (float(values.min()), float(values.max()))
     if full_range[0] == full_range[1]:
         raise Rejected(Reason.CONSTANT)
+    kept = 0
     for number in chosen:
         plane = np.ascontiguousarray(values[::-1, ::-1, number].T)  # to left across, to back down
         try:
@@ -69,20 +70,10 @@ def samples(content: bytes, spec: InputSpec) -> Iterator[tuple[float | None, Sam
                 continue  # air above the head
             raise
         fitted = sample.fit(unit, spec) if spec.spacing_mm is None else sample.fit_spaced(unit, spec, (forward_mm, right_mm))
+        kept += 1
         yield round(number * up_mm, 3), fitted
-
-
-def _chosen(slices: int, frames: str) -> range:
-    if slices == 1:
-        return range(1)
-    match frames:
-        case "first":
-            return range(1)
-        case "middle":
-            return range(slices // 2, slices // 2 + 1)
-        case "each":
-            return range(slices)
-    raise Rejected(Reason.MULTIFRAME)
+    if not kept:
+        raise Rejected(Reason.CONSTANT)
 
 
 def _open(content: bytes) -> Any:

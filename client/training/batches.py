@@ -80,6 +80,11 @@ def _normalised(stored: NDArray[np.uint16], mean: float, std: float) -> Tensor:
     return torch.from_numpy(x).movedim(-1, -3)
 
 
+def cases_of(images: int, plan: Plan) -> int:
+    """How many cases have so many images; one at least."""
+    return max(1, images // plan.input.sequence)
+
+
 def in_parts(rows: NDArray[np.int64], patients: NDArray[np.int32], most: int) -> list[NDArray[np.int64]]:
     """A batch in parts of at most so many cases for each pass, all of one patient's in the same; a patient of more has a part alone.
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from client.imaging.dataset import Dataset
 from client.training.augmentation import SECRET_BYTES, shown
-from client.training.batches import inputs, targets
+from client.training.batches import cases_of, inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
 from client.training.optimiser import optimiser_of
@@ -89,7 +89,7 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
     parts = parts_of(total_P, bench.model.layout)
-    for chunk in drawn.chunks(most_images=CHUNK_IMAGES, most_units=min(CHUNK_UNITS, bench.units_at_once)):
+    for chunk in drawn.chunks(most_images=cases_of(CHUNK_IMAGES, plan), most_units=min(CHUNK_UNITS, bench.units_at_once)):
         together = bench.by_unit is not None and len(chunk) > 1
         gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
         add_clipped(parts, gradients, lattice_of(plan))
@@ -106,8 +106,9 @@ def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGrad
     """The gradient of one unit, however many images it has: added up over as many passes as memory asks for, and clipped as a whole."""
     model = bench.model
     model.gradient.zero_()
-    for start in range(0, len(unit.rows), CHUNK_IMAGES):
-        losses = _losses(bench, data, plan, replace(unit, rows=unit.rows[start : start + CHUNK_IMAGES]))
+    at_once = cases_of(CHUNK_IMAGES, plan)
+    for start in range(0, len(unit.rows), at_once):
+        losses = _losses(bench, data, plan, replace(unit, rows=unit.rows[start : start + at_once]))
         torch.autograd.backward(losses.sum() / len(unit.rows))
     return [Kept(part.unsqueeze(0)) for part in parts_of(model.gradient, model.layout)]
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.imaging.dataset import Dataset
-from client.training.batches import inputs
+from client.training.batches import cases_of, inputs
 from client.training.bench import bench_for
 from common.plan import Plan
 from common.update import Weights
@@ -22,8 +22,9 @@ def predict(weights: Weights, data: Dataset, plan: Plan) -> NDArray[np.float32]:
     found: list[NDArray[np.float32]] = []
     with bench_for(plan, weights) as bench, torch.inference_mode():
         module = bench.model.module.eval()
-        for start in range(0, len(data), IMAGES_AT_ONCE):
-            rows = np.arange(start, min(start + IMAGES_AT_ONCE, len(data)))
+        at_once = cases_of(IMAGES_AT_ONCE, plan)
+        for start in range(0, len(data), at_once):
+            rows = np.arange(start, min(start + at_once, len(data)))
             found.append(bench.task.predict(module(*inputs(data, rows, plan))).numpy())
         if not found:  # the shape of nothing is the model's to say
             return np.empty((0, len(plan.task.classes)), dtype=np.float32)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from client.imaging.dataset import Dataset
 from client.training.augmentation import SECRET_BYTES, shown
-from client.training.batches import in_parts, inputs, shuffled, targets
+from client.training.batches import cases_of, in_parts, inputs, shuffled, targets
 from client.training.bench import Bench
 from client.training.optimiser import optimiser_of
 from client.training.work import LocalWork
@@ -43,7 +43,7 @@ def _gradients(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Iter
     for step, rows in enumerate(shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed)):
         model.gradient.zero_()
         secret = hashlib.blake2b(step.to_bytes(8), key=work.order_seed[:64], digest_size=SECRET_BYTES).digest()
-        for part in in_parts(rows, data.patients, most=max(1, IMAGES_AT_ONCE // plan.input.sequence)):
+        for part in in_parts(rows, data.patients, most=cases_of(IMAGES_AT_ONCE, plan)):
             torch.autograd.backward(_losses(bench, data, plan, part, secret).sum() / len(rows))
         yield model.gradient
 

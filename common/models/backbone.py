@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         with torch.no_grad():
             x = x_BCHW
             for part in self._frozen:
-                x = part.to(x.device, x.dtype)(x)
+                x = part.to(x_BCHW.device, x_BCHW.dtype)(x)  # the input's own type: autocast would round the constants for good
         for stage in self.stages.values():
             x = stage(x)
         pooled_BF = x.mean(dim=(2, 3))

@@ -52,12 +52,14 @@ def find(spec: ModelSpec) -> Path | None:
             fix=f"Put it into the folder '{WEIGHTS_FOLDER}' of the site, of the coordinator, or where the command is run; "
             "`fedward model convert` makes such files.",
         )
-    digests = [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in there]
-    for path, digest in zip(there, digests, strict=True):
+    first = ""
+    for path in there:
+        digest = _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
         if digest == spec.weights_digest:
             return path
+        first = first or digest
     raise ModelHash(
-        f"the file '{spec.weights}' has the SHA-256 {digests[0][:12]}..., the plan says {spec.weights_digest[:12]}...",
+        f"the file '{spec.weights}' has the SHA-256 {first[:12]}..., the plan says {spec.weights_digest[:12]}...",
         fix="Get the file that the plan was agreed for; another one gives other features, and is not used.",
     )
 

@@ -53,7 +53,7 @@ def epsilon_and_order(events: Iterable[Event], delta: float, *, orders: tuple[fl
     merged = _merge(events)
     if not merged:
         return 0.0, orders[0]
-    total = sum(steps * _divergences(rate, noise, orders) for (rate, noise), steps in merged.items())
+    total = _summed(merged, orders)
     from dp_accounting import rdp
 
     bound, order = rdp.compute_epsilon(orders, total, delta)
@@ -71,7 +71,9 @@ def epsilon_at_most(choices: Iterable[tuple[int, Sequence[Sequence[Event]]]], de
     """
     total = np.zeros(len(ORDERS))
     for number, alternatives in choices:
-        costs = np.sort([_summed(events) for events in alternatives], axis=0) if alternatives else np.zeros((0, len(ORDERS)))
+        costs = (
+            np.sort([_summed(_merge(events), ORDERS) for events in alternatives], axis=0) if alternatives else np.zeros((0, len(ORDERS)))
+        )
         total += costs[max(0, len(alternatives) - number) :].sum(axis=0)
     if not total.any():
         return 0.0
@@ -92,11 +94,11 @@ def deltas_pld(events: Iterable[Event], epsilons: Sequence[float]) -> list[float
     return [float(delta) for delta in _loss_distribution(merged).get_delta(list(epsilons))] if merged else [0.0] * len(epsilons)
 
 
-def _summed(events: Iterable[Event]) -> NDArray[np.float64]:
+def _summed(merged: dict[tuple[float, float], int], orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Rényi divergence of all events together at each order."""
-    total = np.zeros(len(ORDERS))
-    for (rate, noise), steps in _merge(events).items():
-        total += steps * _divergences(rate, noise, ORDERS)
+    total = np.zeros(len(orders))
+    for (rate, noise), steps in merged.items():
+        total += steps * _divergences(rate, noise, orders)
     return total
 
 
