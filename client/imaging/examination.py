@@ -35,11 +35,12 @@ def examine(content: bytes, brief: "Brief") -> dict[str, Any]:
 
 def examine_picture(content: bytes, brief: "Brief") -> dict[str, Any]:
     """The same of a PNG, JPEG or NIfTI file, of which no hash is told."""
-    from client.imaging.worker import read_picture
+    from client.imaging.worker import read_picture, tell_count
 
     try:
         _, placed = read_picture(content, brief)
-        return {"reason": None, "images": sum(1 for _ in placed)}
+        images = sum(1 for _ in placed)
+        return {"reason": None, "images": images, "skipped": tell_count(content, brief) - images}
     except Rejected as rejected:
         return {"reason": rejected.reason}
 

@@ -142,7 +142,7 @@ def _of_pictures(request: Request, index_file: Path) -> Inventory:
     names = [item.name for item in table.items]
     outcomes = _examine_pictures(request, table)
     masks = _unusable_masks(request, table.items)
-    keys = [request.secret.keyed(b"patient", item.patient or item.name) for item in table.items]
+    keys = [picture_folder.patient_key_of(request, table, item) for item in table.items]
     numbers = _numbered(keys)
     rows = [Row(path="", reason=reason) for reason, count in table.rejected.items() for _ in range(count)]
     rows += [

@@ -34,11 +34,11 @@ from common.plan import ClassificationSpec, DetectionSpec, InputSpec, Segmentati
 def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeReport]:
     """Read, or find in the cache, every picture of the index. Raises: LabelsMismatch, PatientStraddles, DataUnreadable, DiskFull."""
     table = index.read(index_file, request.plan)
-    patients = [_patient_key(request, table, item) for item in table.items]
+    patients = [patient_key_of(request, table, item) for item in table.items]
     names = [item_key(request.secret, table.key, item.name) for item in table.items]
     listing = list_folder(request, skip=index_file)
     if table.key == "line":
-        return _join(request, table, table.items, patients, np.empty((len(table.items), 0), dtype=np.uint16), {}, table.rejected)
+        return _join(request, table, table.items, patients, whole(np.empty((len(table.items), 0), dtype=np.uint16)), {}, table.rejected, 0)
     cached = cache.open_or_build(
         request.cache,
         request.cache_key(listing, table.key, *names, *patients),
@@ -50,9 +50,10 @@ def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeRepo
     items = [by_name[name] for name in cached.items]
     beside, kept = _pictures_beside(request, listing, items)
     used = [item for item, keep in zip(items, kept, strict=True) if keep]
-    rejected = cached.rejected + Counter({Reason.NO_MASK: len(items) - len(used)} if len(used) < len(items) else {})
+    lost = {item.name for item in items} - {item.name for item in used}  # images of one file have one mask
+    rejected = cached.rejected + Counter({Reason.NO_MASK: len(lost)})
     owners = [owner for owner, keep in zip(cached.patients, kept, strict=True) if keep]
-    return _join(request, table, used, owners, cached.images if kept.all() else cached.images[kept], beside, rejected)
+    return _join(request, table, used, owners, Images(cached.images, np.flatnonzero(kept)), beside, rejected, cached.skipped)
 
 
 def _pictures_beside(request: Request, listing: Listing, items: Sequence[Item]) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_]]:
@@ -94,7 +95,8 @@ def _beside(
     return pictures, present
 
 
-def _patient_key(request: Request, table: Index, item: Item) -> str:
+def patient_key_of(request: Request, table: Index, item: Item) -> str:
+    """Whose a row's picture is, by the column that says so; its own, where none does."""
     if table.unit_source == "patient_id":
         return patient_key(request.secret, "", item.patient)
     return request.secret.keyed(table.unit_source.encode(), item.patient or item.name)
@@ -160,21 +162,21 @@ def _join(
     table: Index,
     items: Sequence[Item],
     owners: Sequence[str],
-    images: NDArray[np.uint16],
+    shown: Images,
     beside: dict[str, NDArray[np.uint16]],
     rejected: Counter[Reason],
+    skipped: int,
 ) -> tuple[Dataset, IntakeReport]:
-    """`items`, `owners` (keyed patients), `images` and what lies `beside` them, row by row.
+    """`items`, `owners` (keyed patients), the images `shown` and what lies `beside` them, row by row.
 
     Sequences become one row each, or one for each image with its neighbours, where areas or boxes are to be found.
     """
     plan, rows, read = request.plan, list(items), len({item.name for item in items})
-    shown = whole(images)
     if plan.input.sequence > 1:
         placed = isinstance(plan.task, SegmentationSpec | DetectionSpec)
         length = plan.input.sequence
         firsts, chosen = parts.neighbours(rows, length) if placed else parts.sequences(rows, length, plan.task)
-        rows, owners, shown = [rows[first] for first in firsts], [owners[first] for first in firsts], Images(images, chosen)
+        rows, owners, shown = [rows[first] for first in firsts], [owners[first] for first in firsts], Images(shown.base, shown.rows[chosen])
         beside = {name: array[firsts] for name, array in beside.items()}
     if isinstance(plan.task, ClassificationSpec):
         labels.check_classes((item.label for item in rows), plan.task)
@@ -198,4 +200,6 @@ def _join(
     several = len(items) if len(items) > read else None
     together = len(dataset) if plan.input.sequence > 1 else None
     lost = sum(bool(item.cells[index.SECOND]) for item in rows) - int(beside["present"].sum()) if plan.input.second is not None else 0
-    return dataset, IntakeReport(seen=table.rows, used=read, rejected=rejected, images=several, cases=together, lost_seconds=lost)
+    return dataset, IntakeReport(
+        seen=table.rows, used=read, rejected=rejected, images=several, skipped=skipped, cases=together, lost_seconds=lost
+    )

@@ -14,8 +14,6 @@ A pattern of labels.toml is `SCHEME:VALUE`, `SYSTEM|VALUE` with FHIR's address o
 
 from dataclasses import dataclass
 
-from pydicom.sr._snomed_dict import mapping as legacy  # pydicom compares by it, and gives no other way to ask
-
 LONGEST = 64  # characters of a code (SH has 16, UC and FHIR more)
 
 SYSTEMS = {  # FHIR's addresses to DICOM's designators (PS3.16 table 8-1; https://terminology.hl7.org)
@@ -60,8 +58,12 @@ def coded(scheme: str, value: str) -> Code:
     """A code as DICOM or FHIR spells it."""
     scheme, value = scheme.strip(" \0"), value.strip(" \0")
     scheme = SYSTEMS.get(scheme, scheme)
-    if scheme == "SRT" and value in legacy["SRT"]:
-        return Code("SCT", legacy["SRT"][value])
+    if scheme == "SRT":
+        # pydicom compares by this table, and gives no other way to it. Half a second to import, which only old codes are worth.
+        from pydicom.sr._snomed_dict import mapping as legacy
+
+        if value in legacy["SRT"]:
+            return Code("SCT", legacy["SRT"][value])
     return Code(scheme, value)
 
 

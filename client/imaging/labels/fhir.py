@@ -65,7 +65,7 @@ def _names(entry: Resource) -> tuple[str, ...]:
 def _condition(resource: Resource, by_reference: Mapping[str, Resource]) -> dict[str, Any]:
     status = {value for _, value in _codings(resource.get("verificationStatus"))}
     return {
-        "id": _text(resource, "id"),
+        "id": _name(resource),
         "codes": _codings(resource.get("code")),
         "confirmed": not status or bool(status & CONFIRMED),
         "date": moment(_text(resource, "recordedDate") or _text(resource, "onsetDateTime")),
@@ -77,7 +77,7 @@ def _condition(resource: Resource, by_reference: Mapping[str, Resource]) -> dict
 def _report(resource: Resource, by_reference: Mapping[str, Resource]) -> dict[str, Any]:
     studies = [by_reference.get(_text(reference, "reference"), {}) for reference in _list(resource, "imagingStudy")]
     return {
-        "id": _text(resource, "id"),
+        "id": _name(resource),
         "codes": [coding for concept in _list(resource, "conclusionCode") for coding in _codings(concept)],
         "confirmed": _text(resource, "status") in FINAL,
         "date": moment(_text(resource, "issued") or _text(resource, "effectiveDateTime")),
@@ -85,6 +85,12 @@ def _report(resource: Resource, by_reference: Mapping[str, Resource]) -> dict[st
         "studies": [study_uid for study in studies for study_uid in _study_uids(study)] if studies else [],
         "of_study": bool(studies),
     }
+
+
+def _name(resource: Resource) -> str:
+    """Its id, which is one among resources of its kind only; empty, without one."""
+    name = _text(resource, "id")
+    return f"{resource.get('resourceType')}/{name}" if name else ""
 
 
 def _subject(resource: Resource, by_reference: Mapping[str, Resource]) -> list[tuple[str, str]]:
@@ -135,11 +141,13 @@ def moment(text: str) -> str:
 
     >>> moment("2020-03-01T00:30:00+01:00"), moment("2020-03-01"), moment("2020"), moment("soon")
     ('20200229233000', '20200301', '', '')
+    >>> moment("0001-01-01T00:00:00+01:00"), moment("0001-01-01")
+    ('', '00010101')
     """
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        if "T" not in text:
+            return f"{when:%Y%m%d}".zfill(8) if len(text) == len("2020-03-01") else ""
+        return f"{when.astimezone(UTC) if when.tzinfo else when:%Y%m%d%H%M%S}".zfill(14)
+    except (ValueError, OverflowError):  # the first and the last day of the calendar stand for "not known", and have no time zone
         return ""
-    if "T" not in text:
-        return when.strftime("%Y%m%d") if len(text) == len("2020-03-01") else ""
-    return when.astimezone(UTC).strftime("%Y%m%d%H%M%S") if when.tzinfo else when.strftime("%Y%m%d%H%M%S")
