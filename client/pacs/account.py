@@ -105,7 +105,7 @@ class Import:
 
     @property
     def is_complete(self) -> bool:
-        return self.stopped is None and not self.account.failed and not self.gaps.unlisted
+        return self.stopped is None and not self.gaps.unlisted and all(line.reason is None for line in self.lines)
 
     def write_report(self, path: Path) -> None:
         """One row for each instance, for the operator's eyes. Raises: DiskFull."""

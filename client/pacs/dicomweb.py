@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import httpx
+from pydicom.tag import Tag
 
 from client.pacs.archive import AT_MOST, Gaps
 from client.pacs.failure import Failed, Reason
@@ -29,7 +30,6 @@ from client.pacs.retry import Retry
 from client.pacs.wanted import Wanted, is_uid
 from common.errors import PacsAnswer, PacsRefused
 
-BATCH: Final = 1
 _PAGE: Final = 500
 _LARGEST_PAGE: Final = 64 << 20
 _TAIL: Final = 64 << 10
@@ -37,14 +37,7 @@ _SAFE: Final = "*?,:/@!$'()"
 _LONGEST_WAIT_S: Final = 120.0
 _ACCEPT: Final = f'{RELATED}; type="{DICOM}"; transfer-syntax=*'
 _JSON: Final = "application/dicom+json"
-_TAGS: Final = {
-    "PatientID": "00100020", "IssuerOfPatientID": "00100021", "PatientBirthDate": "00100030", "PatientSex": "00100040",
-    "AccessionNumber": "00080050", "StudyDate": "00080020", "StudyTime": "00080030", "StudyID": "00200010",
-    "StudyInstanceUID": "0020000D", "StudyDescription": "00081030", "ModalitiesInStudy": "00080061", "Modality": "00080060",
-    "SeriesInstanceUID": "0020000E", "SeriesDescription": "0008103E", "SeriesNumber": "00200011", "SeriesDate": "00080021",
-    "BodyPartExamined": "00180015", "ProtocolName": "00181030", "StationName": "00081010", "SOPInstanceUID": "00080018",
-    "SOPClassUID": "00080016", "InstanceNumber": "00200013",
-}  # fmt: skip
+_TAGS: Final = {key: Tag(key).json_key for key in KEYS}
 _UID_OF: Final = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.IMAGE: "SOPInstanceUID"}
 _BY_STATUS: Final = {
     403: Reason.FORBIDDEN, 404: Reason.NOT_FOUND, 410: Reason.NOT_FOUND, 204: Reason.NOT_FOUND,
@@ -58,7 +51,7 @@ Answer = Mapping[str, Sequence[str]]
 class DicomWeb:
     """An archive's DICOMweb service at `url`, for example https://pacs.hospital.example/dicom-web."""
 
-    batch = BATCH
+    batch = 1
 
     def __init__(self, url: str, trust: Trust, *, authorization: str | None, timeout_s: float, retry: Retry) -> None:
         self._base = url.rstrip("/")
@@ -245,6 +238,3 @@ def _values(element: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
         raise TypeError
     return tuple(str(value).strip(" \0") for value in values if isinstance(value, str | int | float))
-
-
-assert _TAGS.keys() == KEYS.keys()

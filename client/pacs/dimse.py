@@ -64,9 +64,7 @@ class Peer:
 class Dimse:
     """One association at a time, kept as long as the next request fits it."""
 
-    def __init__(
-        self, peer: Peer, watch: Watch, retry: Retry, reception: Reception, receiver: Receiver | None = None, *, batch: int = BATCH
-    ) -> None:
+    def __init__(self, peer: Peer, watch: Watch, retry: Retry, reception: Reception, receiver: Receiver | None, *, batch: int) -> None:
         self.batch = batch
         self._peer, self._watch, self._retry = peer, watch, retry
         self._reception, self._receiver = reception, receiver

@@ -161,12 +161,12 @@ class GuardedServer(ThreadedAssociationServer):
 
     addresses: frozenset[str]
 
-    def verify_request(self, request: object, client_address: tuple[str, int] | str) -> bool:
-        return client_address[0] in self.addresses
-
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Raises: OSError; socketserver goes on to the next."""
+        """Raises: OSError; socketserver goes on to the next. A stranger gets no handshake, which would hold up the archive's."""
         line, address = cast(socket.socket, self.socket).accept()
+        if address[0] not in self.addresses:
+            line.close()
+            raise ConnectionRefusedError
         if self.ssl_context:
             line.settimeout(_HANDSHAKE_S)
             try:

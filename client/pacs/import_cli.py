@@ -114,7 +114,7 @@ def import_(
         trust=Trust(ca=ca, certificate=certificate, key=key), with_tls=tls or ca is not None, without_tls=without_tls,
         timeout_s=timeout, tries=tries, batch=max(1, min(BATCH, int(per_second or BATCH))),
     )  # fmt: skip
-    asked = queries.parse(query or (), from_list.read(queries.LONGEST_LIST) if from_list else None)
+    asked = queries.parse(query or (), from_list.read(queries.LONGEST_LIST + 1) if from_list else None)
     if not everything and not all(each.keys for each in asked):
         raise typer.BadParameter("say what to ask for: --query, --list, or --everything.")
     if (dicomweb is None) == (dimse is None):

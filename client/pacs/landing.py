@@ -98,9 +98,10 @@ class Landing:
         if known is not None:
             return known if path.stat().st_size == known.size else None
         try:
-            return self._write_down(name, path, wanted, _sha256(path))
+            header.check(path, wanted)
         except Failed:
             return None
+        return self._write_down(name, path, _sha256(path))
 
     def check_room(self, coming: int = 0) -> None:
         """Raises: DiskFull, if less than the reserve would be left."""
@@ -131,11 +132,9 @@ class Landing:
             put_in_place(path, place, fsync=False)
         except OSError as error:
             raise _unwritable(error) from error
-        return self._write_down(name, place, wanted, sha256, looked_at=True)
+        return self._write_down(name, place, sha256)
 
-    def _write_down(self, name: str, path: Path, wanted: Wanted, sha256: str, *, looked_at: bool = False) -> Arrived:
-        if not looked_at:
-            header.check(path, wanted)
+    def _write_down(self, name: str, path: Path, sha256: str) -> Arrived:
         arrived = Arrived(name=name, size=path.stat().st_size, sha256=sha256)
         with self._lock:
             self._journal.add(arrived)

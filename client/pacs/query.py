@@ -72,6 +72,8 @@ def parse(words: Iterable[str], table: str | None = None) -> tuple[Query, ...]:
     common = dict(_pair(word) for word in words)
     if table is None:
         return (Query(keys=common),)
+    if len(table) > LONGEST_LIST:
+        raise typer.BadParameter(f"--list: more than {LONGEST_LIST} characters. Import in several runs.")
     return tuple(Query(keys={**common, **row}) for row in _rows(table))
 
 

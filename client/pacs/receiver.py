@@ -69,10 +69,6 @@ class Receiver:
         self._thread.start()
 
     @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    @property
     def is_busy(self) -> bool:
         """Whether the archive is connected."""
         return bool(self._server.active_associations)

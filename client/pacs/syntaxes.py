@@ -12,22 +12,9 @@ from pydicom import uid
 from pynetdicom import StoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 
-SYNTAXES: Final = [
-    uid.ExplicitVRLittleEndian,
-    uid.ImplicitVRLittleEndian,
-    uid.RLELossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLossless,
-    uid.JPEGLSLossless,
-    uid.JPEG2000Lossless,
-    uid.HTJ2KLossless,
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-    uid.JPEGLSNearLossless,
-    uid.JPEG2000,
-    uid.DeflatedExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-]
+from client.imaging.codecs import DECODERS
+
+SYNTAXES: Final = list(DECODERS)
 _MOST: Final = 126
 """An association has room for 128 contexts; one is the request's own."""
 _COMMON: Final = _MOST // 3
