@@ -125,6 +125,11 @@ def load(folder: Path) -> Policy:
     return parse(text_of(path), name=str(path))
 
 
+def load_or_default(folder: Path | None) -> Policy:
+    """The folder's, if it has one: what a site asks of pictures holds before it has promised anything. Raises: as `load`."""
+    return load(folder) if folder is not None and (folder / POLICY_FILE).is_file() else Policy()
+
+
 def parse(text: str, *, name: str = POLICY_FILE) -> Policy:
     """Raises: PlanSyntax, PlanUnknownKey, PlanValue with the line."""
     return validate(_POLICY, read_table(text, name=name), text=text, name=name, sections=_SECTIONS, quoted=False)

@@ -87,7 +87,7 @@ def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress |
     from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
 
     assert source.root is not None
-    rules = policy.load(home) if (home / policy.POLICY_FILE).is_file() else policy.Policy()
+    rules = policy.load_or_default(home)
     images = DataSource(
         root=home / source.root,
         labels=home / source.labels if source.labels else None,

@@ -8,7 +8,6 @@ unchanged, lies beside them in `weights/`: without it the model says nothing.
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def export(folder: Path, *, weights: Weights, plan: Plan, facts: Mapping[str, An
 
     Raises: DataNotFound, ModelHash, if what the model started from is not here.
     """
-    _beside(folder / WEIGHTS_FOLDER, find(plan.model))
+    bring_start(plan, folder)
     write_atomically(folder / MODEL_FILE, write_tensors(_named(weights), metadata={"fedward": weights.digest.hex()}), fsync=True)
     card = {
         "card": CARD_VERSION,
@@ -44,11 +43,12 @@ def export(folder: Path, *, weights: Weights, plan: Plan, facts: Mapping[str, An
     write_atomically(folder / CARD_FILE, json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n", fsync=True)
 
 
-def _beside(folder: Path, start: Path | None) -> None:
-    """A copy of the file that the model started from, if it did."""
-    if start is not None and not ((copy := folder / start.name).exists() and copy.samefile(start)):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(start, copy)
+def bring_start(plan: Plan, folder: Path) -> None:
+    """A copy in `folder/weights` of the file that the model started from, if it did. Raises: DataNotFound, ModelHash, DiskFull."""
+    start = find(plan.model)
+    if start is not None and not ((copy := folder / WEIGHTS_FOLDER / start.name).exists() and copy.samefile(start)):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, start.read_bytes(), fsync=True)
 
 
 def _named(weights: Weights) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def evaluate_folder(model: Path, question: Question, *, workers: int, progress: 
     if question.rule is not None and not _tells_two_apart(plan):
         raise PlanValue(f"plan '{plan.name}' does not tell two classes apart, and a threshold parts two.", fix="Leave --threshold out.")
     with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
-        opened = _Folders(Path(scratch), load_or_create(Path(scratch) / "patient.key"), plan, workers, progress)
+        opened = Folders(Path(scratch), load_or_create(Path(scratch) / "patient.key"), plan, workers, progress)
         data, intake = opened.open(question.data, "reading images")
         judged, validation = _sides(opened, question, data)
         chosen = None if question.rule is None or validation is None else _choose(weights, validation, plan, question.rule)
@@ -173,7 +173,7 @@ def _at(plan: Plan, chosen: OperatingPoint | None) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folders:
+class Folders:
     """Opens folders under one secret, so that a patient of two of them has one key."""
 
     scratch: Path
@@ -194,7 +194,7 @@ class _Folders:
         return _in_order(data), report.as_dict()
 
 
-def _sides(opened: _Folders, question: Question, data: Dataset) -> tuple[Dataset, Dataset | None]:
+def _sides(opened: Folders, question: Question, data: Dataset) -> tuple[Dataset, Dataset | None]:
     """Who is judged, and who chooses the threshold, if it is to be chosen."""
     if question.rule is None:
         return data, None

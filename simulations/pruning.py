@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.imaging.identity import load_or_create
-from client.imaging.intake import DataSource, open_dataset
 from common.plan import Plan
 from common.tasks.scoring.headline import Headline
 from common.update import Layout, Weights
 from server.export import export
-from simulations.evaluation import load_model
+from simulations.evaluation import Folders, load_model
 from simulations.judging import judge
 
 LEVELS: Final = (1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
@@ -86,24 +85,19 @@ def prune_folder(model: Path, data: Path, keep: float, *, resamples: int, worker
     weights, plan = load_model(model)
     levels = sorted({*LEVELS, keep}, reverse=True)
     with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
-        opened, _ = open_dataset(
-            DataSource(root=data),
-            plan,
-            cache=Path(scratch) / "images",
-            key=load_or_create(Path(scratch) / "patient.key"),
-            workers=workers,
-            progress=lambda done, total: progress("reading images", done, total),
-        )
-        found = []
+        secret = load_or_create(Path(scratch) / "patient.key")
+        opened, _ = Folders(Path(scratch), secret, plan, workers, progress).open(data, "reading images")
+        found, pruned = [], weights
         for number, level in enumerate(levels, start=1):
             smaller = prune(weights, level)
+            pruned = smaller if level == keep else pruned
             score = judge(smaller, opened, plan, resamples=resamples).headline
             found.append(Level(keep=level, values=int(np.count_nonzero(smaller.values)), score=score))
             progress("scoring", number, len(levels))
         return Pruned(
             plan=plan,
             whole=weights.digest.hex(),
-            weights=prune(weights, keep),
+            weights=pruned,
             keep=keep,
             cases=len(opened),
             levels=tuple(found),

@@ -47,9 +47,10 @@ from common import canonical, keyfile
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
 from common.errors import DataNotFound, PrivacyError, RunFolderTaken, TooFewPatients
-from common.models import WEIGHTS_FOLDER, find, look_in
+from common.models import WEIGHTS_FOLDER, look_in
 from common.plan import ClassificationSpec, Plan, dump, to_toml
 from common.privacy import round_charge
+from server.export import bring_start
 from simulations import consortium, made, phantoms
 from simulations.made import MadeSpec, weights
 from simulations.partition import Rows, kept_for_validation, spread
@@ -234,9 +235,7 @@ def _make_data(scenario: Scenario, shop: Workshop) -> Path:
 def _bring_weights(plan: Plan, folder: Path, shop: Workshop) -> None:
     """A copy of what the model starts from, made on the spot if it is ours to make. Raises: DataNotFound, ModelHash."""
     weights.offer(plan.model, shop.cache / WEIGHTS_FOLDER)
-    if (start := find(plan.model)) is not None:
-        (folder / WEIGHTS_FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(start, folder / WEIGHTS_FOLDER / start.name)
+    bring_start(plan, folder)
 
 
 def _open_all(scenario: Scenario, root: Path, shop: Workshop) -> tuple[Dataset, dict[str, Any]]:

@@ -39,7 +39,7 @@ def check_data(
     """
     from client.imaging import inventory, inventory_file  # brings the DICOM reader
 
-    rules = policy.load(home) if home is not None and (home / policy.POLICY_FILE).is_file() else policy.Policy()
+    rules = policy.load_or_default(home)
     with progress_bar() as step:
         taken = inventory.take(
             folder,

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.imaging.dataset import Dataset, whole
+from client.training.batches import FULL_SCALE
 from common.plan import AugmentationSpec, Plan
 
 SECRET_BYTES: Final = 32
-_FULL: Final = 65535
 Rows = NDArray[np.int64]
 
 
@@ -95,7 +95,7 @@ class Maps:
 
     def pictures(self, stored: NDArray[np.uint16]) -> NDArray[np.float32]:
         """(B, ..., H, W) of stored values -> the same shape, float32 in [0, 1], by bilinear interpolation."""
-        flat = torch.from_numpy(stored.astype(np.float32) / np.float32(_FULL)).flatten(1, -3)
+        flat = torch.from_numpy(stored.astype(np.float32) / np.float32(FULL_SCALE)).flatten(1, -3)
         return self._sampled(flat, "bilinear").numpy().reshape(stored.shape)
 
     def masks(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -145,7 +145,7 @@ class _Light:
         found = mean + self.contrast[last] * (pictures - mean) + self.brightness[last]
         if self.noise:
             found += np.stack([np.float32(self.noise) * rng.standard_normal(pictures.shape[1:], dtype=np.float32) for rng in streams])
-        stored: NDArray[np.uint16] = np.rint(np.clip(found, 0, 1) * _FULL).astype(np.uint16)
+        stored: NDArray[np.uint16] = np.rint(np.clip(found, 0, 1) * FULL_SCALE).astype(np.uint16)
         return stored
 
 

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from common.plan.values import STRICT, ClassName, Fraction, Positive
 
+Modality = Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -23,7 +25,7 @@ class SecondImage:
     """[input.second]: another image of the same patient beside the first (MR with CT), in the same size; a patient may lack it."""
 
     __pydantic_config__ = STRICT
-    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any"]
+    modality: Modality
     window: Window | None = None
     mean: float = 0.5
     std: Positive = 0.5
@@ -79,7 +81,7 @@ class InputSpec:
     """
 
     __pydantic_config__ = STRICT
-    modality: Literal["CT", "MR", "CR", "DX", "US", "XA", "NM", "MG", "PT", "RF", "SM", "OP", "ES", "XC", "OT", "any", "none"]
+    modality: Literal[Modality, "none"]
     height: Annotated[int, Field(ge=0, le=2048)] = 0
     width: Annotated[int, Field(ge=0, le=2048)] = 0
     sequence: Annotated[int, Field(ge=1, le=256)] = 1

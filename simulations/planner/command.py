@@ -116,13 +116,14 @@ def _print(known: "Outlook") -> None:
     say(wording.alarms(known.forecast), style="bold red")
     for grid in tables.of(known):
         console.print()
-        console.print(_table(grid, narrow=console.width < WIDE))
+        console.print(table_of(grid, narrow=console.width < WIDE))
         console.print(grid.note, style="dim", markup=False)
     console.print()
     say(wording.advice(known))
 
 
-def _table(grid: "Grid", *, narrow: bool) -> "Table":
+def table_of(grid: "Grid", *, narrow: bool = False) -> "Table":
+    """A grid for a terminal, on a narrow one with less air."""
     from rich import box
     from rich.table import Table
 

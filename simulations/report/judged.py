@@ -33,7 +33,6 @@ def render(answer: Answer) -> str:
             digest=digest_of(answer.plan),
             judged=judged,
             classifies=judged.tabled is None,
-            two=answer.threshold is not None,
             summary=wording.estimate(judged.headline),
             threshold=answer.threshold,
             groups=() if answer.groups is None else scores.group_rows(answer.groups.shown),

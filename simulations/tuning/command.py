@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from simulations.tuning.space import Space
 
 TUNING_APP: Final = "simulations.tuning.app:app"
-_STYLES = {"": None, "plan": "bold", "alarm": "red"}
 _AGGREGATIONS: "Mapping[str, Literal['fsa1', 'ideal']]" = {"fsa1": "fsa1", "ideal": "ideal"}
 
 
@@ -161,13 +160,7 @@ def _tell_plan(found: "Search", *, as_json: bool) -> None:
 
 
 def _print(console: "Console", grid: "Grid") -> None:
-    from rich import box
-    from rich.table import Table
+    from simulations.planner.command import table_of
 
-    table = Table(title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
-    for index, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
-    for row in grid.rows:
-        table.add_row(*row.cells, style=_STYLES[row.kind])
-    console.print(table)
+    console.print(table_of(grid))
     console.print(grid.note, style="dim", markup=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.home import PREPARED_FOLDER, SITE_FILE, DataSection, LedgerSection, SimulatedSite, read_site_file
+from client.home import PREPARED_FOLDER, SITE_FILE, DataSection, LedgerSection, SimulatedSite, WeightsSection, read_site_file
 from client.imaging.dataset import Dataset
 from client.policy import POLICY_FILE, PlansAllowed, Policy
 from common.counting import evaluation, form_of
@@ -129,7 +129,9 @@ class Run:
         assert file.data is not None, "a stage gives every home a namespace"
         data = DataSection(namespace=file.data.namespace, dataset=f"fold-{self.fold.number}")
         ledgers = ledger_folder(track.folder, site)
-        file = replace(file, data=data, ledger=LedgerSection(folder=str(ledgers.resolve())), simulation=track.site_kind)
+        weights = WeightsSection(folder=str((source / file.weights.folder).resolve()))
+        ledger = LedgerSection(folder=str(ledgers.resolve()))
+        file = replace(file, data=data, ledger=ledger, weights=weights, simulation=track.site_kind)
         write_atomically(home / SITE_FILE, dump(file).encode(), fsync=False)
         for name in (KEY_FILE, ROSTER_FILE, ROOTS_FILE):
             shutil.copy(source / name, home / name)

@@ -8,6 +8,8 @@ import numpy as np
 
 from client import ledger
 from client.home import LEDGER_FILE, AggregationName
+from client.imaging.dataset import Dataset
+from common.plan import Plan
 from common.privacy.entries import Spent
 from common.update import Weights
 from server.aggregation import Silent
@@ -16,6 +18,7 @@ from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.faults import parse_faults
 from simulations.federation import Federation
+from simulations.judging import judge
 from simulations.scenario import Scenario
 from simulations.stage import SITES, Stage, Workshop, aggregation_of, set_stage
 
@@ -125,3 +128,16 @@ def made_federation(stage: Stage, *, faults: tuple[str, ...] = ()) -> Federation
 def train(stage: Stage, nursery: Nursery, *faults: str) -> tuple[Weights, list[CommittedRound]]:
     """All rounds of such a stage, with nobody watching."""
     return made_federation(stage, faults=faults).train(Quiet(), engine="local", workers=2, nursery=nursery)
+
+
+def staged(played: Scenario, folder: Path, cache: Path | None = None) -> Stage:
+    """A shipped plan's own made data, dealt to its sites; `cache` keeps them for the next test."""
+    shop = Workshop(cache=cache or folder / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
+    return set_stage(played, None, folder / "run", shop)
+
+
+def goodness(weights: Weights, data: Dataset, plan: Plan) -> float:
+    """The figure by which the task is judged first."""
+    value = judge(weights, data, plan, resamples=0).headline.value
+    assert value is not None
+    return value

@@ -7,19 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.imaging.dataset import Dataset
 from client.training import predict
 from common.models import initial_weights
-from common.plan import Plan, PrivacySpec
-from common.update import Weights
+from common.plan import PrivacySpec
 from server.export import export
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.evaluation import load_model
-from simulations.judging import judge
 from simulations.scenario import Scenario
-from simulations.stage import Stage, Workshop, set_stage
-from tests.journeys.made import NOISE_SEED, reserved_rounds, train
+from tests.journeys.made import goodness, reserved_rounds, staged, train
 
 # name of the plan, what the model makes of its sources if not what the plan says, patients of each hospital, rounds, at least so good
 WAYS = {
@@ -63,17 +59,6 @@ def shortened(name: str, *, how: str | None, patients: int, rounds: int, private
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where data are made once for all ways of learning from them."""
     return tmp_path_factory.mktemp("made")
-
-
-def staged(played: Scenario, folder: Path, cache: Path) -> Stage:
-    shop = Workshop(cache=cache, workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
-    return set_stage(played, None, folder / "run", shop)
-
-
-def goodness(weights: Weights, data: Dataset, plan: Plan) -> float:
-    value = judge(weights, data, plan, resamples=0).headline.value
-    assert value is not None
-    return value
 
 
 @pytest.mark.parametrize("way", WAYS)

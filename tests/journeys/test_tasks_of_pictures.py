@@ -12,15 +12,13 @@ from client.training import predict
 from common.models import initial_weights
 from common.plan import Plan, PrivacySpec
 from common.tasks.scoring.restoration import RestorationScores
-from common.update import Weights
 from server.export import export
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.evaluation import load_model
 from simulations.judging import judge
 from simulations.scenario import Scenario
-from simulations.stage import Stage, Workshop, set_stage
-from tests.journeys.made import NOISE_SEED, reserved_rounds, train
+from tests.journeys.made import goodness, reserved_rounds, staged, train
 
 HOSPITALS = 3
 
@@ -61,17 +59,6 @@ def shortened(name: str, *, private: bool) -> Scenario:
         plan=replace(plan, training=training, privacy=privacy, aggregation=aggregation),
         simulation=replace(simulation, sites=HOSPITALS, folds=4, made=made),
     )
-
-
-def staged(played: Scenario, folder: Path) -> Stage:
-    shop = Workshop(cache=folder / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
-    return set_stage(played, None, folder / "run", shop)
-
-
-def goodness(weights: Weights, data: Dataset, plan: Plan) -> float:
-    value = judge(weights, data, plan, resamples=0).headline.value
-    assert value is not None
-    return value
 
 
 def by_doing_nothing(data: Dataset, plan: Plan) -> float:

@@ -18,8 +18,7 @@ from simulations.evaluation import load_model
 from simulations.judging import judge
 from simulations.pruning import prune
 from simulations.scenario import Scenario
-from simulations.stage import Stage, Workshop, set_stage
-from tests.journeys.made import NOISE_SEED, reserved_rounds, train
+from tests.journeys.made import reserved_rounds, staged, train
 
 
 def shortened(*, private: bool, trained_stages: int = 0) -> Scenario:
@@ -47,11 +46,6 @@ def shortened(*, private: bool, trained_stages: int = 0) -> Scenario:
             made=replace(simulation.made, hospitals=3, patients_per_hospital=48 if not private else 16, size_px=32),
         ),
     )
-
-
-def staged(played: Scenario, folder: Path) -> Stage:
-    shop = Workshop(cache=folder / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=NOISE_SEED)
-    return set_stage(played, None, folder / "run", shop)
 
 
 def test_a_new_head_learns_and_the_model_takes_along_what_it_started_from(

@@ -29,7 +29,7 @@ def data_report(
     """
     from client.imaging.data_report import facts, page, remarks  # brings the DICOM reader
 
-    rules = policy.load(home) if home is not None and (home / policy.POLICY_FILE).is_file() else policy.Policy()
+    rules = policy.load_or_default(home)
     if not out.parent.is_dir():
         raise DiskFull(f"'{out.parent}' is not a folder, so no report can be written there.", fix="Make it, or name another one.")
     with progress_bar() as step:

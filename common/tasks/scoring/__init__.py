@@ -6,5 +6,5 @@ a threshold on validation patients; `groups` says the same by site or subgroup, 
 `detection` and `restoration` score a task each, all in one shape: figures for each class and over patients, `headline`, `as_dict`.
 Classification itself is `common.tasks.scores`. What is resampled a thousand times is in `common.tasks.bootstrap`.
 
-Nothing here knows a model, a file or a network. torchmetrics and pycocotools are imported when they are first needed.
+Nothing here knows a model, a file or a network. torchmetrics is imported when it is first needed.
 """

@@ -10,26 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.imaging import manifest
-from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import PIXELS_FILE
 from client.imaging.splits import Split
 from common.errors import TooFewPatients
 from simulations.stage import HOLDOUT, Stage
 from simulations.tuning.folds import deal, sides
 from tests.journeys.made import made_scenario, made_stage
-
-
-def data_of(images_of: list[int]) -> Dataset:
-    """Patients of so many images each; every second one is of class 1."""
-    patients = np.repeat(np.arange(len(images_of), dtype=np.int32), images_of)
-    return Dataset(
-        images=Images(np.zeros((patients.size, 1, 1, 1), dtype=np.uint16), np.arange(patients.size)),
-        labels=(patients % 2).astype(np.int64),
-        patients=patients,
-        patient_keys=tuple(f"p{number}" for number in range(len(images_of))),
-        splits=np.zeros(patients.size, dtype=np.int8),
-        unit_source="patient_id",
-    )
+from tests.simulations.test_folds import data_of
 
 
 @given(st.lists(st.integers(1, 9), min_size=10, max_size=60), st.integers(2, 5), st.integers(0, 2**32))
