@@ -136,3 +136,23 @@ def test_a_folder_of_volumes_becomes_their_slices(plan_for: Plans, secret: Patie
     assert data.num_patients == 2
     taken = inventory.take(root, plan, workers=1)
     assert (taken.report.seen, taken.report.used, taken.report.images) == (3, 2, 6)
+
+
+def test_slices_that_show_nothing_are_counted_and_a_volume_of_nothing_else_is_a_reason(
+    plan_for: Plans, secret: PatientSecret, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    air = volume()
+    air[..., 2:] = -900  # below the window
+    nothing = np.full((16, 16, 3), -900, dtype=np.int16)
+    nothing[..., 1] = -800  # two values, both shown as black
+    for name, values in (("a", volume()), ("b", air), ("c", nothing)):
+        (root / f"{name}.nii").write_bytes(packed(values))
+    (root / "index.csv").write_text("file,label,patient_id\na.nii,0,P1\nb.nii,1,P2\nc.nii,1,P3\n")
+    plan = plan_for(modality="any", frames="each", window=Window(centre=500, width=1000))
+    data, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
+    assert (report.seen, report.used, report.images, report.skipped, report.rejected) == (3, 2, 6, 2, {Reason.CONSTANT: 1})
+    assert len(data) == 6
+    taken = inventory.take(root, plan, workers=1).report
+    assert (taken.used, taken.images, taken.skipped, taken.rejected) == (2, 6, 2, {Reason.CONSTANT: 1})

@@ -166,3 +166,13 @@ def test_what_is_no_resnet_is_not_converted(change):
     change(found)
     with pytest.raises(ModelLayout, match="not a ResNet"):
         from_torchvision(found)
+
+
+def test_a_pass_in_half_the_bits_leaves_the_frozen_stages_as_they_were(weights):
+    model = build(made_backbone(weights), image(), 1).eval()
+    x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(x)
+        assert torch.equal(model(x), before)
