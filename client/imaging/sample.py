@@ -10,6 +10,8 @@ so many millimetres wide at every hospital, and what does not fit is cut off aro
 Colour becomes grey by BT.601 luma (0.299, 0.587, 0.114), after scaling and before resizing; grey becomes three equal channels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -68,16 +70,14 @@ def tissue_of(unit: NDArray[np.float32]) -> float:
     return float(stained.mean())
 
 
-def of_picture(content: bytes, spec: InputSpec) -> Sample:
-    """A PNG or JPEG as the plan's input: its full range is [0, 1], since a picture has no units for a window to be in.
-
-    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
-    """
+@contextmanager
+def _opened(content: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """A picture of one of these formats; what goes wrong while it is open is a reason. Raises: Rejected."""
     try:
-        with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+        with Image.open(BytesIO(content), formats=formats) as picture:
             if picture.width * picture.height > LARGEST_IMAGE:
                 raise Rejected(Reason.TOO_LARGE)
-            return fit(_unit_of(ImageOps.exif_transpose(picture)), spec)
+            yield picture
     except Rejected:
         raise
     except UnidentifiedImageError as error:
@@ -88,26 +88,24 @@ def of_picture(content: bytes, spec: InputSpec) -> Sample:
         raise Rejected(Reason.UNDECODABLE) from error
 
 
+def of_picture(content: bytes, spec: InputSpec) -> Sample:
+    """A PNG or JPEG as the plan's input: its full range is [0, 1], since a picture has no units for a window to be in.
+
+    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
+    """
+    with _opened(content, PICTURE_FORMATS) as picture:
+        return fit(_unit_of(ImageOps.exif_transpose(picture)), spec)
+
+
 def of_mask(content: bytes, spec: InputSpec) -> Sample:
     """A PNG as classes, (1, H, W): its values, or 1 where a mask of black and white is white. The nearest pixel decides; none are mixed.
 
     Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
     """
-    try:
-        with Image.open(BytesIO(content), formats=("PNG",)) as picture:
-            if picture.width * picture.height > LARGEST_IMAGE:
-                raise Rejected(Reason.TOO_LARGE)
-            if picture.mode not in ("1", "L", "P", "I;16", "I"):
-                raise Rejected(Reason.PIXEL_FORMAT)
-            values = np.asarray(picture).astype(np.uint16)
-    except Rejected:
-        raise
-    except UnidentifiedImageError as error:
-        raise Rejected(Reason.NOT_A_PICTURE) from error
-    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Rejected(Reason.TOO_LARGE) from error
-    except Exception as error:
-        raise Rejected(Reason.UNDECODABLE) from error
+    with _opened(content, ("PNG",)) as picture:
+        if picture.mode not in ("1", "L", "P", "I;16", "I"):
+            raise Rejected(Reason.PIXEL_FORMAT)
+        values = np.asarray(picture).astype(np.uint16)
     if values.max() == _WHITE_BYTE and not ((values > 0) & (values < _WHITE_BYTE)).any():
         values //= _WHITE_BYTE
     return nearest(values, spec.height, spec.width)[np.newaxis]

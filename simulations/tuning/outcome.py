@@ -93,7 +93,7 @@ def before_as_dict(search: Search) -> dict[str, Any]:
     }
     if search.promise is None or search.budget is None:
         return {**known, "privacy": None}
-    precision = search.precision()
+    precision = search.precision
     privacy = search.base.plan.privacy
     return {
         **known,
@@ -101,9 +101,9 @@ def before_as_dict(search: Search) -> dict[str, Any]:
             "epsilon": privacy.epsilon,
             "delta": privacy.delta,
             "budget": search.budget,
-            "at_worst": search.cost(),
+            "at_worst": search.cost,
             "each_trial": asdict(search.promise),
-            "left_at_least": search.left(),
+            "left_at_least": search.left,
             "precision": asdict(precision) if precision else None,
         },
     }

@@ -15,6 +15,7 @@ that its budget cannot hold is refused here, with numbers.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,7 @@ FEWEST_TRIALS: Final = 2
 SPACE_FILE, BASE_FILE, DESIGN_FILE, STAGE = "space.toml", "plan.toml", "design.json", "stage"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is foretold is worked out once
 class Search:
     """A search that is ready to run. `budget` and `promise` are None without privacy; `left` is foretold, for the plan as it is."""
 
@@ -77,15 +78,18 @@ class Search:
         kinds = price.choices_of(self.design, self.folds, self.promise)
         return {site: kinds[price.sizes_of(self.folds, site)] for site in self.stage.sites}
 
+    @cached_property
     def cost(self) -> float:
         """What tuning costs at most, at the site where that is highest."""
         assert self.promise is not None
         return price.at_worst(self.design, self.folds, self.promise)
 
+    @cached_property
     def left(self) -> float | None:
         """What the plan as it is would have left if tuning spends the most that it can."""
         return left_for(self.base.plan, self.final_units(), self.spent_at_worst())
 
+    @cached_property
     def precision(self) -> Precision | None:
         """How well scores will be known; None without privacy, where nothing hides them."""
         if self.promise is None:
@@ -206,7 +210,7 @@ def _afforded(search: Search, budget: float) -> Search:
     _check_sites(search, budget)
     evaluation = search.space.tuning.evaluation
     search = replace(search, promise=price.fit(search.design, search.folds, budget=budget, evaluation=evaluation))
-    foreseen = search.precision()
+    foreseen = search.precision
     assert foreseen is not None
     if foreseen.half_width is None:
         fewest = min(min(fold.judged) for fold in search.folds)
@@ -215,7 +219,7 @@ def _afforded(search: Search, budget: float) -> Search:
             f"rarest class who are judged cannot be seen{_what_would_do(search, budget)}"
         )
         raise price.beyond(search.design, budget, why)
-    if search.left() is None:
+    if search.left is None:
         raise price.beyond(search.design, budget, "nothing would be left for the winner to train by")
     return search
 
@@ -226,7 +230,7 @@ def _what_would_do(search: Search, budget: float) -> str:
     while trials >= FEWEST_TRIALS:
         fewer = replace(search, design=design_of(search.trials[:trials], search.space.tuning, search.base))
         promise = price.fit(fewer.design, search.folds, budget=budget, evaluation=search.space.tuning.evaluation)
-        found = replace(fewer, promise=promise).precision()
+        found = replace(fewer, promise=promise).precision
         if found is not None and found.half_width is not None:
             return f"; {trials} trials could be told apart, to about {found.half_width:.2f}"
         trials //= 2

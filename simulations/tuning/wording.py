@@ -33,7 +33,7 @@ def before(search: Search) -> list[str]:
 
 
 def _promises(search: Search) -> Iterator[str]:
-    promise, precision, privacy = search.promise, search.precision(), search.base.plan.privacy
+    promise, precision, privacy = search.promise, search.precision, search.base.plan.privacy
     assert promise is not None
     assert precision is not None
     assert search.budget is not None
@@ -41,7 +41,7 @@ def _promises(search: Search) -> Iterator[str]:
     unit = unit_of(search.base.plan)
     yield (
         f"Tuning may spend ε {search.budget:g} of the plan's {privacy.epsilon:g} for each {unit} (δ {privacy.delta:g}); every site's "
-        f"ledger refuses more. At worst it spends {numbers.epsilon(search.cost())}."
+        f"ledger refuses more. At worst it spends {numbers.epsilon(search.cost)}."
     )
     yield (
         f"For that each trial's plan promises ε {promise.epsilon:g} in each fold, were it trained to its end, "
@@ -52,7 +52,7 @@ def _promises(search: Search) -> Iterator[str]:
         f"Trials are chosen by noised counts of {numbers.count(judged)} {unit}s: noise of {precision.noise_sd:.1f} in each count, a score "
         f"known to about ±{precision.half_width:.2f} (95 %). Differences smaller than that are chance."
     )
-    left = numbers.epsilon(search.left())
+    left = numbers.epsilon(search.left)
     yield f"The winner is left with at least ε {left} if its batch is the plan's; what it really is, is worked out then."
     if search.base.plan.shares_noise:
         own = price.at_worst(search.design, search.folds, promise, price.own_share)

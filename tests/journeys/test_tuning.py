@@ -140,7 +140,7 @@ def test_the_ledgers_add_up_to_what_is_claimed_and_to_less_than_was_set_apart(pr
     for site in found.stage.sites:
         spent = recomputed(paid(found, site))
         assert spent == pytest.approx(private_search.spent.sites[site], rel=1e-9)
-        assert spent <= found.cost() <= 8.0
+        assert spent <= found.cost <= 8.0
     assert private_search.spent.outside == max(private_search.spent.sites.values())
 
 

@@ -6,6 +6,7 @@ class that comes from one scanner or one group of people, so that a model learns
 (Zech et al. 2018, https://doi.org/10.1371/journal.pmed.1002683). A remark is a reason to look, not a verdict.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -99,8 +100,9 @@ def _shortcuts(facts: Facts) -> Iterator[Remark]:
             of_class, others = [value(case) for case in used if case.label == label], [value(case) for case in used if case.label != label]
             if min(len(of_class), len(others)) < ENOUGH_IMAGES:
                 continue
-            for answer in sorted(set(of_class) - {"", tables.NOT_STATED}):
-                here, there = of_class.count(answer) / len(of_class), others.count(answer) / len(others)
+            counts, other_counts = Counter(of_class), Counter(others)
+            for answer in sorted(counts.keys() - {"", tables.NOT_STATED}):
+                here, there = counts[answer] / len(of_class), other_counts[answer] / len(others)
                 if here >= MOSTLY and there <= SELDOM:
                     yield Remark(
                         weight="look",

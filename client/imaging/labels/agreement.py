@@ -17,11 +17,14 @@ A day without a time is the whole day: two statements of one day, one of them wi
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from client.imaging.labels.rules import Policy
+
+_Key = TypeVar("_Key")
 
 
 class Why(StrEnum):
@@ -107,12 +110,20 @@ def _majority(statements: Collection[Statement]) -> int | Why:
 
 
 def _newest(statements: Collection[Statement]) -> int | Why:
-    if not all(each.date for each in statements):
+    newest = latest({each: each.date for each in statements})
+    if newest is None:
         return Why.UNDATED
-    last_day = max(each.date[:8] for each in statements)
-    newest = [each for each in statements if each.date.startswith(last_day)]
-    if all(len(each.date) > len(last_day) for each in newest):
-        last = max(each.date for each in newest)
-        newest = [each for each in newest if each.date == last]
     labels = {each.label for each in newest}
     return labels.pop() if len(labels) == 1 else Why.TIE
+
+
+def latest(dates: Mapping[_Key, str]) -> list[_Key] | None:
+    """Those of the last moment, or of the last day where one of that day has no time; None, if any has no date."""
+    if not all(dates.values()):
+        return None
+    last_day = max(date[:8] for date in dates.values())
+    newest = [key for key, date in dates.items() if date.startswith(last_day)]
+    if all(len(dates[key]) > len(last_day) for key in newest):
+        last = max(dates[key] for key in newest)
+        newest = [key for key in newest if dates[key] == last]
+    return newest

@@ -5,7 +5,7 @@ What comes out is `Labels` by path, as a labels.csv could have held them, so not
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from client.imaging.labels.account import LabelAccount, Pair
 from client.imaging.labels.agreement import MEANING, Settled, Statement, Why, settle
 from client.imaging.labels.hearing import Heard, Hearing, Listening
 from client.imaging.labels.rules import Rules
-from client.imaging.labels.survey import Document, Pictured, Source, Survey, Surveyor
+from client.imaging.labels.survey import Pictured, Source, Survey, Surveyor, used_files
 from client.imaging.labels.table import Labels
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
@@ -49,8 +49,8 @@ def gather(surveyor: Surveyor, listing: Listing, rules_file: Path, task: Classif
         column=rules_file.name,
         by_item={image.path: each.label for image, each in zip(survey.images, settled, strict=True) if each.label is not None},
         rows=sum(map(len, heard.statements.values())),
-        known={**survey.rejected, **dict.fromkeys(sources, Reason.LABEL_SOURCE), **_used_files(survey.documents, listening)},
-        account=_account(settled, heard, [source.value for source in (Source.CSV, *listening) if _is_asked(law, source)]),
+        known={**survey.rejected, **dict.fromkeys(sources, Reason.LABEL_SOURCE), **used_files(survey.documents, listening)},
+        account=_account(settled, heard, [source.value for source in (*([Source.CSV] if law.csv else []), *listening)]),
     )
     if not labels.by_item:
         raise _nothing(rules_file, labels.account)
@@ -84,10 +84,6 @@ def _listening(law: Rules, task: ClassificationSpec) -> dict[Source, Listening]:
     return found
 
 
-def _is_asked(law: Rules, source: Source) -> bool:
-    return getattr(law, source.value) is not None
-
-
 def _named_files(law: Rules, listing: Listing) -> frozenset[str]:
     """The files that labels.toml names, as the listing has them. Raises: DataNotFound."""
     named = [*((law.csv.file,) if law.csv else ()), *(law.fhir.files if law.fhir else ())]
@@ -99,13 +95,6 @@ def _named_files(law: Rules, listing: Listing) -> frozenset[str]:
                 fix="Write its path below the folder, with '/' between folders. It may not be a link.",
             )
     return frozenset(named)
-
-
-def _used_files(documents: Sequence[Document], listening: Mapping[Source, Listening]) -> dict[str, Reason]:
-    """Reports and segmentations that were asked: no images, and not lost either."""
-    return {
-        each.path: Reason.LABEL_SOURCE if each.source in listening and each.unusable is None else Reason.NOT_AN_IMAGE for each in documents
-    }
 
 
 def _hear_csv(labels: Labels, images: Sequence[Pictured], surveyor: Surveyor, heard: Heard) -> None:

@@ -18,10 +18,10 @@ from client.imaging.labels.agreement import Why
 from client.imaging.labels.codes import coded
 from client.imaging.labels.masks import BACKGROUND, Drawing, Mask
 from client.imaging.labels.rules import Meaning, SegmentationSection
-from client.imaging.labels.survey import Document, Pictured, Source, Survey, Surveyor
+from client.imaging.labels.survey import Document, Pictured, Source, Survey, Surveyor, used_files
 from client.imaging.labels.table import Labels
 from client.imaging.listing import Listing
-from client.imaging.rejection import Reason, Rejected
+from client.imaging.rejection import Rejected
 from common.errors import LabelsMismatch
 from common.plan import InputSpec, SegmentationSpec
 
@@ -60,7 +60,7 @@ def gather_masks(surveyor: Surveyor, listing: Listing, rules_file: Path, task: S
             unlabelled[mask] += 1
         else:
             found[image.path] = mask
-    documents = {each.path: _reason(each) for each in survey.documents}
+    documents = used_files(survey.documents, {Source.SEGMENTATION})
     account = LabelAccount(
         images=len(survey.images),
         labelled=Counter({BACKGROUND: len(found)}),
@@ -84,11 +84,6 @@ def gather_masks(surveyor: Surveyor, listing: Listing, rules_file: Path, task: S
         account=account,
         masks=found,
     )
-
-
-def _reason(document: Document) -> Reason:
-    usable = document.source is Source.SEGMENTATION and document.unusable is None
-    return Reason.LABEL_SOURCE if usable else Reason.NOT_AN_IMAGE
 
 
 def _draw(surveyor: Surveyor, survey: Survey, meaning: Meaning, section: SegmentationSection) -> _Drawn:

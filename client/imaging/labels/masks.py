@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from client.imaging.dicom import MAMMOGRAPHY, SLIDES
 from client.imaging.geometry import Geometry, turn_of, turned
-from client.imaging.labels.agreement import Why
+from client.imaging.labels.agreement import Why, latest
 from client.imaging.labels.rules import Policy
 from client.imaging.labels.survey import Pictured, geometry_from
 from client.imaging.sample import middle, nearest
@@ -133,13 +133,9 @@ def _majority(masks: Sequence[Mask]) -> Mask | Why:
 
 
 def _newest(by_document: Mapping[str, Mask], dates: Mapping[str, str]) -> Mask | Why:
-    if not all(dates[document] for document in by_document):
+    newest = latest({document: dates[document] for document in by_document})
+    if newest is None:
         return Why.UNDATED
-    last_day = max(dates[document][:8] for document in by_document)
-    newest = [document for document in by_document if dates[document].startswith(last_day)]
-    if all(len(dates[document]) > len(last_day) for document in newest):
-        last = max(dates[document] for document in newest)
-        newest = [document for document in newest if dates[document] == last]
     masks = [by_document[document] for document in newest]
     if any(contradict(first, second) for first, second in combinations(masks, 2)):
         return Why.TIE

@@ -4,7 +4,7 @@
 Identifiers become keyed names here, at once, so all that follows compares names without knowing whose they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -276,3 +276,8 @@ class Surveyor:
 def geometry_from(told: dict[str, Any] | None) -> Geometry | None:
     """The other end of `told`: a geometry whose tuples came as lists."""
     return None if told is None else _GEOMETRY.validate_python(told)
+
+
+def used_files(documents: Iterable[Document], asked: Container[Source]) -> dict[str, Reason]:
+    """Reports and segmentations that were asked: no images, and not lost either."""
+    return {each.path: Reason.LABEL_SOURCE if each.source in asked and each.unusable is None else Reason.NOT_AN_IMAGE for each in documents}
