@@ -7,6 +7,7 @@
 [ledger]      folder: where the ledger lies, if not here (several homes over the same patients share one); head: where its sealed head
               is written, best on another mount
 [serve]       socket: where the site process answers its mailbox; group: of the two users that share it
+[training]    device: auto, cpu, cuda or cuda:1 (client/training/device.py)
 [weights]     folder: where files of pre-trained weights lie that a plan may start from (common/models/pretrained.py)
 [simulation]  only a simulated site has it
 """
@@ -73,6 +74,14 @@ class ServeSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSection:
+    """[training]: what this machine trains on, which no plan has a say in; "auto" is a GPU where there is one."""
+
+    __pydantic_config__ = STRICT
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsSection:
     """[weights]. What is not absolute is below the home."""
 
@@ -101,6 +110,7 @@ class SiteFile:
     data: DataSection | None = None
     ledger: LedgerSection = field(default_factory=LedgerSection)
     serve: ServeSection = field(default_factory=ServeSection)
+    training: TrainingSection = field(default_factory=TrainingSection)
     weights: WeightsSection = field(default_factory=WeightsSection)
     simulation: SimulatedSite | None = None
 
@@ -115,6 +125,7 @@ _SECTIONS: Sections = {
     "data": (DataSection,),
     "ledger": (LedgerSection,),
     "serve": (ServeSection,),
+    "training": (TrainingSection,),
     "weights": (WeightsSection,),
     "simulation": (SimulatedSite,),
 }

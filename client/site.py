@@ -47,7 +47,7 @@ from client.imaging.manifest import Manifest
 from client.imaging.splits import Split
 from client.release import counts_on_lattice, on_lattice, quantise, release
 from client.steps import Answered, StepStore, Update
-from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, noised_sum, train_locally
+from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, choose, noised_sum, train_locally
 from common import canonical, credentials
 from common.agreement import grid_of, group_around, terms_beside, terms_of
 from common.counting import forms_of
@@ -71,6 +71,7 @@ class Site:
         self.name = file.site.name
         self.home = home
         look_in(home / file.weights.folder)
+        choose(file.training.device)
         self._plan = plan
         self._simulated = simulated
         self._unsafe_noise_seed = simulated.unsafe_noise_seed if simulated else None
@@ -83,7 +84,7 @@ class Site:
 
     @classmethod
     def open(cls, home: Path, plan: Plan) -> "Site":
-        """Open a site on its home folder. Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue."""
+        """Open a site on its home folder. Raises: DataNotFound, PlanSyntax, PlanUnknownKey, PlanValue, GpuMissing."""
         return cls(home=home, plan=plan, file=read_site_file(home))
 
     @cached_property

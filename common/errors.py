@@ -105,6 +105,9 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- PacsAway              E_PACS_AWAY            an archive that does not answer
     |   |-- PacsRefused           E_PACS_REFUSED         an archive that does not let this computer, user or AE title in
     |   `-- PacsAnswer            E_PACS_ANSWER          an answer of the archive that cannot be believed
+    |-- DeviceError               E_DEVICE               what a site trains on
+    |   |-- GpuMissing            E_GPU_MISSING          a GPU that site.toml names and PyTorch does not see
+    |   `-- GpuMemory             E_GPU_MEMORY           a GPU with no memory for one image
     |-- EngineError               E_ENGINE               a simulation worker that died
     |-- FailpointUnknown          E_FAILPOINT            a failpoint in the environment that is none
     `-- Unforeseen                E_UNFORESEEN           an exception that nobody named: a fault in fedward
@@ -532,6 +535,18 @@ class PacsRefused(PacsError):
 
 class PacsAnswer(PacsError):
     code = "E_PACS_ANSWER"
+
+
+class DeviceError(FedwardError):
+    code = "E_DEVICE"
+
+
+class GpuMissing(DeviceError):
+    code = "E_GPU_MISSING"
+
+
+class GpuMemory(DeviceError):
+    code = "E_GPU_MEMORY"
 
 
 class EngineError(FedwardError):

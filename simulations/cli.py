@@ -19,6 +19,7 @@ from rich.console import Console
 
 from common.errors import DataNotFound
 from simulations.apps import CLIENT_APP, FAULTY_APP
+from simulations.options import DeviceOption
 
 if TYPE_CHECKING:
     from common.tasks.scoring.operating import Rule
@@ -42,6 +43,7 @@ def simulate(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to train; privacy is calibrated to them.")] = None,
     engine: Annotated[str, typer.Option(help="local: worker processes here. ray: Flower's own runtime, past one machine.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one a core).")] = None,
+    device: DeviceOption = "cpu",
     seed: Annotated[
         int | None, typer.Option(min=0, help="Fixes partition, first weights and order of work; never the privacy noise.")
     ] = None,
@@ -106,6 +108,7 @@ def simulate(
                     progress=show.step,
                     unsafe_noise_seed=unsafe_noise_seed,
                     aggregation=_AGGREGATIONS[aggregation],
+                    device=device,
                 )
                 stage = set_stage(asked, data, folder, shop)
             show.announce(stage)
@@ -131,6 +134,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a page with curves and tables here, readable by you alone.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Patient resamples behind the 95 % intervals.")] = 1000,
+    device: DeviceOption = "cpu",
     as_json: Json = False,
 ) -> None:
     """Score a saved model on any labelled data folder: per class, per patient with intervals, by site or subgroup.
@@ -140,10 +144,12 @@ def evaluate(
     rule = None if threshold is None else _rule(threshold)
     if validation is not None and rule is None:
         raise typer.BadParameter("a validation folder is for choosing a threshold; say how with --threshold.", param_hint="--validation")
+    from client.training import choose
     from simulations.evaluation import Question, evaluate_folder
     from simulations.show import Show
     from simulations.show_scores import score_tables
 
+    choose(device)
     question = Question(data=data, by=by, rule=rule, validation=validation, resamples=resamples)
     with Show(Console(stderr=True, quiet=as_json)) as show:
         answer = evaluate_folder(model, question, workers=cores(), progress=show.step)

@@ -34,7 +34,7 @@ from simulations.judging import judge, judge_by_site
 from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
-from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, unsafe_seed
+from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, device_of, unsafe_seed
 
 COMPARISON_FILE = "comparison.json"
 JUDGEMENT_FILE = "judgement.json"
@@ -196,6 +196,7 @@ def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dic
         "seed": plan.training.seed,
         "engine": options.engine,
         "workers": options.workers,
+        "device": device_of(stage),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "privacy": _promise(plan),
         "unsafe_noise_seed": unsafe_seed(stage),

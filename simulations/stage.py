@@ -34,6 +34,7 @@ from client.home import (
     SimulatedSite,
     SiteFile,
     SiteName,
+    TrainingSection,
     WeightsSection,
     read_site_file,
 )
@@ -42,7 +43,7 @@ from client.imaging.identity import load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
-from client.training.units import units_of
+from client.training import choose, units_of
 from common import canonical, keyfile
 from common.credentials import KEY_FILE, ROOTS_FILE, ROSTER_FILE
 from common.durable import write_atomically
@@ -104,10 +105,15 @@ class Workshop:
     progress: Progress
     unsafe_noise_seed: int | None = None
     aggregation: AggregationName = "fsa1"
+    device: str = "cpu"
 
     @property
     def site_kind(self) -> SimulatedSite:
         return SimulatedSite(unsafe_noise_seed=self.unsafe_noise_seed, aggregation=self.aggregation)
+
+    @property
+    def training(self) -> TrainingSection:
+        return TrainingSection(device=self.device)
 
 
 def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Workshop) -> Stage:
@@ -123,7 +129,7 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
     }
     _check_budgets(scenario.plan, given)
     for site, data_given in given.items():
-        _make_home(folder / SITES / site, site, data_given, shop.site_kind, run=folder)
+        _make_home(folder / SITES / site, site, data_given, shop.site_kind, shop.training, run=folder)
         shutil.copy(shop.cache / PATIENT_KEY_FILE, folder / SITES / site / PATIENT_KEY_FILE)
     members = consortium.found(tuple(dealt.sites), entropy=secrets.token_bytes, now=int(time.time()), valid_s=consortium.CENTURY_S)
     consortium.enrol(members, homes={site: folder / SITES / site for site in dealt.sites}, coordinator=folder / COORDINATOR)
@@ -143,18 +149,23 @@ def set_stage(scenario: Scenario, data: Path | None, folder: Path, shop: Worksho
 
 
 def find_stage(folder: Path) -> Stage:
-    """The stage that an earlier call made here. Raises: DataNotFound."""
+    """The stage that an earlier call made here; from now on, this process predicts on what its sites train on.
+
+    Raises: DataNotFound, GpuMissing.
+    """
     if not (folder / STAGE_FILE).is_file():
         raise DataNotFound(f"'{folder}' holds no run to resume.", fix="Give the --out folder of an earlier run, or leave --resume away.")
     counts = json.loads((folder / STAGE_FILE).read_text())
     look_in(folder / WEIGHTS_FOLDER)
-    return Stage(
+    stage = Stage(
         folder=folder,
         scenario=parse((folder / SCENARIO_FILE).read_text(), name=str(folder / SCENARIO_FILE)),
         sites=tuple(site["site"] for site in counts["sites"]),
         unit_source=counts["unit_source"],
         counts=counts,
     )
+    choose(_first_site(stage).training.device)
+    return stage
 
 
 def unsafe_seed(stage: Stage) -> int | None:
@@ -167,15 +178,24 @@ def aggregation_of(stage: Stage) -> AggregationName:
     return _site_kind(stage).aggregation
 
 
+def device_of(stage: Stage) -> str:
+    """What this run trains on, as its sites' own files say."""
+    return _first_site(stage).training.device
+
+
 def _site_kind(stage: Stage) -> SimulatedSite:
-    return read_site_file(stage.home(stage.sites[0])).simulation or SimulatedSite()
+    return _first_site(stage).simulation or SimulatedSite()
+
+
+def _first_site(stage: Stage) -> SiteFile:
+    return read_site_file(stage.home(stage.sites[0]))
 
 
 def clone_home(stage: Stage, site: str, home: Path, *, aggregation: AggregationName) -> None:
     """A second home with the same patients and an empty ledger: for training that is compared with the federation, not part of it."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation), run=stage.folder)
+    _write_site_file(home, site, replace(_site_kind(stage), aggregation=aggregation), _first_site(stage).training, run=stage.folder)
     for name in (KEY_FILE, ROSTER_FILE, ROOTS_FILE):
         shutil.copy(stage.home(site) / name, home / name)
     (home / PREPARED_FOLDER).symlink_to((stage.home(site) / PREPARED_FOLDER).resolve())
@@ -185,7 +205,8 @@ def pool_homes(stage: Stage, home: Path) -> None:
     """One home with the patients of all sites: what training in one place would have."""
     shutil.rmtree(home, ignore_errors=True)
     everyone = merge({site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites})
-    _make_home(home, home.name, everyone, replace(_site_kind(stage), aggregation="plain"), run=stage.folder)
+    kind = replace(_site_kind(stage), aggregation="plain")
+    _make_home(home, home.name, everyone, kind, _first_site(stage).training, run=stage.folder)
     keyfile.create(home / KEY_FILE, "site")
 
 
@@ -302,17 +323,18 @@ def _check_budgets(plan: Plan, given: Mapping[str, Dataset]) -> None:
             ) from error
 
 
-def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite, *, run: Path) -> None:
+def _make_home(home: Path, name: str, data: Dataset, kind: SimulatedSite, training: TrainingSection, *, run: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     save_prepared(data, home / PREPARED_FOLDER)
-    _write_site_file(home, name, kind, run=run)
+    _write_site_file(home, name, kind, training, run=run)
 
 
-def _write_site_file(home: Path, name: str, kind: SimulatedSite, *, run: Path) -> None:
+def _write_site_file(home: Path, name: str, kind: SimulatedSite, training: TrainingSection, *, run: Path) -> None:
     """A namespace of its own for every home: what one run spent says nothing about another. Pre-trained weights are the run's, for all."""
     file = SiteFile(
         site=SiteName(name=name),
         data=DataSection(namespace=f"run-{secrets.token_hex(8)}"),
+        training=training,
         weights=WeightsSection(folder=os.path.relpath(run / WEIGHTS_FOLDER, home)),
         simulation=kind,
     )

@@ -17,6 +17,8 @@ from client.doctor.agreed import Ground
 from client.doctor.findings import Finding, look, ok, wrong
 from client.doctor.volumes import Volume, is_encrypted, volume_of
 from client.home import CACHE_FOLDER, PREPARED_FOLDER, ledger_place
+from client.training.device import found
+from common.errors import GpuMissing
 from common.models import layout_of_plan
 
 DEVICES: Final = Path("/dev")
@@ -28,6 +30,8 @@ _AROUND_BYTES: Final = 64 * 2**20
 """Ledger, logs, records: nothing grows with the model."""
 _TIMES: Final = 3
 _GIB: Final = 2**30
+_GPU_FREE: Final = 0.5
+_GPU_FIX: Final = "Install the CUDA profile (deploy/locked), and a driver for it: nvidia-smi has to answer as this user."
 _NAMED: Final = ("fedward", "flwr", "torch", "opacus")
 _FORBIDDEN: Final = "ray"
 
@@ -48,11 +52,25 @@ def disk(ground: Ground) -> Iterator[Finding]:
 
 
 def processor(ground: Ground) -> Iterator[Finding]:
-    """Cores, and a GPU where PyTorch sees one."""
-    cores = len(os.sched_getaffinity(0))
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        yield ok("gpu", f"{torch.cuda.get_device_name()}, {_gib(free)} of {_gib(total)} free; this version trains on {cores} cores")
+    """What the site trains on: the GPU or the cores that site.toml asks for, if they are there."""
+    cores, asked = len(os.sched_getaffinity(0)), ground.file.training.device
+    try:
+        device = found(asked)
+    except GpuMissing as error:
+        yield wrong("gpu", f"{error.code}: {error.message}", _GPU_FIX)
+        return
+    if device.is_gpu:
+        free, total = torch.cuda.mem_get_info(device.where)
+        said = f"training uses {torch.cuda.get_device_name(device.where)}, {_gib(free)} of {_gib(total)} free"
+        yield (
+            ok("gpu", said)
+            if free >= _GPU_FREE * total
+            else look(
+                "gpu", f"{said}; another program holds the rest.", "nvidia-smi shows which; training takes what is left, in smaller parts."
+            )
+        )
+    elif asked == "cpu":
+        yield ok("gpu", f"not asked for ([training] device = 'cpu'); training uses {cores} cores")
     elif any(DEVICES.glob("nvidia[0-9]*")):
         built = (
             f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
@@ -60,7 +78,7 @@ def processor(ground: Ground) -> Iterator[Finding]:
         yield look(
             "gpu",
             f"this machine has a GPU that PyTorch does not see ({built}); training uses {cores} cores.",
-            "Install the CUDA profile (deploy/locked), and a driver for it: nvidia-smi has to answer as this user.",
+            _GPU_FIX,
         )
     else:
         yield ok("gpu", f"none; training uses {cores} cores")

@@ -47,6 +47,9 @@ dataset = "main"
 # root = "/data/images"     # the folder of images to prepare from, mounted read-only
 # labels = "/data/labels.csv"
 
+[training]
+# device = "cuda"           # this GPU or nothing; "cpu": never one. Without the line: a GPU where PyTorch sees one, else the processor
+
 [ledger]
 # head = "/other/mount/ledger.head"   # where the ledger's seal is written: best a mount that is not restored with this one
 

@@ -25,7 +25,7 @@ _SECONDS_SHOWN: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line. `type` is a message's, `code` a refusal's."""
+    """One line. `type` is a message's, `code` a refusal's; `device` is what the site trains on, as PyTorch calls it."""
 
     event: What
     site: str = ""
@@ -35,6 +35,7 @@ class Event:
     seconds: float | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ def _in_words(event: Event) -> str:
     parts = [f"{event.site}:" if event.site else "", event.event, event.type]
     parts.append(f"round {event.round}" if event.round is not None else "")
     parts.append(event.code)
+    parts.append(f"on {event.device}" if event.device else "")
     parts.append(f"in {event.seconds:.1f} s" if event.seconds is not None else "")
     parts.append(f"{event.bytes_in} bytes in" if event.bytes_in else "")
     parts.append(f"{event.bytes_out} bytes out" if event.bytes_out else "")

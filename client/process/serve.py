@@ -37,6 +37,7 @@ from client.process.handler import DEPLOYED, Desk
 from client.process.standing import agreed, spent_so_far, standing
 from client.process.status import Board
 from client.site import Site
+from client.training import choose
 from common import envelope, failpoints, wire
 from common.audit.entries import Stopped
 from common.envelope import Head
@@ -170,14 +171,15 @@ class Serving:
 def serve(serving: Serving, *, version: str, stopping: threading.Event | None = None) -> None:
     """Answer until `stopping` is set, or SIGTERM or SIGINT comes.
 
-    Raises: before the socket exists DataNotFound, SecretFile, SimulatedSite, PlanNotApproved, ApprovalBroken, RosterError, SiteRunning and
-    Exposed: a site that could not answer does not pretend to be there.
+    Raises: before the socket exists DataNotFound, SecretFile, SimulatedSite, GpuMissing, PlanNotApproved, ApprovalBroken, RosterError,
+    SiteRunning and Exposed: a site that could not answer does not pretend to be there.
     """
     place.keep_to_oneself()
     home = serving.home
     place.check_home(home)
     file = read_site_file(home)
     check_deployed(file)
+    device = choose(file.training.device)
     plan = approved_plan(home)
     with place.alone(home, LOCK_FILE, what="site process"):
         group = file.serve.group
@@ -186,7 +188,7 @@ def serve(serving: Serving, *, version: str, stopping: threading.Event | None = 
         service = Service(home, file, board, serving.log)
         server = listen(service.converse, serving.socket)
         place.open_to_group(serving.socket, group=group)
-        serving.log.write(Event(event="started", site=file.site.name))
+        serving.log.write(Event(event="started", site=file.site.name, device=str(device.where)))
         if failpoints.armed():  # for tests: this process may be told to kill itself
             serving.log.write(Event(event="failpoint", site=file.site.name))
         _wait(stopping)

@@ -3,9 +3,10 @@
 
 `local` is the way in; `sgd` trains plainly, `dpsgd` with differential privacy. `units` says whom the promise is about, `sampler` and
 `clipping` are what it rests on; `by_unit` finds each unit's gradient (and is the only place that knows Opacus); `noise` says where
-randomness comes from; `augmentation` alters what is trained on; `evaluation` predicts.
+randomness comes from; `augmentation` alters what is trained on; `evaluation` predicts. `device` says on what: a GPU or the processor.
 """
 
+from client.training.device import choose
 from client.training.evaluation import predict
 from client.training.local import noised_sum, train_locally
 from client.training.noise import NoiseSource, SystemNoise, UnsafeSeededNoise
@@ -18,6 +19,7 @@ __all__ = [
     "SystemNoise",
     "Units",
     "UnsafeSeededNoise",
+    "choose",
     "noised_sum",
     "predict",
     "train_locally",

@@ -13,56 +13,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 from torch import nn
 
 from client.training.by_unit import UnitHooks
+from client.training.device import PROCESSOR, Device, Room, chosen
 from common.models import FlatModel, build, flatten, load
 from common.plan import Plan
 from common.tasks import Task, task_of
 from common.update import Weights
 
-KEPT_VALUES: Final = 2**26
-"""Gradients of single units held at once: 256 MB."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A model and the task it learns. `by_unit`, for private training only, where the gradients of two units or more fit in memory."""
+    """A model, the task it learns, and how much of its work is done at once.
+
+    `by_unit`, for private training only, where the gradients of two units or more fit in memory.
+    """
 
     model: FlatModel
     task: Task
     by_unit: UnitHooks | None
+    room: Room
     lock: threading.Lock
-
-    @property
-    def units_at_once(self) -> int:
-        """How many units' gradients are held at once."""
-        return KEPT_VALUES // self.model.layout.size if self.by_unit else 1
 
 
 @contextmanager
 def bench_for(plan: Plan, weights: Weights) -> Iterator[Bench]:
     """The plan's bench with these weights on it, for one use at a time. Raises: ModelLayout."""
-    bench = _bench(plan)
+    bench = _bench(plan, chosen())
     with bench.lock:
         load(bench.model, weights)
         yield bench
 
 
 @lru_cache(maxsize=4)
-def _bench(plan: Plan) -> Bench:
-    task = task_of(plan)
-    return bench_of(build(plan.model, plan.input, task.outputs), task, private=plan.is_private)
+def _bench(plan: Plan, device: Device) -> Bench:
+    task, pixels = task_of(plan), plan.input.height * plan.input.width
+    return bench_of(build(plan.model, plan.input, task.outputs), task, private=plan.is_private, device=device, pixels=pixels)
 
 
-def bench_of(module: nn.Module, task: Task, *, private: bool) -> Bench:
-    """A bench with this module on it, whose parameters become views of one vector."""
-    model = flatten(module)
-    at_once = KEPT_VALUES // model.layout.size
+def bench_of(module: nn.Module, task: Task, *, private: bool, device: Device = PROCESSOR, pixels: int = 0) -> Bench:
+    """A bench with this module on it, whose parameters become views of one vector. `pixels`: of one image."""
+    model = flatten(module.to(device.where))
+    room = device.room_for(pixels=pixels, values=model.layout.size)
     if private:
-        how = f"{at_once} units at once" if at_once > 1 else "one unit at a time"
-        _LOG.info("private training: gradients of %d values, %s", model.layout.size, how)
-    return Bench(model=model, task=task, by_unit=UnitHooks(module) if private and at_once > 1 else None, lock=threading.Lock())
+        how = f"{room.units} units at once" if room.units > 1 else "one unit at a time"
+        _LOG.info("private training on %s: gradients of %d values, %s", device.where, model.layout.size, how)
+    by_unit = UnitHooks(module) if private and room.units > 1 else None
+    return Bench(model=model, task=task, by_unit=by_unit, room=room, lock=threading.Lock())

@@ -38,8 +38,6 @@ from common.models import parts_of, seed_dropout
 from common.plan import Plan, at_round
 from common.privacy import charged_as, lattice_of, noise_of, sampling_rate
 
-CHUNK_IMAGES = 64
-CHUNK_UNITS = 16  # more of either are no faster on a CPU
 DROPOUT_SEED_BYTES = 32
 
 
@@ -76,7 +74,7 @@ def noised_sums(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Cal
         drawn = pick(units, draw(len(units), rate, entropy), plan.privacy.images_per_patient, entropy)
         if plan.augmentation is not None:
             drawn = replace(drawn, secret=entropy(SECRET_BYTES))
-        total: NDArray[np.int64] = sum_of_clipped(bench, data, plan, drawn).cpu().numpy()
+        total = bench.room.fitting(lambda: sum_of_clipped(bench, data, plan, drawn).cpu().numpy())
         return total + noise.draw(total.size, entropy)
 
     return noised
@@ -89,7 +87,7 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
     parts = parts_of(total_P, bench.model.layout)
-    for chunk in drawn.chunks(most_images=cases_of(CHUNK_IMAGES, plan), most_units=min(CHUNK_UNITS, bench.units_at_once)):
+    for chunk in drawn.chunks(most_images=cases_of(bench.room.images, plan), most_units=bench.room.units):
         together = bench.by_unit is not None and len(chunk) > 1
         gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
         add_clipped(parts, gradients, lattice_of(plan))
@@ -106,7 +104,7 @@ def _alone(bench: Bench, data: Dataset, plan: Plan, unit: Draw) -> list[UnitGrad
     """The gradient of one unit, however many images it has: added up over as many passes as memory asks for, and clipped as a whole."""
     model = bench.model
     model.gradient.zero_()
-    at_once = cases_of(CHUNK_IMAGES, plan)
+    at_once = cases_of(bench.room.images, plan)
     for start in range(0, len(unit.rows), at_once):
         losses = _losses(bench, data, plan, replace(unit, rows=unit.rows[start : start + at_once]))
         torch.autograd.backward(losses.sum() / len(unit.rows))

@@ -21,9 +21,10 @@ def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) 
     """Train for one round from `weights` on all of `data`.
 
     Shapes: weights (P,), result (P,), float32. Values may be infinite or NaN if training diverged: `release` refuses those.
-    Guarantees: same weights, data and work with a seeded noise source give the same bits; the process-wide random state is not touched.
-    Raises: ModelLayout; TooFewPatients; NoPatientId; PrivacyError, if the plan is private and the work is not, or the other way round, or
-    if a share of noise is all that this site adds.
+    Guarantees: on a processor, same weights, data and work with a seeded noise source give the same bits; the process-wide random state is
+    not touched.
+    Raises: ModelLayout; TooFewPatients; NoPatientId; GpuMemory; PrivacyError, if the plan is private and the work is not, or the other way
+    round, or if a share of noise is all that this site adds.
     """
     _require_agreement(plan, work)
     if plan.shares_noise:
@@ -35,9 +36,9 @@ def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) 
     with bench_for(plan, weights) as bench:
         bench.model.module.train()
         if plan.training.strategy == "fedsgd":
-            return RawDelta(values=-trainer.gradient(bench, data, plan, work).numpy())
+            return RawDelta(values=-trainer.gradient(bench, data, plan, work).cpu().numpy())
         trainer.train(bench, data, plan, work)
-        return RawDelta(values=bench.model.values.numpy() - weights.values)
+        return RawDelta(values=bench.model.values.cpu().numpy() - weights.values)
 
 
 def noised_sum(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> NoisedSum:
@@ -45,7 +46,7 @@ def noised_sum(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> 
 
     Shapes: weights (P,) float32, result (P,) int64. `work.noise_multiplier` is the share's own.
     Guarantees: as `train_locally`; the sum over at least a noise quorum of sites costs what the plan's ledger entry says.
-    Raises: ModelLayout; TooFewPatients; NoPatientId; PrivacyError, if the plan shares no noise or the work has none.
+    Raises: ModelLayout; TooFewPatients; NoPatientId; GpuMemory; PrivacyError, if the plan shares no noise or the work has none.
     """
     _require_agreement(plan, work)
     if not plan.shares_noise:

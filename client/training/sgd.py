@@ -6,6 +6,7 @@ A batch larger than fits is worked through in parts whose gradients add up, a pa
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +21,6 @@ from client.training.optimiser import optimiser_of
 from client.training.work import LocalWork
 from common.models import seed_dropout
 from common.plan import Plan, at_round
-
-IMAGES_AT_ONCE = 64  # more are no faster on a CPU
 
 
 def train(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> None:
@@ -41,16 +40,23 @@ def _gradients(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Iter
     model = bench.model
     seed_dropout(model.module, work.order_seed)
     for step, rows in enumerate(shuffled(len(data), batch=plan.training.batch, steps=work.steps, seed=work.order_seed)):
-        model.gradient.zero_()
         secret = hashlib.blake2b(step.to_bytes(8), key=work.order_seed[:64], digest_size=SECRET_BYTES).digest()
-        for part in in_parts(rows, data.patients, most=cases_of(IMAGES_AT_ONCE, plan)):
-            torch.autograd.backward(_losses(bench, data, plan, part, secret).sum() / len(rows))
+        bench.room.fitting(partial(_add_up, bench, data, plan, rows, secret))
         yield model.gradient
+
+
+def _add_up(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], secret: bytes) -> None:
+    """The mean gradient of these rows, into the model's."""
+    bench.model.gradient.zero_()
+    for part in in_parts(rows, data.patients, most=cases_of(bench.room.images, plan)):
+        torch.autograd.backward(_losses(bench, data, plan, part, secret).sum() / len(rows))
 
 
 def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], secret: bytes) -> Tensor:
     """The loss of each case, (B,)."""
     data, rows = shown(data, rows, plan, secret)
-    with torch.autocast(bench.model.values.device.type, torch.bfloat16, enabled=plan.training.precision == "bfloat16"):
-        outputs = bench.model.module(*inputs(data, rows, plan))
-    return bench.task.loss(outputs.float(), targets(data, rows, plan, bench.task.target))
+    device = bench.model.values.device
+    given = [each.to(device) for each in inputs(data, rows, plan)]
+    with torch.autocast(device.type, torch.bfloat16, enabled=plan.training.precision == "bfloat16"):
+        outputs = bench.model.module(*given)
+    return bench.task.loss(outputs.float(), targets(data, rows, plan, bench.task.target).to(device))

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import ModelLayout
-from common.models.layers import Dropout
+from common.models.layers import Dropout, every
 from common.plan import BackboneSpec, InputSpec
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -70,13 +70,14 @@ class Block(nn.Module):
         )
         self.convolutions = nn.ModuleList(_normed(c, d, size, stride=step, group=group) for c, d, size, step in layers)
         same_shape = before == after and stride == 1
-        self.shortcut: nn.Module = nn.Identity() if same_shape else _normed(before, after, 1, stride=stride, group=group)
+        self.stride = stride
+        self.shortcut: nn.Module = nn.Identity() if same_shape else _normed(before, after, 1, stride=1, group=group)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for layer in self.convolutions[:-1]:
             y = functional.relu(layer(y))
-        return functional.relu(self.convolutions[-1](y) + self.shortcut(x))
+        return functional.relu(self.convolutions[-1](y) + self.shortcut(every(self.stride, x)))
 
 
 def part_of_trunk(spec: BackboneSpec, number: int) -> nn.Module:

@@ -65,7 +65,7 @@ def write_weights(model: nn.Module, weights: Weights) -> None:
 def flatten(model: nn.Module) -> FlatModel:
     """Move the parameters into one vector, and prepare one for their gradients; the module is used as before."""
     layout = layout_of(model)
-    values = torch.from_numpy(_concatenated(model))
+    values = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
     gradient = torch.zeros_like(values)
     for parameter, value, slope in zip(model.parameters(), parts_of(values, layout), parts_of(gradient, layout), strict=True):
         parameter.data = value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two layers that patients' privacy shapes, shared by every family.
+"""The two layers that patients' privacy shapes, shared by every family, and one step that a library gets wrong.
 
 *Norm.* BatchNorm mixes the patients of a batch and keeps running statistics of them: a gradient then belongs to no single patient, and
 the statistics would leave with the weights. GroupNorm (Wu and He 2018, https://arxiv.org/abs/1803.08494) looks at one image alone.
@@ -29,6 +29,14 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = math.gcd(channels, min(MOST_GROUPS, max(1, channels // CHANNELS_PER_GROUP)))
     return nn.GroupNorm(groups, channels)
+
+
+def every(stride: int, x: Tensor) -> Tensor:
+    """Every so many rows and columns: a convolution of 1 x 1 behind it is one with this stride.
+
+    (Written with a stride, its backward pass on a processor writes past its memory for some widths and odd batches: torch 2.13, oneDNN.)
+    """
+    return x if stride == 1 else x[..., ::stride, ::stride]
 
 
 class Dropout(nn.Module):

@@ -11,7 +11,7 @@ last map is averaged, so any input size gives the same number of weights.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.models.layers import Dropout, group_norm
+from common.models.layers import Dropout, every, group_norm
 from common.plan import InputSpec, ResNetSpec
 
 
@@ -25,12 +25,13 @@ class Block(nn.Module):
         self.convolution_2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norm_2 = group_norm(after)
         same_shape = before == after and stride == 1
-        self.shortcut: nn.Module = nn.Identity() if same_shape else nn.Conv2d(before, after, 1, stride=stride, bias=False)
+        self.stride = stride
+        self.shortcut: nn.Module = nn.Identity() if same_shape else nn.Conv2d(before, after, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.norm_1(self.convolution_1(x)))
         y = self.norm_2(self.convolution_2(y))
-        return functional.relu(y + self.shortcut(x))
+        return functional.relu(y + self.shortcut(every(self.stride, x)))
 
 
 class ResNet(nn.Module):

@@ -126,6 +126,11 @@ REASONS: Final[Mapping[str, Reason]] = {
         what="failed while it trained",
         todo="Ask the site for its last error (fedward site status); often memory, GPU or a file is the cause.",
     ),
+    "E_GPU_MISSING": Reason(what="does not find the GPU that it is told to train on", todo="Ask the site to run fedward site doctor."),
+    "E_GPU_MEMORY": Reason(
+        what="has too little memory on its GPU",
+        todo="Ask the site which other program holds it (nvidia-smi); it goes on by itself.",
+    ),
     "E_UNFORESEEN": Reason(
         what="met an error that nobody foresaw", todo="Ask for the line in its log and report it: this is a fault in fedward."
     ),

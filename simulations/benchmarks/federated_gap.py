@@ -37,6 +37,7 @@ from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
 from simulations.comparison import POOLED, train_apart
 from simulations.judging import judge
+from simulations.options import DeviceOption
 from simulations.scenario import Scenario
 from simulations.stage import Stage, Workshop, set_stage
 
@@ -55,9 +56,9 @@ class Pair:
     pooled: float
 
 
-def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, tell: Tell) -> Pair:
+def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, device: str, tell: Tell) -> Pair:
     """Train both from one seed, and judge them. Raises: FedwardError."""
-    shop = Workshop(cache=folder / "cache", workers=workers, progress=tell)
+    shop = Workshop(cache=folder / "cache", workers=workers, progress=tell, device=device)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
     federated = federate(stage, workers, tell)
     pooled = train_apart(stage, workers=workers, progress=lambda done, total: tell("pooled", done, total), only={POOLED})[POOLED]
@@ -131,6 +132,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="How many pairs.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
+    device: DeviceOption = "cpu",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here, and go on from those that are there.")] = None,
 ) -> None:
     """Measure how far a federation stays behind training in one place, in the task's own figure."""
@@ -145,7 +147,8 @@ def main(
                 def tell(what: str, done: int, total: int, seed: int = seed) -> None:
                     bar.update(task, description=f"seed {seed}: {what}", completed=done, total=total)
 
-                pairs.append(play(of_seed(scenario, seed), data, Path(scratch), workers=workers or os.cpu_count() or 1, tell=tell))
+                asked, many = of_seed(scenario, seed), workers or os.cpu_count() or 1
+                pairs.append(play(asked, data, Path(scratch), workers=many, device=device, tell=tell))
                 if file:
                     file.write_text(json.dumps(as_dict(scenario, pairs), indent=1) + "\n", encoding="utf-8")
     except FedwardError as error:

@@ -8,6 +8,8 @@ turns step by step, with the same allocator's settings and number of threads, so
 figure is the median over steps, after one to warm up. "x plain" divides it by the best of the plain contenders, in channels_last and at
 the chunk that suits it. Ratios carry over to other machines, seconds do not. Processor seconds a step are steadier on a busy machine.
 
+On a GPU (--device cuda) all contenders run there, a step is over when the GPU says so, and memory is what its allocator gave out at most.
+
 Memory is what the process's proportional set size grows by from being ready to its peak over the first steps, in parts of what the plain
 step takes that has all images in one pass: what one would need without privacy and without thinking. All contenders of ResNet-18 need
 about 20 GB together; name fewer with --contenders where that is too much.
@@ -32,10 +34,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.training.device import called, found
 from common.errors import EngineError
 from simulations.benchmarks.footprint import PeakWatch, cpu_s, pss_bytes, tree
 from simulations.benchmarks.turnstile import Contender
 from simulations.engine.nursery import SETTINGS
+from simulations.options import DeviceOption
 
 PLAIN: Final = ("whole", "chunks-16", "chunks-64")
 PRIVATE: Final = ("fedward", "alone", "hooks", "ghost")
@@ -61,13 +65,13 @@ class Result:
         return statistics.median(self.steps_s)
 
 
-def measure(names: list[str], case: str, images_each: int, steps: int, console: Console) -> list[Result]:
+def measure(names: list[str], case: str, images_each: int, steps: int, console: Console, device: str = "cpu") -> list[Result]:
     """These contenders on one case."""
     with tempfile.TemporaryDirectory(prefix="fedward-bench-") as logs, ExitStack() as stack:
         contenders, grown = [], {}
         for name in names:
             console.print(f"{case}, {UNITS} x {images_each} images: starting {name}", style="dim")
-            command = ["-W", "ignore", "-m", "simulations.benchmarks.private_steps", name, case, str(images_each)]
+            command = ["-W", "ignore", "-m", "simulations.benchmarks.private_steps", name, case, str(images_each), device]
             contenders.append(Contender(name, command, Path(logs) / name))
             stack.callback(contenders[-1].close)
             grown[name] = _grown_mb(contenders[-1])
@@ -90,7 +94,7 @@ def _grown_mb(contender: Contender) -> float:
     with PeakWatch(contender.pid) as watch:
         for _ in range(_WARM_UP):
             contender.round_s()
-    return (watch.peak_bytes - before) / _MB
+    return (contender.peak_bytes or watch.peak_bytes - before) / _MB
 
 
 def over_plain(results: list[Result], result: Result, *, processor: bool = False) -> float | None:
@@ -134,11 +138,16 @@ def table(results: list[Result]) -> Table:
     return shown
 
 
-def as_dict(results: list[Result], threads: int) -> dict[str, object]:
+def as_dict(results: list[Result], threads: int, device: str = "cpu") -> dict[str, object]:
     """The figures for machines, with what is needed to compare them."""
     return {
         "command": " ".join(["python -m simulations.benchmarks.privacy", *sys.argv[1:]]),
-        "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "device": called(found(device)),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
         "versions": {name: version(name) for name in ("torch", "opacus", "numpy")},
         "threads": threads,
         "units": UNITS,
@@ -160,6 +169,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each contender.")] = 7,
     contenders: Annotated[str, typer.Option(help="Whom to measure, with commas.")] = ",".join((*PLAIN, *PRIVATE)),
     threads: Annotated[int, typer.Option(min=1, help="Threads of each contender.")] = 1,
+    device: DeviceOption = "cpu",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure a private step against the best plain one and against Opacus."""
@@ -168,10 +178,10 @@ def main(
     try:
         results: list[Result] = []
         for case, each in itertools.product(cases.split(","), images.split(",")):
-            results += measure(contenders.split(","), case, int(each), steps, console)
+            results += measure(contenders.split(","), case, int(each), steps, console, device)
             console.print(table(results))
             if file:  # after each case: a large one may take longer than anybody waits
-                file.write_text(json.dumps(as_dict(results, threads), indent=1) + "\n")
+                file.write_text(json.dumps(as_dict(results, threads, device), indent=1) + "\n")
     except EngineError as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from client.imaging.dataset import Dataset, Images
-from client.training import LocalWork, batches, dpsgd, sgd
+from client.training import LocalWork, batches, dpsgd
 from client.training.bench import Bench, bench_for
+from client.training.device import choose, chosen
 from common.models import build, initial_weights
 from common.plan import AggregationSpec, ClassificationSpec, CnnSpec, Identity, InputSpec, Plan, PrivacySpec, ResNetSpec, TrainingSpec
 from simulations.benchmarks.turnstile import Turnstile
@@ -40,7 +41,7 @@ CASES: Final[dict[str, tuple[CnnSpec | ResNetSpec, int]]] = {
 }
 """The network of performance benchmarks, and ResNet-18 with GroupNorm and a stem for small images; `tiny` is for tests."""
 PLAIN: Final = ("whole", "chunks-16", "chunks-64")
-_CHUNK: Final = dpsgd.CHUNK_IMAGES
+_CHUNK: Final = 64
 _NOISE, _CLIP, _RATE = 1.0, 1.0, 1e-4
 _WORK: Final = LocalWork(steps=1, noise_multiplier=_NOISE, order_seed=b"")
 
@@ -84,7 +85,7 @@ def step_of(name: str, case: str, images_each: int) -> Iterator[Step]:
     with bench_for(plan, initial_weights(plan)) as bench:
         bench.model.module.train()
         if name == "whole":
-            yield lambda: sgd.train(bench, data, plan, replace(_WORK, noise_multiplier=None))
+            yield lambda: _plain(bench, data, plan, len(data))
         elif name.startswith("chunks-"):
             yield lambda: _plain(bench, data, plan, int(name.removeprefix("chunks-")))
         else:
@@ -95,8 +96,8 @@ def step_of(name: str, case: str, images_each: int) -> Iterator[Step]:
 def _plain(bench: Bench, data: Dataset, plan: Plan, chunk: int) -> None:
     bench.model.gradient.zero_()
     for rows in np.split(np.arange(len(data)), range(chunk, len(data), chunk)):
-        logits = bench.model.module(batches.images(data, rows, plan.input))
-        torch.autograd.backward(bench.task.loss(logits, batches.labels(data, rows)).sum() / len(data))
+        logits = bench.model.module(batches.images(data, rows, plan.input).to(chosen().where))
+        torch.autograd.backward(bench.task.loss(logits, batches.labels(data, rows).to(chosen().where)).sum() / len(data))
     with torch.no_grad():
         bench.model.values.sub_(bench.model.gradient, alpha=_RATE)
 
@@ -105,7 +106,7 @@ def _hooks(data: Dataset, plan: Plan, images_each: int) -> Step:
     from opacus.grad_sample import GradSampleModule
     from opacus.optimizers import DPOptimizer
 
-    module = GradSampleModule(build(plan.model, plan.input, 1).train(), loss_reduction="sum")
+    module = GradSampleModule(build(plan.model, plan.input, 1).to(chosen().where).train(), loss_reduction="sum")
     optimiser = DPOptimizer(torch.optim.SGD(module.parameters(), lr=_RATE), **_OPACUS)
 
     def step() -> None:
@@ -126,7 +127,7 @@ def _ghost(data: Dataset, plan: Plan, images_each: int) -> Step:
     from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
     del images_each
-    bare = build(plan.model, plan.input, 1).train()
+    bare = build(plan.model, plan.input, 1).to(chosen().where).train()
     module = GradSampleModuleFastGradientClipping(bare, max_grad_norm=_CLIP, use_ghost_clipping=True, loss_reduction="sum")
     optimiser = DPOptimizerFastGradientClipping(torch.optim.SGD(module.parameters(), lr=_RATE), **_OPACUS)
 
@@ -153,22 +154,25 @@ def _contiguous(data: Dataset, plan: Plan) -> Iterator[tuple[Tensor, Tensor, boo
     for rows in np.split(np.arange(len(data)), range(_CHUNK, len(data), _CHUNK)):
         # A copy: one grey channel counts as contiguous in either order, and the layers behind it would go on in channels_last.
         images = batches.images(data, rows, plan.input).clone(memory_format=torch.contiguous_format)
-        yield images, batches.labels(data, rows), bool(rows[-1] == len(data) - 1)
+        yield images.to(chosen().where), batches.labels(data, rows).to(chosen().where), bool(rows[-1] == len(data) - 1)
 
 
 def _losses(module: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(module(images).squeeze(1), labels.float(), reduction="none")
 
 
-def main(name: str, case: str, images_each: int) -> None:
-    """Step whenever the turnstile opens."""
-    turnstile = Turnstile()
+def main(name: str, case: str, images_each: int, device: str) -> None:
+    """Step whenever the turnstile opens. A GPU's memory is what this process alone can see, so it says what a step took of it."""
+    turnstile, on_gpu = Turnstile(), choose(device).is_gpu
     for step in step_of(name, case, images_each):
+        before = torch.cuda.memory_allocated() if on_gpu else 0
         turnstile.ready()
         while True:
             step()
-            turnstile.lap()
+            if on_gpu:
+                torch.cuda.synchronize()
+            turnstile.lap(torch.cuda.max_memory_allocated() - before if on_gpu else 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

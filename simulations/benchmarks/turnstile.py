@@ -29,9 +29,9 @@ class Turnstile:
         """The first round could begin now; wait for the word."""
         self._say("ready")
 
-    def lap(self) -> None:
-        """A round is over; say how long it took and wait for the next."""
-        self._say(repr(time.perf_counter() - self._began))
+    def lap(self, peak_bytes: int = 0) -> None:
+        """A round is over; say how long it took, what it took of a memory that only it sees, and wait for the next."""
+        self._say(f"{time.perf_counter() - self._began!r} {peak_bytes}")
 
     def _say(self, word: str) -> None:
         self._answers.write(word + "\n")
@@ -46,7 +46,7 @@ class Contender:
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name, self._log = name, log
-        self.startup_s = 0.0
+        self.startup_s, self.peak_bytes = 0.0, 0
         began = time.perf_counter()
         with log.open("w") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, on our own modules
@@ -60,11 +60,13 @@ class Contender:
         return self._process.pid
 
     def round_s(self) -> float:
-        """Have it run one round."""
+        """Have it run one round. Afterwards `peak_bytes` is what it said of it."""
         assert self._process.stdin
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        return float(self._hear())
+        seconds, peak_bytes = self._hear().split()
+        self.peak_bytes = int(peak_bytes)
+        return float(seconds)
 
     def close(self) -> None:
         """Let it end by itself, which a closed input tells it to."""

@@ -92,6 +92,7 @@ class Run:
     seed: int | None = None
     engine: str = ""
     workers: int | None = None
+    device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     sites: tuple[Cohort, ...] = ()
     holdout: Cohort | None = None

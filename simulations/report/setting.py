@@ -40,6 +40,8 @@ REASONS: Mapping[str, str] = {
     "E_REPLAY": "answered a round that was over",
     "E_EQUIVOCATION": "was asked two different things in one round",
     "E_ENGINE": "the simulation's worker died",
+    "E_GPU_MISSING": "did not find the GPU that it is told to train on",
+    "E_GPU_MEMORY": "had too little memory on its GPU",
     "E_DISK_FULL": "had no disk space",
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from common.errors import DataNotFound
+from simulations.options import DeviceOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ def tune(
     folds: Annotated[int | None, typer.Option(min=1, max=20, help="Folds of each site's patients; 1 keeps one part for judging.")] = None,
     trials: Annotated[int | None, typer.Option(min=2, max=1000, help="Plans to try, the plan itself among them.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one a core).")] = None,
+    device: DeviceOption = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the search (default: runs/PLAN-NAME-tune).")] = None,
     aggregation: Annotated[
         str, typer.Option(help="ideal: the sums of secure aggregation without its masks, quicker. fsa1: masked, as deployed.")
@@ -79,9 +81,8 @@ def tune(
             else:
                 assert space_file is not None
                 wanted = _changed(space.load(space_file), folds=folds, trials=trials)
-                found = _prepared(
-                    plan_name, wanted, data, sites, out, _Kept(cache, workers, _AGGREGATIONS[aggregation], unsafe_noise_seed), show.step
-                )
+                kept = _Kept(cache, workers, device, _AGGREGATIONS[aggregation], unsafe_noise_seed)
+                found = _prepared(plan_name, wanted, data, sites, out, kept, show.step)
             for sentence in wording.before(found):
                 console.print(sentence, highlight=False, markup=False)
             if dry_run:
@@ -106,8 +107,10 @@ def tune(
 class _Kept:
     """What a search needs beside what it is about."""
 
-    def __init__(self, cache: Path | None, workers: int | None, aggregation: "AggregationName", unsafe_noise_seed: int | None) -> None:
-        self.cache, self.workers = cache, workers
+    def __init__(
+        self, cache: Path | None, workers: int | None, device: str, aggregation: "AggregationName", unsafe_noise_seed: int | None
+    ) -> None:
+        self.cache, self.workers, self.device = cache, workers, device
         self.aggregation, self.unsafe_noise_seed = aggregation, unsafe_noise_seed
 
 
@@ -132,6 +135,7 @@ def _prepared(
         progress=tell,
         unsafe_noise_seed=kept.unsafe_noise_seed,
         aggregation=kept.aggregation,
+        device=kept.device,
     )
     return search.prepare(asked, wanted, data, out or Path("runs") / f"{asked.plan.name}-tune", shop)
 

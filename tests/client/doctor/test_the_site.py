@@ -21,6 +21,7 @@ from client.audit import note
 from client.doctor import machine, permissions
 from client.doctor.findings import State
 from client.membership import pause
+from client.training.device import found
 from common import keyfile, roster
 from common.audit.entries import Paused
 from fedward import app
@@ -268,18 +269,31 @@ def test_too_small_a_disk_is_named_before_training_meets_it(site: Ready, monkeyp
 
 
 def test_a_gpu_is_told_whether_it_is_seen_or_not(site: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No machine of the tests has one: what PyTorch and the kernel would say is put in their mouths."""
+    """What PyTorch and the kernel would say is put in their mouths; tests/client/training/test_gpu.py asks a real one."""
+    found.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     assert "none" in of(machine.processor(ground(site.home)), "gpu").found
     (tmp_path / "nvidia0").touch()
     unseen = of(machine.processor(ground(site.home)), "gpu")
     assert (unseen.state, "does not see" in unseen.found, "nvidia-smi" in unseen.fix) == (State.LOOK, True, True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 2**30, 80 * 2**30))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A made GPU")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A made GPU")
+    found.cache_clear()
     seen = of(machine.processor(ground(site.home)), "gpu")
-    assert seen.state is State.OK
-    assert seen.found.startswith("A made GPU, 60.0 GiB of 80.0 GiB free; this version trains on ")
+    assert (seen.state, seen.found) == (State.OK, "training uses A made GPU, 60.0 GiB of 80.0 GiB free")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (6 * 2**30, 80 * 2**30))
+    crowded = of(machine.processor(ground(site.home)), "gpu")
+    assert (crowded.state, "another program" in crowded.found) == (State.LOOK, True)
+    file = site.home / "site.toml"
+    file.write_text(file.read_text() + '\n[training]\ndevice = "cuda:1"\n')
+    missing = of(machine.processor(ground(site.home)), "gpu")
+    assert (missing.state, missing.found.startswith("E_GPU_MISSING: [training] device = 'cuda:1'")) == (State.WRONG, True)
+    file.write_text(file.read_text().replace("cuda:1", "cpu"))
+    assert of(machine.processor(ground(site.home)), "gpu").found.startswith("not asked for")
+    found.cache_clear()
 
 
 def test_versions_are_held_to_the_locked_list_and_to_what_fedward_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import LocalWork, sgd, train_locally
+from client.training import LocalWork, device, train_locally
 from client.training.by_unit import UnitHooks
 from common.models import build, initial_weights, pretrained
 from common.plan import InputSpec, PrivacySpec
@@ -44,7 +44,8 @@ def test_a_large_batch_in_parts_has_the_gradient_of_the_whole(make_dataset, make
     data, plan = make_dataset(images_of=[5, 1, 2, 7, 3, 3]), make_plan(batch=21)
     start = initial_weights(plan)
     whole = train_locally(start, data, plan, WORK).values
-    monkeypatch.setattr(sgd, "IMAGES_AT_ONCE", 6)
+    pixels = plan.input.height * plan.input.width
+    monkeypatch.setattr(device, "_chosen", replace(device.PROCESSOR, free_bytes=6 * pixels * device.BYTES_A_PIXEL))
     np.testing.assert_allclose(train_locally(start, data, plan, WORK).values, whole, rtol=1e-4, atol=1e-6)
 
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.training import SystemNoise, by_unit, dpsgd, units_of
+from client.training import SystemNoise, by_unit, device, dpsgd, units_of
 from client.training import bench as bench_module
 from client.training.bench import bench_for
 from client.training.by_unit import UnitHooks
 from client.training.clipping import ROOM_FOR_ROUNDING, Kept, add_clipped
+from client.training.device import Room
 from client.training.sampler import Draw, pick
 from common.models import build, initial_weights, write_weights
 from common.plan import CnnSpec, PrivacySpec, ResNetSpec
@@ -96,7 +97,7 @@ def test_a_broken_image_counts_as_nothing(poison):
 @pytest.mark.parametrize(
     ("model", "clip_norm", "images_of"), [(CNN, 0.05, [1, 2, 500, 4]), (CNN, 1e4, [3, 9, 1]), (RESNET, 1.0, [5, 1, 30, 2])]
 )
-def test_taking_any_patient_away_moves_the_sum_by_at_most_the_clip_norm(make_plan, make_dataset, monkeypatch, model, clip_norm, images_of):
+def test_taking_any_patient_away_moves_the_sum_by_at_most_the_clip_norm(make_plan, make_dataset, model, clip_norm, images_of):
     """All images of a patient are drawn, up to 500; the physical batches of all others shift when one is missing."""
     plan = make_plan(private=True, model=model, privacy=replace(PATIENTS, clip_norm=clip_norm, images_per_patient=500))
     data = make_dataset(images_of=[*images_of, 1, 2, 3])
@@ -104,9 +105,9 @@ def test_taking_any_patient_away_moves_the_sum_by_at_most_the_clip_norm(make_pla
     drawn, moved = pick(units_of(data, plan), everybody, 500, None), []
     with bench_for(plan, initial_weights(plan)) as bench:
         for at_once in (8, 1000):
-            monkeypatch.setattr(dpsgd, "CHUNK_IMAGES", at_once)
-            whole = dpsgd.sum_of_clipped(bench, data, plan, drawn)
-            moved += [(whole - dpsgd.sum_of_clipped(bench, data, plan, without(drawn, unit))).double().norm().item() for unit in everybody]
+            fitted = replace(bench, room=Room(images=at_once, units=16))
+            whole = dpsgd.sum_of_clipped(fitted, data, plan, drawn)
+            moved += [(whole - dpsgd.sum_of_clipped(fitted, data, plan, without(drawn, unit))).double().norm().item() for unit in everybody]
     assert max(moved) <= 2**16
     if clip_norm < 1:
         assert max(moved) > 0.99 * 2**16
@@ -131,27 +132,25 @@ def test_all_ways_to_a_units_gradient_agree_to_a_step(make_plan, make_dataset, m
 
 def test_memory_decides_how_units_are_worked_through_and_the_log_says_so(make_plan, monkeypatch, caplog):
     plan, start = make_plan(private=True), initial_weights(make_plan())
-    for kept, at_once, said in ((2**26, 2**26 // start.values.size, "units at once"), (2 * start.values.size - 1, 1, "one unit at a time")):
-        monkeypatch.setattr(bench_module, "KEPT_VALUES", kept)
+    for kept, at_once, said in ((2**26, 16, "units at once"), (2 * start.values.size - 1, 1, "one unit at a time")):
+        monkeypatch.setattr(device, "_chosen", replace(device.PROCESSOR, kept_values=kept))
         bench_module._bench.cache_clear()
         with caplog.at_level(logging.INFO):
             for _ in range(2):
                 with bench_for(plan, start) as bench:
-                    assert bench.units_at_once == at_once
+                    assert bench.room.units == at_once
                     assert (bench.by_unit is None) == (at_once == 1)
         assert [said in message for message in caplog.messages if "gradients of" in message] == [True]
         caplog.clear()
     bench_module._bench.cache_clear()
 
 
-def test_physical_batches_change_nothing_but_the_rounding_of_gradients(make_plan, make_dataset, monkeypatch):
+def test_physical_batches_change_nothing_but_the_rounding_of_gradients(make_plan, make_dataset):
     plan, data = make_plan(private=True, privacy=PATIENTS), make_dataset(images_of=[1, 2, 3, 4, 6, 8] * 4)
     drawn, sums = pick(units_of(data, plan), np.arange(24), 4, SystemNoise().open()), []
     for images, units in ((1, 1), (5, 4), (64, 16), (64, 3)):
-        monkeypatch.setattr(dpsgd, "CHUNK_IMAGES", images)
-        monkeypatch.setattr(dpsgd, "CHUNK_UNITS", units)
         with bench_for(plan, initial_weights(plan)) as bench:
-            sums.append(dpsgd.sum_of_clipped(bench, data, plan, drawn))
+            sums.append(dpsgd.sum_of_clipped(replace(bench, room=Room(images=images, units=units)), data, plan, drawn))
     for other in sums[1:]:
         assert (sums[0] - other).abs().max() <= 2
         assert (sums[0] - other).double().norm() < 2**16 * (1 - ROOM_FOR_ROUNDING) / 4

@@ -2,6 +2,8 @@
 """All families: shapes, gradients, no memory of a batch; and their weights as a flat vector."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch.nn import functional
 
 from common.errors import ModelLayout
 from common.models import build, flatten, initial_weights, layout_of, layout_of_plan, load, read_weights, write_weights
+from common.models.layers import every
 from common.plan import (
     AggregationSpec,
     ClassificationSpec,
@@ -231,3 +234,21 @@ def test_another_models_weights_are_refused():
         load(flat, other)
     with pytest.raises(ModelLayout, match="another layout"):
         write_weights(flat.module, other)
+
+
+def test_odd_batches_through_a_narrow_shortcut_write_into_nobodys_memory():
+    """A process of its own, since it dies if they do: sharp-edges.md, oneDNN and 1 x 1 convolutions with a stride."""
+    steps = (
+        "import torch; torch.set_num_threads(2)\n"
+        "from common.models import build\n"
+        "from common.plan import InputSpec, ResNetSpec\n"
+        "model = build(ResNetSpec(family='resnet', widths=(8, 16)), InputSpec(modality='any', height=16, width=16), 1)\n"
+        "for _ in range(100):\n"
+        "    model(torch.randn(3, 1, 16, 16).to(memory_format=torch.channels_last)).sum().backward()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", steps], check=False).returncode == 0
+
+
+def test_every_other_row_and_column_under_one_by_one_is_that_convolution_with_a_stride():
+    x, convolution = torch.randn(2, 4, 9, 6), nn.Conv2d(4, 3, 1, bias=False)
+    torch.testing.assert_close(convolution(every(2, x)), functional.conv2d(x, convolution.weight, stride=2))
