@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch import nn
 
 from client.training.by_unit import UnitHooks
-from client.training.device import PROCESSOR, Device, Room, chosen
+from client.training.device import PROCESSOR, Device, Room, chosen, too_small
 from common.models import FlatModel, build, flatten, load
 from common.plan import Plan
 from common.tasks import Task, task_of
@@ -42,7 +43,7 @@ class Bench:
 
 @contextmanager
 def bench_for(plan: Plan, weights: Weights) -> Iterator[Bench]:
-    """The plan's bench with these weights on it, for one use at a time. Raises: ModelLayout."""
+    """The plan's bench with these weights on it, for one use at a time. Raises: ModelLayout, GpuMemory."""
     bench = _bench(plan, chosen())
     with bench.lock:
         load(bench.model, weights)
@@ -52,7 +53,11 @@ def bench_for(plan: Plan, weights: Weights) -> Iterator[Bench]:
 @lru_cache(maxsize=4)
 def _bench(plan: Plan, device: Device) -> Bench:
     task, pixels = task_of(plan), plan.input.height * plan.input.width
-    return bench_of(build(plan.model, plan.input, task.outputs), task, private=plan.is_private, device=device, pixels=pixels)
+    module = build(plan.model, plan.input, task.outputs)
+    try:
+        return bench_of(module, task, private=plan.is_private, device=device, pixels=pixels)
+    except torch.OutOfMemoryError:
+        raise too_small("the plan's model") from None
 
 
 def bench_of(module: nn.Module, task: Task, *, private: bool, device: Device = PROCESSOR, pixels: int = 0) -> Bench:

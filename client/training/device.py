@@ -75,12 +75,17 @@ class Room:
             except torch.OutOfMemoryError:
                 pass  # not here: as long as the exception is known, so is all that it was holding
             if self.images == 1 and self.units == 1:
-                raise GpuMemory(
-                    "the GPU's memory is too small for one image of this plan's size, or another program holds it.",
-                    fix='Free it (nvidia-smi shows who holds it), or train on the processor: [training] device = "cpu" in site.toml.',
-                )
+                raise too_small("one image of this plan's size")
             self.images, self.units = max(1, self.images // 2), max(1, self.units // 2)
             torch.cuda.empty_cache()
+
+
+def too_small(what: str) -> GpuMemory:
+    """The error that says so."""
+    return GpuMemory(
+        f"the GPU's memory is too small for {what}, or another program holds it.",
+        fix='Free it (nvidia-smi shows who holds it), or train on the processor: [training] device = "cpu" in site.toml.',
+    )
 
 
 PROCESSOR: Final = Device(where=torch.device("cpu"))

@@ -20,9 +20,7 @@ weaker.
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from client.imaging.dataset import Dataset
@@ -30,6 +28,7 @@ from client.training.augmentation import SECRET_BYTES, shown
 from client.training.batches import cases_of, inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
+from client.training.noise import NoiseThreads
 from client.training.optimiser import optimiser_of
 from client.training.sampler import Draw, draw, pick
 from client.training.units import units_of
@@ -58,9 +57,10 @@ def gradient(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Tensor
     return _mean(noised_sums(bench, data, plan, work)(), plan).float()
 
 
-def noised_sums(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Callable[[], NDArray[np.int64]]:
+def noised_sums(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Callable[[], Tensor]:
     """A function that draws units anew each time it is called, and gives their clipped sum at the present weights plus noise, in steps.
 
+    Shapes: (P,) int64, where the model is.
     Raises: TooFewPatients, NoPatientId.
     """
     assert work.noise_multiplier is not None
@@ -68,14 +68,16 @@ def noised_sums(bench: Bench, data: Dataset, plan: Plan, work: LocalWork) -> Cal
     rate = sampling_rate(batch=plan.training.batch, units=len(units))
     noise = noise_of(charged_as(work.noise_multiplier, lattice_of(plan).clip_steps))
     entropy = work.noise.open()
+    drawing = NoiseThreads(torch.get_num_threads() if work.noise.has_no_order else 1)
     seed_dropout(bench.model.module, entropy(DROPOUT_SEED_BYTES))
 
-    def noised() -> NDArray[np.int64]:
+    def noised() -> Tensor:
         drawn = pick(units, draw(len(units), rate, entropy), plan.privacy.images_per_patient, entropy)
         if plan.augmentation is not None:
             drawn = replace(drawn, secret=entropy(SECRET_BYTES))
-        total = bench.room.fitting(lambda: sum_of_clipped(bench, data, plan, drawn).cpu().numpy())
-        return total + noise.draw(total.size, entropy)
+        begun = drawing.begin(noise, bench.model.layout.size, entropy)
+        total_P = bench.room.fitting(lambda: sum_of_clipped(bench, data, plan, drawn))
+        return total_P + torch.from_numpy(begun()).to(total_P.device)
 
     return noised
 
@@ -87,7 +89,8 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
     parts = parts_of(total_P, bench.model.layout)
-    for chunk in drawn.chunks(most_images=cases_of(bench.room.images, plan), most_units=bench.room.units):
+    at_once = bench.room.units if bench.by_unit else 1
+    for chunk in drawn.chunks(most_images=cases_of(bench.room.images, plan), most_units=at_once):
         together = bench.by_unit is not None and len(chunk) > 1
         gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
         add_clipped(parts, gradients, lattice_of(plan))
@@ -119,6 +122,6 @@ def _losses(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tensor:
     return bench.task.loss(bench.model.module(*given), targets(data, rows, plan, bench.task.target).to(device))
 
 
-def _mean(steps_P: NDArray[np.int64], plan: Plan) -> Tensor:
+def _mean(steps_P: Tensor, plan: Plan) -> Tensor:
     """From steps of the lattice to a mean gradient, (P,) float64: times a constant."""
-    return torch.from_numpy(steps_P * (lattice_of(plan).step / plan.training.batch))
+    return steps_P.double() * (lattice_of(plan).step / plan.training.batch)

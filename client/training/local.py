@@ -55,7 +55,7 @@ def noised_sum(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> 
         )
     with bench_for(plan, weights) as bench:
         bench.model.module.train()
-        return NoisedSum(values=-dpsgd.noised_sums(bench, data, plan, work)())
+        return NoisedSum(values=-dpsgd.noised_sums(bench, data, plan, work)().cpu().numpy())
 
 
 def _require_agreement(plan: Plan, work: LocalWork) -> None:

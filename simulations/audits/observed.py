@@ -78,7 +78,7 @@ def seen(training: Training, coins: Coins) -> Iterator[Scores]:
         data = gradient_canaries(coins[own], coordinates=own, patients=training.patients, slices=training.slices, side=side)
         sites.append(dpsgd.noised_sums(bench, data, plan, work))
     for _ in range(training.charge.outside.steps):
-        total: NDArray[np.int64] = np.sum([noised() for noised in sites], axis=0)
+        total: NDArray[np.int64] = np.sum([noised().numpy() for noised in sites], axis=0)
         yield total[: len(coins)].astype(np.float64) * (lattice_of(plan).step / training.clip_norm)
 
 

@@ -114,7 +114,7 @@ def test_half_the_bits_train_too(make_plan, make_dataset):
 
 
 def test_a_gpu_that_others_have_filled_is_used_in_smaller_parts_or_refused_by_name(make_plan, make_dataset):
-    plan = make_plan(private=True, privacy=PATIENTS, batch=60, model=CnnSpec(family="cnn", widths=(64, 64), hidden=64))
+    plan = make_plan(private=True, privacy=PATIENTS, batch=60, model=ResNetSpec(family="resnet", widths=(64,)))
     data, start = make_dataset(images_of=[4] * 64), initial_weights(plan)
     work = LocalWork(steps=1, noise_multiplier=0.5, order_seed=b"order", noise=UnsafeSeededNoise(b"noise"))
     here = device.choose("cuda")
@@ -129,10 +129,9 @@ def test_a_gpu_that_others_have_filled_is_used_in_smaller_parts_or_refused_by_na
         with bench_for(plan, start) as bench:
             assert bench.room.images < 1024
         np.testing.assert_allclose(tight, roomy, atol=1e-3 * np.abs(roomy).max())
-        torch.cuda.set_per_process_memory_fraction(1e-6)
-        torch.cuda.empty_cache()
+        wide = replace(plan, input=replace(plan.input, height=512, width=512))  # 64 maps of a megabyte for one image
         with pytest.raises(GpuMemory, match="nvidia-smi"):
-            train_locally(start, data, plan, work)
+            predict(start, make_dataset(2, size=512), wide)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert here.is_gpu

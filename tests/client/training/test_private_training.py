@@ -40,6 +40,8 @@ def everyone(make_plan, **training):
 class NobodyIsDrawn:
     """The words that choose units are all ones, above any sampling rate; the noise is as ever."""
 
+    has_no_order = False
+
     def open(self):
         calls = iter([os.urandom, lambda size: b"\xff" * size])
         return lambda size: next(calls, os.urandom)(size)
