@@ -76,6 +76,16 @@ class NoiseThreads:
         """Begin to draw; what this gives waits for the draws, (count,)."""
         if self._pool is None or count <= _PIECE:
             return lambda: noise.draw(count, entropy)
-        sizes = [min(_PIECE, count - start) for start in range(0, count, _PIECE)]
-        pieces = [self._pool.submit(noise.draw, size, entropy) for size in sizes]
-        return lambda: np.concatenate([piece.result() for piece in pieces])
+        values = np.empty(count, dtype=np.int64)
+
+        def fill(start: int) -> None:
+            values[start : start + _PIECE] = noise.draw(min(_PIECE, count - start), entropy)
+
+        pieces = [self._pool.submit(fill, start) for start in range(0, count, _PIECE)]
+
+        def filled() -> NDArray[np.int64]:
+            for piece in pieces:
+                piece.result()
+            return values
+
+        return filled

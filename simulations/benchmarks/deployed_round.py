@@ -43,9 +43,9 @@ IDLE_S: Final = 30.0
 _PATIENCE_S: Final = 600.0
 
 
-def measure(folder: Path, *, sites: int, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, *, sites: int, rounds: int, victims: Sequence[str] = VICTIMS) -> dict[str, Any]:
     """Set up, run, pause near the end, measure, and take everything down."""
-    home, hospitals = _furnished(folder, sites, rounds + 1 + 3 * len(VICTIMS))
+    home, hospitals = _furnished(folder, sites, rounds + 4 + 3 * len(victims))
     command = [sys.executable, "-m", "simulations.hospitals", str(hospitals)]
     start = [sys.executable, "-m", "fedward", "server", "start", "--folder", str(home.folder)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -58,7 +58,7 @@ def measure(folder: Path, *, sites: int, rounds: int) -> dict[str, Any]:
             "round_s": _summary([line["seconds"] for line in _lines(home, "round_committed")][1:]),
             "steps_s": {step: _summary(_took(home, step)[1:]) for step in STEPS},
         }
-        back = {victim: _back_after(home, victim) for victim in VICTIMS}
+        back = {victim: _back_after(home, victim) for victim in victims}
         _fedward("server", "pause", "--folder", str(home.folder))
         _until(lambda: bool(_lines(home, "waiting")))
         idle = _idle(coordinator.pid)
@@ -157,9 +157,10 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--undisturbed", action="store_true", help="kill nobody: rounds and idleness alone")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), sites=asked.sites, rounds=asked.rounds)
+        found = measure(Path(folder), sites=asked.sites, rounds=asked.rounds, victims=() if asked.undisturbed else VICTIMS)
     text = json.dumps(found, indent=1) + "\n"
     sys.stdout.write(text)
     if asked.out:

@@ -18,11 +18,11 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -32,6 +32,7 @@ from rich.table import Table
 from common.errors import FedwardError
 from common.models import initial_weights
 from common.plan import digest_of
+from common.tasks.scores import LevelScores, Scores
 from common.update import Weights
 from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
@@ -40,6 +41,12 @@ from simulations.judging import judge
 from simulations.options import DeviceOption
 from simulations.scenario import Scenario
 from simulations.stage import Stage, Workshop, set_stage
+
+FIGURES: Final[Mapping[str, Callable[[LevelScores], float | None]]] = {
+    "AUC": lambda level: level.auc,
+    "balanced-accuracy": lambda level: level.balanced_accuracy,
+    "macro-F1": lambda level: level.averages.macro.f1 if level.averages else None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +63,15 @@ class Pair:
     pooled: float
 
 
-def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, device: str, tell: Tell) -> Pair:
+def play(
+    scenario: Scenario, data: Path | None, folder: Path, *, workers: int, tell: Tell, device: str = "cpu", figure: str | None = None
+) -> Pair:
     """Train both from one seed, and judge them. Raises: FedwardError."""
     shop = Workshop(cache=folder / "cache", workers=workers, progress=tell, device=device)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
     federated = federate(stage, workers, tell)
     pooled = train_apart(stage, workers=workers, progress=lambda done, total: tell("pooled", done, total), only={POOLED})[POOLED]
-    name, untrained = _figure(stage, initial_weights(scenario.plan))
+    name, untrained = _figure(stage, initial_weights(scenario.plan), figure)
     return Pair(
         seed=scenario.plan.training.seed,
         fold=scenario.simulation.fold,
@@ -70,8 +79,8 @@ def play(scenario: Scenario, data: Path | None, folder: Path, *, workers: int, d
         num_holdout=stage.counts["holdout"]["patients"],
         figure=name,
         untrained=untrained,
-        federated=_figure(stage, federated)[1],
-        pooled=_figure(stage, pooled)[1],
+        federated=_figure(stage, federated, figure)[1],
+        pooled=_figure(stage, pooled, figure)[1],
     )
 
 
@@ -81,10 +90,15 @@ def gap_between(pairs: Sequence[Pair]) -> Gap:
     return gap_of([pair.federated - pair.pooled for pair in pairs], holdout_share=share)
 
 
-def _figure(stage: Stage, weights: Weights) -> tuple[str, float]:
-    """The task's first figure and its name; 0 where it cannot be said, as for boxes of a model that draws none."""
-    headline = judge(weights, stage.holdout(), stage.scenario.plan, resamples=0).headline
-    return headline.name, headline.value or 0.0
+def _figure(stage: Stage, weights: Weights, wanted: str | None) -> tuple[str, float]:
+    """The task's first figure, or the one that is wanted of a classification's images, and its name.
+
+    0 where it cannot be said, as for boxes of a model that draws none.
+    """
+    found = judge(weights, stage.holdout(), stage.scenario.plan, resamples=0)
+    if wanted is None or not isinstance(found, Scores):
+        return found.headline.name, found.headline.value or 0.0
+    return f"{wanted} by image", FIGURES[wanted](found.images) or 0.0
 
 
 def table(pairs: Sequence[Pair], title: str) -> Table:
@@ -133,9 +147,14 @@ def main(
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core.")] = None,
     device: DeviceOption = "cpu",
+    figure: Annotated[
+        str | None, typer.Option(help=f"Of a classification, by image: {', '.join(FIGURES)}. Default: the task's first.")
+    ] = None,
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here, and go on from those that are there.")] = None,
 ) -> None:
     """Measure how far a federation stays behind training in one place, in the task's own figure."""
+    if figure is not None and figure not in FIGURES:
+        raise typer.BadParameter(f"'{figure}' is no figure; choose one of {', '.join(FIGURES)}.", param_hint="--figure")
     console = Console()
     try:
         scenario = scenarios.load(scenarios.find(plan))
@@ -148,7 +167,7 @@ def main(
                     bar.update(task, description=f"seed {seed}: {what}", completed=done, total=total)
 
                 asked, many = of_seed(scenario, seed), workers or os.cpu_count() or 1
-                pairs.append(play(asked, data, Path(scratch), workers=many, device=device, tell=tell))
+                pairs.append(play(asked, data, Path(scratch), workers=many, tell=tell, device=device, figure=figure))
                 if file:
                     file.write_text(json.dumps(as_dict(scenario, pairs), indent=1) + "\n", encoding="utf-8")
     except FedwardError as error:
