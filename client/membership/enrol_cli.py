@@ -22,7 +22,7 @@ from client.membership.approve_cli import Yes, approve
 from client.membership.enrolment import Made
 from client.telling import tell
 from common import transport_key
-from common.audit.entries import Paused, Resumed
+from common.audit.entries import Departed, Paused, Resumed
 from common.durable import OWNER_ONLY, write_atomically
 from common.enrolment import LONGEST_DAYS, Kind
 from common.errors import FedwardError
@@ -158,8 +158,11 @@ def leave(
     if not yes:
         typer.confirm("Leave the federation? To take part again later, the site must be enrolled anew.", abort=True)
     name = enrolment.name_of(home)
-    statement = (home / pause.LEFT_FILE).read_bytes() if pause.has_left(home) else enrolment.statement_of_leaving(home, now=_now())
+    again = pause.has_left(home)
+    statement = (home / pause.LEFT_FILE).read_bytes() if again else enrolment.statement_of_leaving(home, now=_now())
     write_atomically(home / pause.LEFT_FILE, statement, fsync=True, mode=OWNER_ONLY)
+    if not again:
+        _write_down(home, Departed())
     file = out or Path(f"{name}.leave")
     write_atomically(file, statement, fsync=True)
     tell(
@@ -171,7 +174,7 @@ def leave(
     )
 
 
-def _write_down(home: Path, fact: Paused | Resumed) -> None:
+def _write_down(home: Path, fact: Paused | Resumed | Departed) -> None:
     """In the audit log. The operator's switch is not held up by a log that cannot be written."""
     with suppress(FedwardError):
         SiteAudit(home, read_site_file(home)).say(fact)

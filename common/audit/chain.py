@@ -18,6 +18,7 @@ from typing import Final
 from common import spelling
 from common.audit.entries import (
     SPELLING,
+    Departed,
     Entry,
     Fact,
     Opened,
@@ -76,7 +77,7 @@ class Chain:
 
     def _is_new(self, fact: Fact) -> bool:
         match fact:
-            case Started() | Stopped() | Paused() | Resumed():
+            case Started() | Stopped() | Paused() | Resumed() | Departed():
                 return True
             case Refused():
                 return self.refusals < MOST_REFUSALS

@@ -107,6 +107,14 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Departed:
+    """The site's operator has left the federation, for good unless the site is enrolled anew."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["LEAVE"] = "LEAVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFollowed:
     __pydantic_config__ = STRICT
     kind: Literal["PLAN"] = "PLAN"
@@ -308,6 +316,7 @@ Fact: TypeAlias = (
     | Stopped
     | Paused
     | Resumed
+    | Departed
     | PlanFollowed
     | RosterAdopted
     | Rekeyed

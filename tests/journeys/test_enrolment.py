@@ -321,6 +321,8 @@ def test_a_site_pauses_goes_on_and_leaves(town: Town) -> None:
         Path("north.leave").unlink()
         done("site leave --yes --home home")
         assert Path("north.leave").read_bytes() == statement, "the same statement again, where the file was lost"
+        log = Path("home/audit.jsonl").read_text()
+        assert [log.count(f'"{kind}"') for kind in ("PAUSE", "RESUME", "LEAVE")] == [1, 1, 1]
     assert spent(town, "north") == was
     town.sent("north.leave", to="custodian", frm="north")
     with town.at("custodian"):
