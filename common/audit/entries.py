@@ -13,6 +13,7 @@
     ROSTER   the roster in force from here on                    MEET        where the cohort's own logs stood
     KEY      the identity key that signs from here on            CONTRADICT  a peer remembers a line that is not here
                                                                  REFUSE      what was refused, by code
+                                                                 LEAVE       its operator left the federation
     the coordinator
     SESSION  the run begins, from which model                    SUM     a group's sum: over whom, and its hash
     INVITE   whom a header went to, about which model            COMMIT  a round is done: the model that came of it

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from client.training import dpsgd
 from client.training.bench import _bench
+from client.training.device import chosen
 from simulations.benchmarks import privacy, private_steps
 from simulations.benchmarks.privacy import Result
 from simulations.benchmarks.private_steps import PLAIN, step_of
@@ -59,7 +60,7 @@ def test_plain_steps_are_the_same_step_in_chunks_or_whole() -> None:
     for name in PLAIN:
         for step in step_of(name, "tiny", 4):
             step()
-        gradients.append(_bench(plan).model.gradient.clone())
+        gradients.append(_bench(plan, chosen()).model.gradient.clone())
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0])
     assert gradients[0].abs().max() > 1e-4

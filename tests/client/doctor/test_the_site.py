@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import version
@@ -268,9 +268,16 @@ def test_too_small_a_disk_is_named_before_training_meets_it(site: Ready, monkeyp
     assert "E_DISK_FULL" in found.found
 
 
+@pytest.fixture
+def nothing_found_yet() -> Iterator[None]:
+    found.cache_clear()
+    yield
+    found.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_found_yet")
 def test_a_gpu_is_told_whether_it_is_seen_or_not(site: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What PyTorch and the kernel would say is put in their mouths; tests/client/training/test_gpu.py asks a real one."""
-    found.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     assert "none" in of(machine.processor(ground(site.home)), "gpu").found
@@ -288,12 +295,11 @@ def test_a_gpu_is_told_whether_it_is_seen_or_not(site: Ready, monkeypatch: pytes
     crowded = of(machine.processor(ground(site.home)), "gpu")
     assert (crowded.state, "another program" in crowded.found) == (State.LOOK, True)
     file = site.home / "site.toml"
-    file.write_text(file.read_text() + '\n[training]\ndevice = "cuda:1"\n')
+    file.write_text(file.read_text().replace('device = "auto"', 'device = "cuda:1"'))
     missing = of(machine.processor(ground(site.home)), "gpu")
     assert (missing.state, missing.found.startswith("E_GPU_MISSING: [training] device = 'cuda:1'")) == (State.WRONG, True)
     file.write_text(file.read_text().replace("cuda:1", "cpu"))
     assert of(machine.processor(ground(site.home)), "gpu").found.startswith("not asked for")
-    found.cache_clear()
 
 
 def test_versions_are_held_to_the_locked_list_and_to_what_fedward_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
