@@ -41,7 +41,7 @@ def test_noise_leaves_nothing_to_see(truth: np.ndarray, noise_multiplier: float)
 
 
 def test_too_little_noise_is_seen_through(truth: np.ndarray) -> None:
-    """The control: the attack sees a three-thousandth of the noise for what it is. (At a thousandth, one draw in twenty hides the image.)"""
+    """The control: the attack sees a three-thousandth of the noise for what it is. (A thousandth hides it once in twenty.)"""
     what = noised(clipped(update_of(truth) * 100, LATTICE), LATTICE, 0.0003, secrets.token_bytes)
     assert psnr(invert(what, truth.shape), truth) > 20
 
