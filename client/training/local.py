@@ -21,8 +21,8 @@ def train_locally(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) 
     """Train for one round from `weights` on all of `data`.
 
     Shapes: weights (P,), result (P,), float32. Values may be infinite or NaN if training diverged: `release` refuses those.
-    Guarantees: on a processor, same weights, data and work with a seeded noise source give the same bits; the process-wide random state is
-    not touched.
+    Guarantees: on a processor, with as many threads, same weights, data and work with a seeded noise source give the same bits; the
+    process-wide random state is not touched.
     Raises: ModelLayout; TooFewPatients; NoPatientId; GpuMemory; PrivacyError, if the plan is private and the work is not, or the other way
     round, or if a share of noise is all that this site adds.
     """

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from client.home import PREPARED_FOLDER, SITE_FILE, DataSection, SimulatedSite, SiteFile, SiteName
 from client.site import Site
@@ -38,7 +39,19 @@ class Expected:
 
 
 def play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path) -> Expected:
-    """The whole run. `homes` are the sites' own; second ones are made below `folder`."""
+    """The whole run. `homes` are the sites' own; second ones are made below `folder`.
+
+    In one thread, as the rig's site processes train: with another number of threads sums end in other last bits, once in some twenty rounds.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _play(plan, session, rounds, homes, seed=seed, folder=folder)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path) -> Expected:
     sites = {name: _second(home, folder / name, plan, seed=seed) for name, home in homes.items()}
     roster = credentials.load_roster(next(iter(homes.values())))
     initial = initial_weights(plan)
