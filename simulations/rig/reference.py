@@ -41,7 +41,7 @@ class Expected:
 def play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path) -> Expected:
     """The whole run. `homes` are the sites' own; second ones are made below `folder`.
 
-    In one thread, as the rig's site processes train: with another number of threads sums end in other last bits, once in some twenty rounds.
+    In one thread, as the rig's site processes train: with more, sums end in other last bits, once in some twenty rounds.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
