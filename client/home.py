@@ -32,6 +32,8 @@ HEAD_FILE: Final = "ledger.head"
 PREPARED_FOLDER: Final = "data"
 CACHE_FOLDER: Final = "cache"
 PATIENT_KEY_FILE: Final = "patient.key"
+DEVICE_PATTERN: Final = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
+"""What may be asked for to train on."""
 
 AggregationName = Literal["fsa1", "ideal", "plain"]
 
@@ -78,7 +80,7 @@ class TrainingSection:
     """[training]: what this machine trains on, which no plan has a say in; "auto" is a GPU where there is one."""
 
     __pydantic_config__ = STRICT
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

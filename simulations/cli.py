@@ -112,7 +112,7 @@ def simulate(
                 )
                 stage = set_stage(asked, data, folder, shop)
             show.announce(stage)
-            result = simulate(stage, options, show, nursery, command=tuple(_without_paths(sys.argv[1:])))
+            result = simulate(stage, options, show, nursery, command=tuple(without_paths(sys.argv[1:])))
     if as_json:
         print_json(result)
     else:
@@ -194,7 +194,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _without_paths(arguments: Sequence[str]) -> Iterator[str]:
+def without_paths(arguments: Sequence[str]) -> Iterator[str]:
     """A command as it may stand in a report that is handed on: where the images lie, and what people call their folders, is left out."""
     hidden = False
     for argument in arguments:

@@ -2,15 +2,15 @@
 """Options that several commands have. Nothing heavy is imported here: a command's help has to come at once."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-_DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]{1,2})?")
+from client.home import DEVICE_PATTERN
 
 
 def _device(name: str) -> str:
-    if not _DEVICE.fullmatch(name):
+    if not re.fullmatch(DEVICE_PATTERN, name):
         raise typer.BadParameter(f"'{name}' is no device; choose cpu, cuda, cuda:1 or auto.")
     return name
 

@@ -17,7 +17,7 @@ from client.doctor.agreed import Ground
 from client.doctor.findings import Finding, look, ok, wrong
 from client.doctor.volumes import Volume, is_encrypted, volume_of
 from client.home import CACHE_FOLDER, PREPARED_FOLDER, ledger_place
-from client.training.device import found
+from client.training.device import called, found
 from common.errors import GpuMissing
 from common.models import layout_of_plan
 
@@ -61,7 +61,7 @@ def processor(ground: Ground) -> Iterator[Finding]:
         return
     if device.is_gpu:
         free, total = torch.cuda.mem_get_info(device.where)
-        said = f"training uses {torch.cuda.get_device_name(device.where)}, {_gib(free)} of {_gib(total)} free"
+        said = f"training uses {called(device)}, {_gib(free)} of {_gib(total)} free"
         yield (
             ok("gpu", said)
             if free >= _GPU_FREE * total

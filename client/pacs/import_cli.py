@@ -180,8 +180,8 @@ def _opened(typed: Archives, landing: Landing, stop: Event) -> Iterator[Archive]
 def _web(url: str, typed: Archives, retry: Retry) -> DicomWeb:
     try:
         parts = urlsplit(url)
-    except ValueError:  # such as half a bracket of an IPv6 address
-        raise typer.BadParameter("--dicomweb is no address such as https://pacs.example/dicom-web.") from None
+    except ValueError:  # such as half a bracket of an IPv6 address: no address either
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise typer.BadParameter("--dicomweb is no address such as https://pacs.example/dicom-web; a user goes into --auth-file.")
     if parts.scheme == "http":

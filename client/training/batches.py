@@ -21,10 +21,11 @@ from common.plan import InputSpec, Plan, RestorationSpec
 from common.tasks import Target
 
 FULL_SCALE = 65535
+CPU = torch.device("cpu")
 
 
-def inputs(data: Dataset, rows: NDArray[np.int64], plan: Plan) -> tuple[Tensor, ...]:
-    """What the model is called with for these rows.
+def inputs(data: Dataset, rows: NDArray[np.int64], plan: Plan, where: torch.device = CPU) -> tuple[Tensor, ...]:
+    """What the model is called with for these rows, where the model is.
 
     In this order, those that the plan has: images, the second image (B, C, H, W) and whether there is one (B, 1), the record (B, F), the
     text's tokens (B, L) int64.
@@ -39,7 +40,7 @@ def inputs(data: Dataset, rows: NDArray[np.int64], plan: Plan) -> tuple[Tensor, 
         found.append(torch.from_numpy(data.parts["record"][rows].astype(np.float32)))
     if spec.text is not None:
         found.append(torch.from_numpy(data.parts["tokens"][rows].astype(np.int64)))
-    return tuple(found)
+    return tuple(each.to(where) for each in found)
 
 
 def labels(data: Dataset, rows: NDArray[np.int64]) -> Tensor:

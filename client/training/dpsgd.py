@@ -118,8 +118,7 @@ def _losses(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tensor:
     """The loss of each case, (I,)."""
     device = bench.model.values.device
     data, rows = shown(data, drawn.rows, plan, drawn.secret)
-    given = [each.to(device) for each in inputs(data, rows, plan)]
-    return bench.task.loss(bench.model.module(*given), targets(data, rows, plan, bench.task.target).to(device))
+    return bench.task.loss(bench.model.module(*inputs(data, rows, plan, device)), targets(data, rows, plan, bench.task.target).to(device))
 
 
 def _mean(steps_P: Tensor, plan: Plan) -> Tensor:

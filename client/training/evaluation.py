@@ -30,5 +30,4 @@ def _predicted(bench: Bench, data: Dataset, plan: Plan) -> Iterator[NDArray[np.f
     device, at_once = bench.model.values.device, cases_of(bench.room.images, plan)
     for start in range(0, len(data), at_once):
         rows = np.arange(start, min(start + at_once, len(data)))
-        given = [each.to(device) for each in inputs(data, rows, plan)]
-        yield bench.task.predict(bench.model.module(*given)).cpu().numpy()
+        yield bench.task.predict(bench.model.module(*inputs(data, rows, plan, device))).cpu().numpy()

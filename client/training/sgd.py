@@ -56,7 +56,6 @@ def _losses(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], se
     """The loss of each case, (B,)."""
     data, rows = shown(data, rows, plan, secret)
     device = bench.model.values.device
-    given = [each.to(device) for each in inputs(data, rows, plan)]
     with torch.autocast(device.type, torch.bfloat16, enabled=plan.training.precision == "bfloat16"):
-        outputs = bench.model.module(*given)
+        outputs = bench.model.module(*inputs(data, rows, plan, device))
     return bench.task.loss(outputs.float(), targets(data, rows, plan, bench.task.target).to(device))

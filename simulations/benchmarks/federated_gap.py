@@ -36,6 +36,7 @@ from common.tasks.scores import LevelScores, Scores
 from common.update import Weights
 from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
+from simulations.cli import without_paths
 from simulations.comparison import POOLED, train_apart
 from simulations.judging import judge
 from simulations.options import DeviceOption
@@ -123,7 +124,7 @@ def _cells(pairs: Sequence[Pair]) -> list[str]:
 def as_dict(scenario: Scenario, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The figures for machines, with what is needed to repeat them. The digest is of the plan as it stands, without the runs' seeds."""
     return {
-        "command": " ".join(["python -m simulations.benchmarks.federated_gap", *sys.argv[1:]]),
+        "command": " ".join(["python -m simulations.benchmarks.federated_gap", *without_paths(sys.argv[1:])]),
         "plan": digest_of(scenario.plan),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "flwr", "numpy")},

@@ -25,7 +25,7 @@ from common.errors import (
     TooFewPatients,
 )
 from simulations import phantoms, scenario
-from simulations.cli import _without_paths
+from simulations.cli import without_paths
 from simulations.faults import parse_faults
 from simulations.phantoms import PhantomSpec
 from simulations.scenario import Scenario
@@ -108,7 +108,7 @@ def test_names_of_folders_do_not_reach_the_sites_data(tmp_path: Path) -> None:
 
 def test_a_report_does_not_say_where_the_images_lay() -> None:
     command = ["simulate", "mine.toml", "--data", "/srv/Doe^Jane", "--sites", "4", "--cache=/srv/Doe^Jane/cache", "--out", "run"]
-    assert " ".join(_without_paths(command)) == "simulate mine.toml --data ... --sites 4 --cache=... --out run"
+    assert " ".join(without_paths(command)) == "simulate mine.toml --data ... --sites 4 --cache=... --out run"
 
 
 def test_an_index_whose_rows_are_not_in_the_archive(tmp_path: Path) -> None:
