@@ -6,6 +6,9 @@ large one, if it is allowed a worse epsilon, and nobody is harmed by that where 
 batch train the plan's model, by its optimiser, for its rounds, under the noise that the plan's own hospitals would add; and, beside it,
 without noise, and with twice as much; and the linear model on scattering features under the same.
 
+Without noise nothing is clipped either, and a step that clipping keeps in hand may be the end of a network. So what noise is measured
+against is the better of two trainings: by the plan's step, and by one of an eighth.
+
 What it says: how much AUC this noise takes from this training on made chest CT. What it does not: how well the model will do on your
 images. Made hospitals are small, have two slices a patient, and images of at most 64 x 64; classes are two, whatever the plan's are. A
 plan whose model learns nothing there may have another learning rate in mind for other images. Each point is one run.
@@ -19,11 +22,12 @@ from pathlib import Path
 from typing import Final
 
 from common.durable import write_atomically
-from common.plan import AggregationSpec, Plan, PrivacySpec, ScatteringSpec, Window, to_toml
+from common.plan import AggregationSpec, Plan, ScatteringSpec, Window, to_toml
 from common.privacy import Event, epsilon, public_count
 from common.update import Weights
 from server.aggregation import Silent
 from server.journal import CommittedRound
+from simulations.comparison import without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
 from simulations.observer import score
@@ -38,6 +42,8 @@ MOST_SITES: Final = 5
 FEWEST_PATIENTS: Final = 64
 LARGE_BATCH: Final = 128  # beyond, three sites are enough to wait for
 SLICES: Final = 2
+SHORTER: Final = 1 / 8
+"""Of the plan's step, for a training that nothing keeps in hand."""
 RESAMPLES: Final = 200
 SCATTERING: Final = ScatteringSpec(family="scattering", scales=3, angles=4)
 SCATTERING_RATE, SCATTERING_MOMENTUM = 0.1, 0.9
@@ -47,9 +53,13 @@ _NO_BOUND: Final = 1e4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One federation: its relative noise (0: not private), and what its model is worth on made patients held out, with a 95 % interval."""
+    """One federation: its relative noise (0: not private), and what its model is worth on made patients held out, with a 95 % interval.
+
+    learning_rate: by which it was trained.
+    """
 
     relative_noise: float
+    learning_rate: float
     auc: float
     low: float
     high: float
@@ -73,15 +83,18 @@ def sweep(found: Forecast, shop: Workshop, nursery: Nursery) -> Sweep:
     began, plan, levels = time.monotonic(), stand_in(found), noise_levels(found)
     linear = scattering_of(plan)
     jobs = [(plan, level) for level in levels] + [(linear, level) for level in levels[:-1] if linear is not None]
-    rounds = _Counter(shop.progress, total=len(jobs) * plan.training.rounds)
+    rounds = _Counter(shop.progress, total=sum(len(rates(*job)) for job in jobs) * plan.training.rounds)
     with tempfile.TemporaryDirectory(prefix="fedward-sweep-") as scratch:
-        stage = set_stage(Scenario(plan=without_privacy(plan), simulation=_made(plan)), None, Path(scratch) / "stage", shop)
+        open_plan = not_private(plan, learning_rate=plan.training.learning_rate)
+        stage = set_stage(Scenario(plan=open_plan, simulation=_made(plan)), None, Path(scratch) / "stage", shop)
         points = []
         for number, (model, level) in enumerate(jobs):
-            played = replace(
-                stage, scenario=replace(stage.scenario, plan=at_noise(model, level, stage)), folder=Path(scratch) / str(number)
-            )
-            points.append(_point(_train(stage, played, nursery, shop.workers, rounds), played, stage, level))
+            tried = []
+            for rate in rates(model, level):
+                trained = at_noise(model, level, stage) if level else not_private(model, learning_rate=rate)
+                played = replace(stage, scenario=replace(stage.scenario, plan=trained), folder=Path(scratch) / f"{number}-{rate:g}")
+                tried.append(_point(_train(stage, played, nursery, shop.workers, rounds), played, stage, level))
+            points.append(max(tried, key=lambda point: point.auc))
     return Sweep(
         model=tuple(points[: len(levels)]),
         scattering=tuple(points[len(levels) :]),
@@ -123,15 +136,20 @@ def scattering_of(plan: Plan) -> Plan | None:
     return replace(plan, model=SCATTERING, training=training)
 
 
-def without_privacy(plan: Plan) -> Plan:
-    """The same plan with nothing clipped and no noise."""
-    return replace(plan, privacy=PrivacySpec(unit="none"))
+def rates(plan: Plan, relative_noise: float) -> tuple[float, ...]:
+    """The steps that a level is tried by: the plan's, and where a network learns without noise a shorter one too."""
+    own = plan.training.learning_rate
+    return (own, own * SHORTER) if relative_noise == 0 and not isinstance(plan.model, ScatteringSpec) else (own,)
+
+
+def not_private(plan: Plan, *, learning_rate: float) -> Plan:
+    """The same plan with nothing clipped and no noise, and as many images a step as the private one has."""
+    seen = min(plan.privacy.images_per_patient, SLICES)
+    return without_privacy(replace(plan, privacy=replace(plan.privacy, images_per_patient=seen)), learning_rate=learning_rate)
 
 
 def at_noise(plan: Plan, relative_noise: float, stage: Stage) -> Plan:
-    """The plan that has this relative noise at the stage's small hospitals: its epsilon is whatever that takes."""
-    if relative_noise == 0:
-        return without_privacy(plan)
+    """The plan that has this relative noise, more than 0, at the stage's small hospitals: its epsilon is whatever that takes."""
     units = "patients" if plan.privacy.unit == "patient" else "images"
     rate = plan.training.batch / min(public_count(site[units]) for site in stage.counts["sites"])
     noise = relative_noise * plan.training.batch * len(stage.sites) ** 0.5
@@ -181,7 +199,8 @@ def _point(weights: Weights, played: Stage, stage: Stage, level: float) -> Point
     assert scores.patients.auc is not None, "made hospitals have both classes"
     found = scores.intervals["auc"] if scores.intervals else None
     low, high = (found.low, found.high) if found else (scores.patients.auc, scores.patients.auc)
-    return Point(relative_noise=level, auc=scores.patients.auc, low=low, high=high)
+    rate = played.scenario.plan.training.learning_rate
+    return Point(relative_noise=level, learning_rate=rate, auc=scores.patients.auc, low=low, high=high)
 
 
 class _Counter(Silent):

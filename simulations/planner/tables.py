@@ -125,7 +125,7 @@ def measured(known: Outlook) -> Grid:
     named = {entry.relative_noise: NOISES[entry.mode] for entry in known.modes}
     rows = []
     for index, point in enumerate(sweep.model):
-        label = "not private" if point.relative_noise == 0 else named.get(point.relative_noise, "twice the most")
+        label = named.get(point.relative_noise, "twice the most") if point.relative_noise else _not_private(point, known.plan)
         linear = sweep.scattering[index] if index < len(sweep.scattering) else None
         cells = (label, _thousandths(point.relative_noise), _auc(point), *([_auc(linear)] if sweep.scattering else []))
         rows.append(Row(cells=cells, kind="plan" if label == NOISES[known.forecast.asked.mode] else ""))
@@ -141,6 +141,12 @@ def measured(known: Outlook) -> Grid:
         "does to this training, not what the model will be worth on your images."
     )
     return Grid(title="Measured on made images", headings=headings, rows=tuple(rows), note=note)
+
+
+def _not_private(point: "Point", plan: Plan) -> str:
+    """What nothing was added to; the step is told where a shorter one than the plan's was better."""
+    shorter = point.learning_rate < plan.training.learning_rate
+    return f"not private (step {point.learning_rate:g})" if shorter else "not private"
 
 
 def groups(plan: Plan) -> Grid:

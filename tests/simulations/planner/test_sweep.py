@@ -13,7 +13,19 @@ from simulations.apps import CLIENT_APP
 from simulations.engine.nursery import Nursery
 from simulations.planner import Hospitals
 from simulations.planner.forecast import Forecast, forecast, relative_noise
-from simulations.planner.sweep import SCATTERING, Sweep, at_noise, noise_levels, scattering_of, stand_in, sweep, without_privacy
+from simulations.planner.sweep import (
+    SCATTERING,
+    SHORTER,
+    SLICES,
+    Sweep,
+    at_noise,
+    noise_levels,
+    not_private,
+    rates,
+    scattering_of,
+    stand_in,
+    sweep,
+)
 from simulations.stage import Stage, Workshop
 from tests.simulations.planner.planned import local, shared
 
@@ -38,7 +50,21 @@ def test_levels_are_none_that_of_each_mode_and_twice_the_most():
     found = forecast(shared(), FIVE)
     together, alone = (found.modes[mode].relative_noise for mode in ("distributed", "local"))
     assert noise_levels(found) == [0.0, *sorted((together, alone)), 2 * max(together, alone)]
-    assert without_privacy(shared()) == at_noise(shared(), 0.0, SMALL)
+
+
+def test_without_noise_a_network_is_trained_by_two_steps_and_a_linear_model_by_its_own():
+    plan = stand_in(forecast(shared(), FIVE))
+    own = plan.training.learning_rate
+    assert rates(plan, 0.0) == (own, own * SHORTER)
+    assert rates(plan, 0.1) == (own,)
+    linear = scattering_of(plan)
+    assert rates(linear, 0.0) == (linear.training.learning_rate,)
+
+
+def test_without_noise_nothing_is_clipped_and_a_step_sees_as_many_images():
+    plan = not_private(shared(), learning_rate=0.5)
+    assert (plan.privacy.unit, plan.privacy.clip_norm, plan.training.learning_rate) == ("none", None, 0.5)
+    assert plan.training.batch == shared().training.batch * min(shared().privacy.images_per_patient, SLICES)
 
 
 def test_a_stand_in_is_the_plan_on_made_images():
@@ -85,4 +111,4 @@ def test_a_sweep_measures_every_level_for_both_models(swept: tuple[Sweep, list[t
 def test_progress_counts_rounds_over_all_federations(swept: tuple[Sweep, list[tuple[str, int, int]]]) -> None:
     _, told = swept
     rounds = [(done, total) for what, done, total in told if what == "small federations, rounds"]
-    assert rounds == [(number, 7 * 3) for number in range(1, 7 * 3 + 1)]
+    assert rounds == [(number, 8 * 3) for number in range(1, 8 * 3 + 1)]

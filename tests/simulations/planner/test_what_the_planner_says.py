@@ -21,7 +21,7 @@ SIZES = (100, 160, 160, 800, 3200)
 
 
 def point(noise: float, auc: float) -> Point:
-    return Point(relative_noise=noise, auc=auc, low=auc - 0.02, high=min(1.0, auc + 0.02))
+    return Point(relative_noise=noise, learning_rate=shared().training.learning_rate, auc=auc, low=auc - 0.02, high=min(1.0, auc + 0.02))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,14 @@ def test_what_was_measured_is_worded_by_the_intervals(measured: Outlook) -> None
         'There family = "scattering" did clearly better: 0.910 against 0.850.',
     ]
     assert [row[0] for row in cells(tables.measured(measured))] == ["not private", "shared noise", "local noise", "twice the most"]
+
+
+def test_a_shorter_step_without_noise_is_told(measured: Outlook) -> None:
+    sweep = measured.measured
+    assert sweep is not None
+    first = replace(sweep.model[0], learning_rate=measured.plan.training.learning_rate / 8)
+    [row, *_] = cells(tables.measured(replace(measured, measured=replace(sweep, model=(first, *sweep.model[1:])))))
+    assert row[0] == f"not private (step {first.learning_rate:g})"
 
 
 def test_a_plan_that_counts_images_says_what_is_left_of_it_for_a_patient() -> None:
