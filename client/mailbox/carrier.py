@@ -4,6 +4,8 @@
     taken --> fetched --> asked --> answered --> pushed
                objects     socket     reply       objects
 
+What is small comes and goes whole (`common.whole`), and nothing is fetched or pushed.
+
 Nothing here decides what a site may answer. What is decided is what is carried at all: the message types of `common.wire`, in the one form
 that has an envelope. Anything else is answered with a refusal in nobody's name, and the site hears nothing of it.
 
@@ -138,7 +140,7 @@ class Carrier:
         if kept is not None:
             return kept
         try:
-            envelope = to_envelope(taken.message_type, content_of(taken, self._fetch(job)))
+            envelope = to_envelope(taken.message_type, self._content(job))
             answer = to_content(self._ask(job, envelope))
         except SiteAway:
             raise
@@ -155,8 +157,13 @@ class Carrier:
         self._tally.add(refused_here=1)
         return wire.encode_refusal(wire.Refusal(site="", code=code))
 
-    def _fetch(self, job: Job) -> dict[str, bytes]:
-        ids = job.newest.objects()
+    def _content(self, job: Job) -> Content:
+        """It came with one of the copies, or is fetched as the newest says. Raises: MessageFormat, Pointless."""
+        asked = list(job.asked)
+        came = next((each for each in asked if each.came_with is not None), None)
+        return content_of(asked[-1], self._fetch(job, asked[-1].objects())) if came is None else content_of(came, {})
+
+    def _fetch(self, job: Job, ids: list[str]) -> dict[str, bytes]:
 
         def fetch(each: str) -> bytes:
             with self._few if len(ids) > _SMALL_IN_PARTS else nullcontext():

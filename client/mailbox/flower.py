@@ -51,6 +51,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
 from common.errors import MessageFormat, NodeKey
+from common.whole import content_in, is_small, whole
 from common.wire import Content
 
 HEARTBEAT_S: Final = float(HEARTBEAT_DEFAULT_INTERVAL)
@@ -61,6 +62,7 @@ _POOL: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, ke
 """Connections are kept: a new one is three trips over a slow link, and a reply is made of several objects."""
 _MOST_OBJECTS: Final = 1 << 16
 _LONGEST_LABEL: Final = 10
+_SAME_FLWR: Final = "Both ends need the same flwr."
 _TRY_AGAIN: Final = frozenset((408, 425, 429, *range(500, 600)))
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
@@ -119,9 +121,19 @@ class Taken:
         label = str(self.message.metadata.group_id)
         return int(label) if label.isdecimal() and len(label) < _LONGEST_LABEL else None
 
+    @cached_property
+    def came_with(self) -> Content | None:
+        """The content that came with the message; None, if it is to be fetched in pieces. Raises: MessageFormat."""
+        try:
+            return content_in(self._response.messages_list[0])
+        except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
+            raise MessageFormat("a message's content cannot be read.", fix=_SAME_FLWR) from None
+
     @property
     def content_id(self) -> str:
-        """The same content, the same id: Flower names objects by their digests."""
+        """The same content, the same id, whole or in pieces: Flower names objects by their digests. Raises: MessageFormat."""
+        if self.came_with is not None:
+            return str(self.came_with.object_id)
         return str(self.tree.children[0].object_id) if len(self.tree.children) == 1 else ""
 
     @property
@@ -132,7 +144,7 @@ class Taken:
     def objects(self) -> list[str]:
         """What its content is made of: the message itself, which holds no more than its envelope, is not fetched. Raises: MessageFormat."""
         if len(self.tree.children) != 1:
-            raise MessageFormat("a message has no content.", fix="Both ends need the same flwr.")
+            raise MessageFormat("a message has no content.", fix=_SAME_FLWR)
         ids = list(dict.fromkeys(each.object_id for each in iterate_object_tree(self.tree.children[0])))
         if len(ids) > _MOST_OBJECTS:
             raise MessageFormat(f"a message is made of {len(ids)} objects.", fix="Nothing of it was fetched.")
@@ -141,7 +153,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, taken apart: what Flower is told of it, and its objects by their digests."""
+    """An answer: what Flower is told of it, and where it is too large to go with that, its objects by their digests."""
 
     push: PushMessagesRequest
     objects: dict[str, Any]
@@ -232,7 +244,7 @@ class Link:
     def announce(self, reply: Reply) -> tuple[set[str], str]:
         """Which objects of a reply are wanted, and in which session. Raises: LinkDown, NotKnown, RunOver, NotAccepted."""
         response = self._call(self._client.PushMessages, reply.push)
-        return set(response.objects_to_push), str(response.session_id)
+        return set(response.objects_to_push).intersection(reply.objects), str(response.session_id)
 
     def push(self, run_id: int, session: str, object_id: str, content: bytes) -> bool:
         """Hand one object over. False: the session is over, announce again. Raises: LinkDown, NotKnown, RunOver, NotAccepted."""
@@ -263,13 +275,15 @@ class Link:
 
 
 def content_of(taken: Taken, objects: dict[str, bytes]) -> Content:
-    """Put a message's content together. Takes the objects out of the dictionary as it goes. Raises: MessageFormat."""
+    """What came with a message, or put together from its objects, which go out of the dictionary. Raises: MessageFormat."""
+    if taken.came_with is not None:
+        return taken.came_with
     try:
         content = inflate_object_from_contents(taken.content_id, objects)
     except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
-        raise MessageFormat("a message cannot be put together from its objects.", fix="Both ends need the same flwr.") from None
+        raise MessageFormat("a message cannot be put together from its objects.", fix=_SAME_FLWR) from None
     if not isinstance(content, Content):
-        raise MessageFormat(f"a message's content is a {type(content).__name__}.", fix="Both ends need the same flwr.")
+        raise MessageFormat(f"a message's content is a {type(content).__name__}.", fix=_SAME_FLWR)
     return content
 
 
@@ -292,15 +306,20 @@ def reply_to(taken: Taken, content: Content) -> Reply:
         src_task_id=asked.dst_task_id,
         dst_task_id=asked.src_task_id,
     )
+    if is_small(content):
+        small = whole(metadata, content)
+        return Reply(push=_announcement(taken, small.proto, small.tree), objects={})
     message = make_message(metadata=metadata, content=content)
     with no_object_id_recompute():
         message.metadata.__dict__["_message_id"] = message.object_id
         tree, objects = get_object_tree(message), get_all_nested_objects(message)
-    bare = remove_content_from_message(message)
-    push = PushMessagesRequest(
-        node=Node(node_id=taken.node), messages_list=[message_to_proto(bare)], message_object_trees=[tree], clientapp_runtime_list=[0.0]
-    )
-    return Reply(push=push, objects=dict(objects))
+    bare = message_to_proto(remove_content_from_message(message))
+    return Reply(push=_announcement(taken, bare, tree), objects=dict(objects))
+
+
+def _announcement(taken: Taken, message: Any, tree: Any) -> PushMessagesRequest:
+    node = Node(node_id=taken.node)
+    return PushMessagesRequest(node=node, messages_list=[message], message_object_trees=[tree], clientapp_runtime_list=[0.0])
 
 
 def _meaning(status: int) -> Exception:

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from server.transport.inquiry import Answer, Inquiry, Pace, Reply
+from server.transport.inquiry import Answer, Inquiry, Key, Pace, Replies
 from server.transport.looks import ThreadedLooks
 
 _WAIT_S = 0.2
@@ -49,6 +49,8 @@ class Line:
     pace: Pace = field(default_factory=Pace)
     most_bytes: int = MOST_BYTES
     """No more of one reply is taken: a site that sends without end fills no memory here."""
+    readers: set[int] = field(default_factory=set)
+    """Nodes that answer whole, and so can be asked whole."""
 
     def ask(
         self,
@@ -69,7 +71,7 @@ class Line:
         if isinstance(self.grid, WaitingGrid):
             yield from self._wait_for(question, contents, group=group, deadline_s=deadline_s, until=until)
             return
-        with closing(ThreadedLooks[str, Reply]()) as looks:
+        with closing(ThreadedLooks[Key, Replies]()) as looks:
             inquiry = Inquiry(
                 self.grid,
                 question,
@@ -79,6 +81,7 @@ class Line:
                 looks=looks,
                 pace=self.pace,
                 most_bytes=self.most_bytes,
+                readers=self.readers,
             )
             yield from inquiry.answers(contents, until=until)
 

@@ -20,7 +20,9 @@ What can be seen of a moving reply: that it was announced, that its node sends h
 seen, and on another grid than Flower's own no piece: there an upload that stalls looks like one that moves until Flower's upload session
 runs out, three minutes after its last piece; then its reply counts as lost. The deadline ends all of this.
 
-Each id is looked for by itself (`server.transport.looks`), soon after asking and then every half second, less often where there are many.
+All ids that are due are looked for in one call, soon after asking and then every half second; a grid that is asked in Flower's own way is
+asked for each by itself (`server.transport.looks`), less often where there are many. What is announced in pieces is taken in a thread of
+its own. Questions go whole to whoever answers whole (`server.transport.questions`), but only once: asked again, they go in pieces.
 """
 
 import math
@@ -36,7 +38,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from server.transport.looks import Looks
-from server.transport.replies import ReplyLost, ReplyTooLarge, taker_of
+from server.transport.questions import giver_of
+from server.transport.replies import Announced, Found, ReplyLost, ReplyTooLarge, taker_of
 
 LOST: Final = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
 OFFLINE: Final = ErrorCode.NODE_UNAVAILABLE
@@ -102,7 +105,9 @@ class _Awaited:
     sent: dict[str, _Sent] = field(default_factory=dict)
 
 
-Reply = Message | None
+Key = tuple[str, ...]
+Replies = Mapping[str, Found]
+"""What one look is for, and what it finds: by the messages that are answered."""
 
 
 class Inquiry:
@@ -116,18 +121,20 @@ class Inquiry:
         group: str,
         deadline_s: float,
         expected_s: float,
-        looks: Looks[str, Reply],
+        looks: Looks[Key, Replies],
         pace: Pace,
         most_bytes: int,
+        readers: set[int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid, self._question, self._group = grid, question, group
-        self._taker, self._is_done = taker_of(grid, most_bytes=most_bytes), False
+        self._giver, self._taker, self._is_done = giver_of(grid), taker_of(grid, most_bytes=most_bytes), False
+        self._readers = set() if readers is None else readers
         self._looks, self._pace, self._clock = looks, pace, clock
         self._last = clock() + deadline_s
         self._expected_s = expected_s
         self._awaited: dict[int, _Awaited] = {}
-        self._looking: dict[str, _Sent] = {}
+        self._looking: dict[Key, list[_Sent]] = {}
         self._online: frozenset[int] = frozenset()
         self._rolled_at = -math.inf
 
@@ -165,8 +172,9 @@ class Inquiry:
         ttl = max(1.0, self._last - now)
         messages = [Message(each.content, each.node, self._question, ttl=ttl, group_id=self._group) for each in asked]
         unsure = False
+        self._readers.difference_update(each.node for each in asked if each.asked_at)
         try:
-            taken = set(self._grid.push_messages(messages))
+            taken = self._giver.give(messages, readers=self._readers)
         except ObjectPushError:
             # A node was quicker than we: it took, answered and confirmed its message while we still handed in the last parts of it. All are
             # known there by now, and those that are whole will be answered.
@@ -207,7 +215,9 @@ class Inquiry:
         """Look who is online, where that decides something."""
         now = self._clock()
         away = [each for each in self._awaited.values() if each.away_since is not None]
-        if now < self._rolled_at + self._pace.roll_s or not (away or any(self._is_slow(sent, now) for sent in self._looking.values())):
+        if now < self._rolled_at + self._pace.roll_s or not (
+            away or any(self._is_slow(sent, now) for batch in self._looking.values() for sent in batch)
+        ):
             return
         self._rolled_at = now
         try:
@@ -244,55 +254,76 @@ class Inquiry:
     # Looking for replies.
 
     def _look(self) -> None:
-        """Begin the looks that are due."""
+        """Begin the looks that are due, for as many at once as the grid knows how."""
         now = self._clock()
         unseen = [sent for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
-        for sent in sorted(unseen, key=lambda sent: sent.look_at):
-            if sent.look_at > now or self._is_busy(now):
+        due = sorted((sent for sent in unseen if sent.look_at <= now), key=lambda sent: sent.look_at)
+        for start in range(0, len(due), self._taker.at_once):
+            if self._is_busy(now):
                 return
-            sent.since = now
-            self._looking[sent.message_id] = sent
-            self._looks.begin(sent.message_id, lambda sent=sent: self._take(sent))  # type: ignore[misc] # bound here
+            batch = due[start : start + self._taker.at_once]
+            ids = tuple(sent.message_id for sent in batch)
+            self._begin(batch, lambda ids=ids: self._taker.look(ids))  # type: ignore[misc] # bound here
 
-    def _take(self, sent: _Sent) -> Reply:
-        """In the look's own thread."""
+    def _take(self, sent: _Sent, announced: Announced) -> None:
+        """Begin to take a reply that comes in pieces."""
 
         def moved() -> None:
             sent.moved_at = self._clock()
 
-        return self._taker.take(sent.message_id, moved=moved, is_over=lambda: self._is_done)
+        def take() -> Replies:
+            arrived = self._taker.take(announced, moved=moved, is_over=lambda: self._is_done)
+            return {} if arrived is None else {sent.message_id: arrived}
+
+        self._begin([sent], take)
+
+    def _begin(self, batch: list[_Sent], look: Callable[[], Replies]) -> None:
+        now = self._clock()
+        for sent in batch:
+            sent.since = now
+        key = tuple(sent.message_id for sent in batch)
+        self._looking[key] = batch
+        self._looks.begin(key, look)
 
     def _is_busy(self, now: float) -> bool:
         """Enough looks are under way. One that waits for an upload is no work, and counts up to a higher number."""
-        quick = sum(not self._is_slow(sent, now) for sent in self._looking.values())
+        quick = sum(not self._is_slow(batch[0], now) for batch in self._looking.values())
         return quick + self._looks.unread >= self._pace.at_once or len(self._looking) >= self._pace.in_all
 
     def _hear(self, timeout_s: float) -> Iterator[Answer]:
         """What looks found, first waiting for one of them."""
         seen = self._looks.next(timeout_s)
         while seen is not None and self._clock() < self._last:
-            sent = self._looking.pop(seen.key)
             if seen.error is not None and not isinstance(seen.error, (ReplyLost, ReplyTooLarge, *PASSING)):
                 raise seen.error
-            since, sent.since = sent.since or 0.0, None
-            each = self._awaited.get(sent.node)
-            if each is not None and sent.message_id in each.sent:
-                if isinstance(seen.error, ReplyLost):
-                    del each.sent[sent.message_id]
-                    self._lose(each)
-                elif isinstance(seen.error, ReplyTooLarge):
-                    yield self._answered(each, Answer(node=each.node, content=None, failure="the reply is larger than any answer is"))
-                elif seen.found is None:
-                    self._look_later(sent, since, failed=seen.error is not None)
-                else:
-                    yield from self._read(each, sent, seen.found)
+            for sent in self._looking.pop(seen.key):
+                since, sent.since = sent.since or 0.0, None
+                each = self._awaited.get(sent.node)
+                if each is not None and sent.message_id in each.sent:
+                    found = seen.found.get(sent.message_id) if seen.found is not None else None
+                    yield from self._saw(each, sent, found, seen.error, since)
             seen = self._looks.next(0)
+
+    def _saw(self, each: _Awaited, sent: _Sent, found: Found | None, error: Exception | None, since: float) -> Iterator[Answer]:
+        if isinstance(error, ReplyLost):
+            del each.sent[sent.message_id]
+            self._lose(each)
+        elif isinstance(error, ReplyTooLarge):
+            yield self._answered(each, Answer(node=each.node, content=None, failure="the reply is larger than any answer is"))
+        elif found is None:
+            self._look_later(sent, since, failed=error is not None)
+        elif isinstance(found, Announced):
+            self._take(sent, found)
+        else:
+            if found.whole:
+                self._readers.add(each.node)
+            yield from self._read(each, sent, found.message)
 
     def _look_later(self, sent: _Sent, since: float, *, failed: bool) -> None:
         now = self._clock()
         if failed or now - since >= self._pace.moving_s:
             self._doubt()
-        slowest = max(self._pace.look_s, len(self._awaited) / self._pace.looks_per_s)
+        slowest = max(self._pace.look_s, len(self._awaited) / self._pace.looks_per_s / self._taker.at_once)
         sent.every_s = min(sent.every_s * _SLOWER, slowest)
         sent.look_at = now + sent.every_s
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looking for replies without waiting for them: each look is a call of its own, in a thread of its own.
 
-Flower's `pull_messages` takes the replies that it is asked for one after the other, and does not return before the last byte of each is
-uploaded. A site that dies while it uploads would thus hold up everybody whose reply was asked for in the same call; so every call asks for
-one. The thread of a look that never ends is left to itself: it is a daemon, and whoever waited for it has gone on.
+A look may last: Flower's own `pull_messages` does not return before the last byte of each reply that it was asked for is uploaded, so that
+a site that dies meanwhile would hold up all the others. The thread of a look that never ends is left to itself: it is a daemon, and whoever
+waited for it has gone on.
 """
 
 import queue

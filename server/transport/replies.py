@@ -1,28 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking one reply from a SuperLink, piece by piece.
+"""Taking replies from a SuperLink: whole, or one piece after another.
 
-A reply is announced before its pieces are there. Flower's own `pull_messages` then waits a second for each piece, next time two, up to ten,
-and says nothing until all are in; so a small message costs a second more whenever somebody looks a moment too early, and nobody can tell a
-slow upload from a dead one. Here pieces are asked for at a pace of our own, whoever waits is told of each that has come, and a look ends
-as soon as nobody waits for it any more. Pieces are as large as the sender makes them: 1 MB from our mailbox, 5 MB from a stock SuperNode.
-A site that sends more than any answer can have is not listened to: no more of it is taken than the limit.
+One look asks for any number of replies, and finds the small ones whole (`common.whole`). A larger one is announced before its pieces are
+there. Flower's own `pull_messages` then waits a second for each piece, next time two, up to ten, and says nothing until all are in, so that
+nobody can tell a slow upload from a dead one. Here pieces are asked for at a pace of our own, whoever waits is told of each that has come,
+and a look ends as soon as nobody waits for it any more. Pieces are as large as the sender makes them: 1 MB from our mailbox, 5 MB from a
+stock SuperNode. A site that sends more than any answer can have is not listened to: no more of it is taken than the limit.
 
 The calls are those of flwr's `HttpGrid`, and private; flwr is pinned, and `tests/server/test_replies.py` holds the names to it. Any other
 grid is asked in Flower's own way, and shows nothing.
 """
 
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-from flwr.app import Message
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.app import Message, RecordDict
+from flwr.app.message.message import make_message
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, inflate_object_from_contents
 from flwr.superlink.grid.http_grid import HttpGrid
+
+from common.whole import content_in
 
 _FIRST_S: Final = 0.02
 _LONGEST_S: Final = 0.5
@@ -37,14 +43,43 @@ class ReplyTooLarge(Exception):
     """A reply has more pieces, or bytes, than an answer can have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A reply, all of it; `whole`: it came in one piece."""
+
+    message: Message
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A reply that is to be taken piece by piece: its id, and its tree of pieces."""
+
+    reply_id: str
+    tree: ObjectTree
+
+
+Found = Arrived | Announced
+
+
 class Taker(Protocol):
-    """How a reply is taken. `shows_progress`: whether `moved` is called whenever some of it has come."""
+    """How replies are taken.
+
+    `shows_progress`: whether `moved` is called whenever some of one has come; `at_once`: how many are looked for in one call at most.
+    """
 
     @property
     def shows_progress(self) -> bool: ...
 
-    def take(self, message_id: str, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Message | None:
-        """The reply to a message; None, if there is none yet or it `is_over`. Raises: ReplyLost, ReplyTooLarge; what the network raises."""
+    @property
+    def at_once(self) -> int: ...
+
+    def look(self, message_ids: Sequence[str]) -> dict[str, Found]:
+        """What there is, by the message that it answers. Raises: what the network raises."""
+        ...
+
+    def take(self, announced: Announced, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Arrived | None:
+        """The pieces of a reply; None, if it `is_over`. Raises: ReplyLost, ReplyTooLarge; what the network raises."""
         ...
 
 
@@ -54,45 +89,50 @@ def taker_of(grid: Grid, *, most_bytes: int) -> Taker:
 
 
 class FromGrid:
-    """Flower's own way."""
+    """Flower's own way, which finds no reply that is not all there."""
 
     shows_progress = False
+    at_once = 1
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def take(self, message_id: str, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Message | None:
-        del moved, is_over
-        found = self._grid.pull_messages([message_id])
-        return next((reply for reply in found if reply.metadata.reply_to_message_id == message_id), None)
+    def look(self, message_ids: Sequence[str]) -> dict[str, Found]:
+        return {reply.metadata.reply_to_message_id: Arrived(reply) for reply in self._grid.pull_messages(message_ids)}
+
+    def take(self, announced: Announced, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Arrived | None:
+        raise AssertionError("nothing is announced here")
 
 
 class FromSuperLink:
-    """Piece by piece."""
+    """All in one look, and what is in pieces piece by piece."""
 
     shows_progress = True
+    at_once = 256
 
     def __init__(self, grid: HttpGrid, *, most_bytes: int, sleep: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._most_bytes, self._sleep = grid, most_bytes, sleep
 
-    def take(self, message_id: str, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Message | None:
-        found = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
-        for announced, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            if announced.metadata.reply_to_message_id != message_id:
-                continue
-            moved()
-            reply_id = announced.metadata.message_id
-            pieces = self._pieces({each.object_id for each in iterate_object_tree(tree)}, moved, is_over)
-            if pieces is None:
-                return None
-            self._grid._runtime_client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=reply_id)
-            )
-            reply = inflate_object_from_contents(reply_id, pieces)
-            assert isinstance(reply, Message)
-            reply.metadata.__dict__["_message_id"] = reply_id
-            return reply
-        return None
+    def look(self, message_ids: Sequence[str]) -> dict[str, Found]:
+        seen = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        found: dict[str, Found] = {}
+        for announced, tree in zip(seen.messages_list, seen.message_object_trees, strict=True):
+            if announced.metadata.reply_to_message_id in message_ids:
+                found[announced.metadata.reply_to_message_id] = _found(announced, tree)
+        return found
+
+    def take(self, announced: Announced, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Arrived | None:
+        moved()
+        pieces = self._pieces({each.object_id for each in iterate_object_tree(announced.tree)}, moved, is_over)
+        if pieces is None:
+            return None
+        self._grid._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.reply_id)
+        )
+        reply = inflate_object_from_contents(announced.reply_id, pieces)
+        assert isinstance(reply, Message)
+        reply.metadata.__dict__["_message_id"] = announced.reply_id
+        return Arrived(reply)
 
     def _pieces(self, wanted: set[str], moved: Callable[[], None], is_over: Callable[[], bool]) -> dict[str, bytes] | None:
         """All of them; None, if that is no longer wanted. Raises: ReplyLost, ReplyTooLarge."""
@@ -119,3 +159,15 @@ class FromSuperLink:
                 self._sleep(pause_s)
                 pause_s = min(_LONGEST_S, pause_s * 1.5)
         return pieces
+
+
+def _found(announced: Any, tree: ObjectTree) -> Found:
+    try:
+        content = content_in(announced)
+    except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
+        content = RecordDict()  # which no message of ours is
+    if content is None:
+        return Announced(announced.metadata.message_id, tree)
+    bare = ProtoMessage(metadata=announced.metadata)
+    bare.content.SetInParent()
+    return Arrived(make_message(metadata=message_from_proto(bare).metadata, content=content), whole=True)

@@ -18,6 +18,7 @@ from flwr.app import RecordDict
 
 from common import wire
 from common.errors import FedwardError, ProtocolError, RoundError, UpdateError
+from common.records import size_of
 from common.secagg.messages import Step
 from common.secagg.quantise import Grid
 from common.secagg.terms import Kind
@@ -147,7 +148,7 @@ class Speaker:
 
     def _tell(self, question: Question, site: str, verdict: bytes | str, content: RecordDict | None) -> None:
         code = verdict if isinstance(verdict, str) else None
-        bytes_up = sum(record.count_bytes() for record in content.values()) if content is not None else 0
+        bytes_up = size_of(content) if content is not None else 0
         self.observer.site_heard(question.round, question.phase, site, code=code, bytes_up=bytes_up)
         if question.step is Step.KEYS:
             self.observer.site_answered(question.round, site, refused=code is not None)

@@ -16,7 +16,7 @@ from itertools import count
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from server.transport.inquiry import Reply
+from server.transport.inquiry import Key, Replies
 from server.transport.looks import Seen
 
 SESSION_S = 180.0
@@ -108,17 +108,17 @@ class Tides:
 
     def __init__(self, clock: Clock, sea: Sea) -> None:
         self._clock, self._sea = clock, sea
-        self._ends: list[tuple[float, int, Seen[str, Reply]]] = []
+        self._ends: list[tuple[float, int, Seen[Key, Replies]]] = []
         self._order = count()
 
-    def begin(self, key: str, look: Callable[[], Reply]) -> None:
+    def begin(self, key: Key, look: Callable[[], Replies]) -> None:
         try:
-            seen: Seen[str, Reply] = Seen(key, look())
+            seen: Seen[Key, Replies] = Seen(key, look())
         except Exception as error:  # as the threads carry it
             seen = Seen(key, None, error)
         heapq.heappush(self._ends, (self._clock.now + self._sea.took_s, next(self._order), seen))
 
-    def next(self, timeout_s: float) -> Seen[str, Reply] | None:
+    def next(self, timeout_s: float) -> Seen[Key, Replies] | None:
         if self._ends and self._ends[0][0] <= self._clock.now + timeout_s:
             end, _, seen = heapq.heappop(self._ends)
             self._clock.now = max(self._clock.now, end)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
+from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
@@ -18,7 +19,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from server.transport.replies import FromGrid, FromSuperLink, ReplyLost, ReplyTooLarge, taker_of
+from common.whole import whole
+from server.transport.replies import Announced, Arrived, FromGrid, FromSuperLink, ReplyLost, ReplyTooLarge, taker_of
 
 MOST_PIECES = 9
 
@@ -61,10 +63,10 @@ class Store:
         return ConfirmMessageReceivedResponse()
 
 
-def grid_on(store: Store) -> HttpGrid:
+def grid_on(store: Any) -> HttpGrid:
     grid = HttpGrid("127.0.0.1:1", insecure=True, token="a token")
     grid.set_run(Run.create_empty(1))
-    grid._client = store  # type: ignore[assignment] # the three calls that a look makes
+    grid._client = store  # the three calls that a look makes
     return grid
 
 
@@ -74,8 +76,13 @@ def take(
     """The reply, and how often something of it had come."""
     came: list[None] = []
     taker = FromSuperLink(grid_on(store), most_bytes=most_bytes, sleep=sleep)
-    found = taker.take("question", moved=lambda: came.append(None), is_over=is_over)
-    return found, len(came)
+    found = taker.look(["question"]).get("question")
+    if found is None:
+        return None, len(came)
+    assert isinstance(found, Announced)
+    arrived = taker.take(found, moved=lambda: came.append(None), is_over=is_over)
+    assert arrived is None or not arrived.whole
+    return arrived and arrived.message, len(came)
 
 
 def test_a_reply_that_is_there_is_taken_at_once_and_whole() -> None:
@@ -131,13 +138,50 @@ def test_a_look_ends_when_nobody_waits_for_it() -> None:
     assert len(slept) == 3
 
 
+def test_small_replies_are_all_found_whole_in_one_look() -> None:
+    content = RecordDict({"fedward": ConfigRecord({"site": ""})})
+    metadata = [Metadata(1, "", 7, 1, f"q{number}", "1", 1_780_000_000.0, 60.0, "query.hello") for number in range(3)]
+    sent = [whole(each, content) for each in metadata[:2]]
+    calls: list[list[str]] = []
+
+    def pull(request: Any) -> PullAppMessagesResponse:
+        calls.append(list(request.message_ids))
+        return PullAppMessagesResponse(messages_list=[each.proto for each in sent], message_object_trees=[each.tree for each in sent])
+
+    client: Any = SimpleNamespace(PullMessages=pull)
+    found = FromSuperLink(grid_on(client), most_bytes=1 << 30).look(["q0", "q1", "q2"])
+    assert calls == [["q0", "q1", "q2"]]
+    assert set(found) == {"q0", "q1"}
+    for each in found.values():
+        assert isinstance(each, Arrived)
+        assert (each.whole, each.message.content) == (True, content)
+
+
+def test_a_reply_to_what_was_not_asked_is_not_looked_at() -> None:
+    sent = whole(Metadata(1, "", 7, 1, "another", "1", 1_780_000_000.0, 60.0, "query.hello"), RecordDict({"a": ConfigRecord({"b": 1})}))
+    answer = PullAppMessagesResponse(messages_list=[sent.proto], message_object_trees=[sent.tree])
+    client: Any = SimpleNamespace(PullMessages=lambda _: answer)
+    assert FromSuperLink(grid_on(client), most_bytes=1 << 30).look(["q0"]) == {}
+
+
+def test_a_whole_reply_that_cannot_be_read_is_one_without_content() -> None:
+    sent = whole(Metadata(1, "", 7, 1, "q0", "1", 1_780_000_000.0, 60.0, "query.hello"), RecordDict({"a": ConfigRecord({"b": 1})}))
+    del sent.proto.content.items[:]
+    sent.proto.content.items.add(key="a")  # a record of no kind
+    answer = PullAppMessagesResponse(messages_list=[sent.proto], message_object_trees=[sent.tree])
+    client: Any = SimpleNamespace(PullMessages=lambda _: answer)
+    found = FromSuperLink(grid_on(client), most_bytes=1 << 30).look(["q0"])["q0"]
+    assert isinstance(found, Arrived)
+    assert not found.message.content
+
+
 def test_another_grid_is_asked_in_flowers_own_way() -> None:
     store = Store(arrived=MOST_PIECES)
     grid: Any = SimpleNamespace(pull_messages=lambda ids: [store.reply] if ids == ["question"] else [])
     taker = taker_of(grid, most_bytes=1 << 30)
     assert isinstance(taker, FromGrid)
-    assert taker.take("question", moved=lambda: None, is_over=lambda: False) is store.reply
-    assert taker.take("another", moved=lambda: None, is_over=lambda: False) is None
+    assert taker.look(["question"]) == {"question": Arrived(store.reply)}
+    assert taker.look(["another"]) == {}
 
 
 def test_flowers_client_has_the_calls_that_a_look_makes() -> None:

@@ -107,6 +107,22 @@ def test_a_group_that_is_behind_catches_up_first() -> None:
     assert table.asked == [(wire.SECURE["MASK"], ["s1"]), (wire.SECURE["CONFIRM"], ["s0", "s1"])]
 
 
+def test_a_mailbox_that_refuses_in_nobodys_name_is_heard_and_ends_nothing() -> None:
+    """Its refusal has an empty field, which Flower's own count of bytes cannot count."""
+    table = Table()
+
+    def answer(message_ids: Iterable[str]) -> list[Message]:
+        for message_id in message_ids:
+            if message_id in table._replies:
+                table._replies[message_id].content = wire.encode_refusal(wire.Refusal(site="", code="E_MSG_FORMAT"))
+        return Table.pull_messages(table, message_ids)
+
+    table.pull_messages = answer  # type: ignore[method-assign]
+    done = speaker(table).side_by_side({0: story(question(Step.SHARE, "s0", "s1"))})
+    [heard] = done[0]  # type: ignore[misc] # it did not fail
+    assert heard.missing == {"s0": "E_MSG_FORMAT", "s1": "E_MSG_FORMAT"}
+
+
 def test_a_talk_that_fails_by_name_ends_alone() -> None:
     def failing() -> Talk[list[Heard]]:
         yield question(Step.SHARE, "s0")

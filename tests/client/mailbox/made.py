@@ -26,6 +26,7 @@ from client.mailbox.tally import Tally
 from client.process import events, serve
 from common import envelope, wire
 from common.envelope import Envelope, Head, Shape
+from common.whole import whole
 from common.wire import Content
 
 NODE = 77
@@ -56,9 +57,13 @@ class FakeLink:
     slow_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def message(self, message_type: str, content: RecordDict, *, ttl: float = 600, tried: int = 0) -> Taken:
+    def message(self, message_type: str, content: RecordDict, *, ttl: float = 600, tried: int = 0, in_pieces: bool = True) -> Taken:
         """A message for this node, whose objects are there. Another `tried` is the same question, asked again."""
         metadata = Metadata(RUN, "", 1, NODE, "", "1", 1_780_000_000.0 + tried, ttl, message_type)
+        if not in_pieces:
+            sent = whole(metadata, content)
+            response = PullMessagesResponse(messages_list=[sent.proto], message_object_trees=[sent.tree])
+            return Taken(node=self.node, raw=response.SerializeToString())
         message = make_message(metadata=metadata, content=content)
         message.metadata.__dict__["_message_id"] = message.object_id
         self.objects.update({name: each.deflate() for name, each in get_all_nested_objects(message).items()})

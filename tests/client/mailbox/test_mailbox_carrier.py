@@ -19,6 +19,9 @@ from common.envelope import Head
 from tests.client.mailbox.made import MASK, FakeLink, at_the_socket, carrying, down, obliging, step
 from tests.client.processes import wait_for
 
+IN_PIECES = bytes(1 << 17)
+"""A vector that is too large for an answer to travel whole."""
+
 
 def pending(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / PENDING_FOLDER).iterdir())
@@ -43,6 +46,38 @@ def test_a_step_reaches_the_site_and_its_answer_comes_back(tmp_path: Path) -> No
     (heard,) = site.heard
     assert len(heard.data) == 4000
     assert link.count("confirm") == 1
+
+
+def test_a_whole_question_is_answered_whole_and_nothing_is_fetched_or_pushed(tmp_path: Path) -> None:
+    link = FakeLink()
+    with at_the_socket(tmp_path / "site.sock", vector=bytes(40_000)) as site:
+        carried(tmp_path, link, link.message(MASK, step(b"abc", values=10_000), in_pieces=False))
+    assert (link.answers()[0]["control"], len(site.heard[0].data)) == (b"abc", 40_000)
+    assert link.calls == ["announce", "confirm"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_question_is_the_same_in_pieces_and_whole(tmp_path: Path, *, first: bool) -> None:
+    link, go = FakeLink(), threading.Event()
+
+    def slow(head: Head) -> dict[str, Any]:
+        go.wait(20)
+        return obliging(head)
+
+    with at_the_socket(tmp_path / "site.sock", slow) as site, carrying(tmp_path, link) as (carrier, tally):
+        carrier.take(link.message(MASK, step(), in_pieces=first))
+        carrier.take(link.message(MASK, step(), in_pieces=not first, tried=1))
+        go.set()
+        wait_for(lambda: len(link.answers()) == 2, within_s=20)
+    assert (len(site.heard), tally.counts.joined) == (1, 1)
+
+
+def test_a_whole_question_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    link = FakeLink()
+    with at_the_socket(tmp_path / "site.sock") as site:
+        carried(tmp_path, link, link.message(MASK, step(values=1 << 17), in_pieces=False))
+    assert link.answers()[0]["code"] == "E_MSG_FORMAT"
+    assert not site.heard
 
 
 def test_no_more_than_two_large_parts_are_on_the_link_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +127,7 @@ def test_objects_that_make_no_message_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trouble", [down(3), [NotKnown(), NotKnown()], [NotAccepted()]])
 def test_every_failure_on_the_way_is_waited_out(tmp_path: Path, call: str, trouble: list[Exception]) -> None:
     link = FakeLink(trouble={call: list(trouble)})
-    with at_the_socket(tmp_path / "site.sock"):
+    with at_the_socket(tmp_path / "site.sock", vector=IN_PIECES):
         carried(tmp_path, link, link.message(MASK, step()))
     assert len({answer["to"] for answer in link.answers()}) == 1
     assert not link.trouble[call]
@@ -102,7 +137,7 @@ def test_every_failure_on_the_way_is_waited_out(tmp_path: Path, call: str, troub
 
 def test_a_session_that_is_over_is_begun_anew_with_the_same_reply(tmp_path: Path) -> None:
     link = FakeLink(trouble={"push": [NotAccepted()]})
-    with at_the_socket(tmp_path / "site.sock"):
+    with at_the_socket(tmp_path / "site.sock", vector=IN_PIECES):
         carried(tmp_path, link, link.message(MASK, step()))
     first, second = link.announced
     assert first.push.messages_list[0].metadata.message_id == second.push.messages_list[0].metadata.message_id
@@ -200,7 +235,7 @@ def test_hello_does_not_wait_behind_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["fetch", "announce", "push"])
 def test_a_run_that_is_over_is_forgotten(tmp_path: Path, call: str) -> None:
     link = FakeLink(trouble={call: [RunOver() for _ in range(8)]})
-    with at_the_socket(tmp_path / "site.sock"), carrying(tmp_path, link) as (carrier, tally):
+    with at_the_socket(tmp_path / "site.sock", vector=IN_PIECES), carrying(tmp_path, link) as (carrier, tally):
         carrier.take(link.message(MASK, step()))
         wait_for(lambda: tally.counts.dropped, within_s=30)
         wait_for(lambda: not pending(tmp_path), within_s=30)
@@ -238,7 +273,7 @@ def test_messages_to_a_node_that_the_superlink_forgot_are_dropped(tmp_path: Path
 def test_a_mailbox_that_ends_while_it_carries_is_taken_up_by_the_next(tmp_path: Path) -> None:
     """As after a kill: what was taken is on disk, and the answer is the same message to Flower, byte for byte."""
     link = FakeLink(trouble={"push": down(1000)})
-    with at_the_socket(tmp_path / "site.sock"):
+    with at_the_socket(tmp_path / "site.sock", vector=IN_PIECES):
         message = link.message(MASK, step())
         with carrying(tmp_path, link) as (carrier, _):
             carrier.take(message)

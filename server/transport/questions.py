@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handing questions to a grid: whole to whoever reads them so, in Flower's pieces to anybody else.
+
+Our mailbox answers a small question whole (`common.whole`), and that it does shows that it can read one; a stock SuperNode knows pieces
+alone. So the first question to a node goes in pieces, and again any that it did not answer.
+"""
+
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import httpx
+from flwr.app import Message
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from common.whole import is_small, whole
+
+
+class Giver(Protocol):
+    """How messages are handed in."""
+
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
+        """Hand in; the ids of those that were taken. `readers`: nodes that read small messages whole.
+
+        Raises: ObjectPushError, what the network raises.
+        """
+        ...
+
+
+def giver_of(grid: Grid) -> Giver:
+    return ToSuperLink(grid) if isinstance(grid, HttpGrid) else ToGrid(grid)
+
+
+class ToGrid:
+    """Flower's own way."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
+        del readers
+        return set(self._grid.push_messages(messages))
+
+
+class ToSuperLink:
+    """Whole where that is possible."""
+
+    def __init__(self, grid: HttpGrid) -> None:
+        self._grid = grid
+
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
+        small: list[Message] = []
+        rest: list[Message] = []
+        for each in messages:
+            (small if each.metadata.dst_node_id in readers and is_small(each.content) else rest).append(each)
+        taken = self._give_whole(small) if small else set()
+        return taken | set(self._grid.push_messages(rest)) if rest else taken
+
+    def _give_whole(self, messages: Sequence[Message]) -> set[str]:
+        client, run_id = self._grid._runtime_client, self._grid.run.run_id
+        given = [whole(each.metadata, each.content) for each in messages]
+        answer = client.PushMessages(
+            PushAppMessagesRequest(messages_list=[each.proto for each in given], message_object_trees=[each.tree for each in given])
+        )
+        wanted = set(answer.objects_to_push)
+        with suppress(httpx.HTTPError):  # a question without its stub lives for three minutes, and is asked again
+            for each in given:
+                if each.message_id in wanted:
+                    client.PushObject(
+                        PushObjectRequest(
+                            node=self._grid.node,
+                            run_id=run_id,
+                            object_id=each.message_id,
+                            object_content=each.stub,
+                            session_id=answer.session_id,
+                        )
+                    )
+        return set(answer.message_ids)
