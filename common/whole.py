@@ -4,11 +4,12 @@
 Flower takes each message apart: what announces it is one call, each of its pieces another, and each call costs a SuperLink five to ten
 milliseconds of SQL and whoever made it a trip over the line. A step of the protocol is three pieces of a few hundred bytes. But the message
 that announces them has room for content of its own, which the SuperLink keeps and hands out with it, from the time when there were no
-pieces. A small message travels there. In its tree stands one object, a stub that names the content, since a message is known by the digest
-of its object; to who reads pieces alone (a stock SuperNode) the stub is an error without a code.
+pieces.
 
-    Whole.stub    is handed in with a question, which may wait for a node for longer than the three minutes that Flower gives an upload.
-                  With a reply it is not: who asked takes it at once, or asks again.
+A small message travels there. Its tree is one object that names the content, since a message is known by the digest of its object; that
+object is announced and never handed in, for nobody asks for it, so the message is there as soon as it is announced. To a stock SuperNode,
+which reads pieces alone, it would be a message that never comes. Flower forgets an announcement when its object is asked for in vain after
+three minutes, and otherwise keeps five short rows of it until the run ends.
 """
 
 from dataclasses import dataclass
@@ -30,11 +31,10 @@ _LARGEST_ENCODED: Final = 2 * LARGEST
 
 @dataclass(frozen=True)
 class Whole:
-    """A message as Flower is told of it, content and all; its tree of one object; and that object's bytes."""
+    """A message as Flower is told of it, content and all, and its tree of one object."""
 
     proto: Any
     tree: Any
-    stub: bytes
 
     @property
     def message_id(self) -> str:
@@ -49,10 +49,10 @@ def is_small(content: RecordDict) -> bool:
 def whole(metadata: Metadata, content: RecordDict) -> Whole:
     """The same content under the same metadata is the same message."""
     with no_object_id_recompute():
-        stub = make_message(metadata=metadata, error=Error(code=ErrorCode.UNKNOWN, reason=content.object_id))
-        metadata.__dict__["_message_id"] = stub.object_id
-        tree, piece = get_object_tree(stub), stub.deflate()
-    return Whole(proto=message_to_proto(make_message(metadata=metadata, content=content)), tree=tree, stub=piece)
+        name = make_message(metadata=metadata, error=Error(code=ErrorCode.UNKNOWN, reason=content.object_id))
+        metadata.__dict__["_message_id"] = name.object_id
+        tree = get_object_tree(name)
+    return Whole(proto=message_to_proto(make_message(metadata=metadata, content=content)), tree=tree)
 
 
 def is_whole(proto: Any) -> bool:

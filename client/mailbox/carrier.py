@@ -197,7 +197,8 @@ class Carrier:
                 self._tally.add(dropped=1)
             else:
                 self._tally.add(replies=1)
-                self._link.confirm(taken)
+                if taken.came_with is None:
+                    self._link.confirm(taken)
                 fields = content[FIELDS]
                 refused = str(fields.get("code", "")) if fields.get("type") == "refusal" else ""
                 what: events.What = "refused" if refused else "answered"
@@ -205,7 +206,7 @@ class Carrier:
                 self._log.write(events.Event(event=what, type=_type_of(job), round=taken.round, code=refused, seconds=seconds))
             if not self._stopping.is_set():
                 self._pending.drop(taken.message_id)
-            self._pace.busy()
+            self._pace.answered(_type_of(job))
             with self._lock:
                 job.asked.remove(taken)
 

@@ -103,9 +103,10 @@ def _look(life: Life) -> None:
     if taken is None:
         life.pace.wait()
         return
-    life.pace.busy()
+    life.pace.came()
     with suppress(Exception):  # an envelope that Flower itself cannot read is nobody's question
         life.carrier.take(taken)
+    life.pace.wait()
 
 
 def _connect(life: Life) -> None:
@@ -139,7 +140,7 @@ def _come_online(life: Life) -> None:
     life.tally.add(connections=1)
     _note_link(life, up=True)
     life.carrier.take_up()
-    life.pace.busy()
+    life.pace.came()
 
 
 def _note_link(life: Life, *, up: bool, code: str = "") -> None:

@@ -6,12 +6,9 @@ alone. So the first question to a node goes in pieces, and again any that it did
 """
 
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from typing import Protocol
 
-import httpx
 from flwr.app import Message
-from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -60,22 +57,6 @@ class ToSuperLink:
         return taken | set(self._grid.push_messages(rest)) if rest else taken
 
     def _give_whole(self, messages: Sequence[Message]) -> set[str]:
-        client, run_id = self._grid._runtime_client, self._grid.run.run_id
         given = [whole(each.metadata, each.content) for each in messages]
-        answer = client.PushMessages(
-            PushAppMessagesRequest(messages_list=[each.proto for each in given], message_object_trees=[each.tree for each in given])
-        )
-        wanted = set(answer.objects_to_push)
-        with suppress(httpx.HTTPError):  # a question without its stub lives for three minutes, and is asked again
-            for each in given:
-                if each.message_id in wanted:
-                    client.PushObject(
-                        PushObjectRequest(
-                            node=self._grid.node,
-                            run_id=run_id,
-                            object_id=each.message_id,
-                            object_content=each.stub,
-                            session_id=answer.session_id,
-                        )
-                    )
-        return set(answer.message_ids)
+        request = PushAppMessagesRequest(messages_list=[each.proto for each in given], message_object_trees=[each.tree for each in given])
+        return set(self._grid._runtime_client.PushMessages(request).message_ids)

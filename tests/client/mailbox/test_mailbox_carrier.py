@@ -53,7 +53,7 @@ def test_a_whole_question_is_answered_whole_and_nothing_is_fetched_or_pushed(tmp
     with at_the_socket(tmp_path / "site.sock", vector=bytes(40_000)) as site:
         carried(tmp_path, link, link.message(MASK, step(b"abc", values=10_000), in_pieces=False))
     assert (link.answers()[0]["control"], len(site.heard[0].data)) == (b"abc", 40_000)
-    assert link.calls == ["announce", "confirm"]
+    assert link.calls == ["announce"]
 
 
 @pytest.mark.parametrize("first", [True, False])
