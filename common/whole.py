@@ -8,7 +8,8 @@ pieces.
 
 A small message travels there. Its tree is one object that names the content, since a message is known by the digest of its object; that
 object is announced and never handed in, for nobody asks for it, so the message is there as soon as it is announced. To a stock SuperNode,
-which reads pieces alone, it would be a message that never comes. Flower forgets an announcement when its object is asked for in vain after
+which reads pieces alone, it would be a message that never comes. So a coordinator that reads whole answers says so with the label of its
+question, and asks whole who has answered whole. Flower forgets an announcement when its object is asked for in vain after
 three minutes, and otherwise keeps five short rows of it until the run ends.
 """
 
@@ -27,6 +28,27 @@ from common.records import size_of
 LARGEST: Final = 1 << 16
 """Bytes of content, so that what a thin line has to send again stays small."""
 _LARGEST_ENCODED: Final = 2 * LARGEST
+
+
+_MARK: Final = "+whole"
+
+
+def inviting(label: str) -> str:
+    """A question's label (Flower's group_id), by which an answer may come whole."""
+    return label + _MARK
+
+
+def is_inviting(label: str) -> bool:
+    return label.endswith(_MARK)
+
+
+def plain(label: str) -> str:
+    """The label for people.
+
+    >>> plain(inviting("12")), plain("12")
+    ('12', '12')
+    """
+    return label.removesuffix(_MARK)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
 from common.errors import MessageFormat, NodeKey
-from common.whole import content_in, is_small, whole
+from common.whole import content_in, is_inviting, is_small, plain, whole
 from common.wire import Content
 
 HEARTBEAT_S: Final = float(HEARTBEAT_DEFAULT_INTERVAL)
@@ -118,7 +118,7 @@ class Taken:
     @property
     def round(self) -> int | None:
         """The coordinator's label for people, if it is a number of a round's size."""
-        label = str(self.message.metadata.group_id)
+        label = plain(str(self.message.metadata.group_id))
         return int(label) if label.isdecimal() and len(label) < _LONGEST_LABEL else None
 
     @cached_property
@@ -306,7 +306,7 @@ def reply_to(taken: Taken, content: Content) -> Reply:
         src_task_id=asked.dst_task_id,
         dst_task_id=asked.src_task_id,
     )
-    if is_small(content):
+    if is_inviting(asked.group_id) and is_small(content):
         small = whole(metadata, content)
         return Reply(push=_announcement(taken, small.proto, small.tree), objects={})
     message = make_message(metadata=metadata, content=content)

@@ -170,7 +170,8 @@ class Inquiry:
         if not asked:
             return
         ttl = max(1.0, self._last - now)
-        messages = [Message(each.content, each.node, self._question, ttl=ttl, group_id=self._group) for each in asked]
+        label = self._giver.label(self._group)
+        messages = [Message(each.content, each.node, self._question, ttl=ttl, group_id=label) for each in asked]
         unsure = False
         self._readers.difference_update(each.node for each in asked if each.asked_at)
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handing questions to a grid: whole to whoever reads them so, in Flower's pieces to anybody else.
 
-Our mailbox answers a small question whole (`common.whole`), and that it does shows that it can read one; a stock SuperNode knows pieces
-alone. So the first question to a node goes in pieces, and again any that it did not answer.
+Our mailbox answers whole what may be answered so (`common.whole`), and that it does shows that it can be asked whole; a stock SuperNode
+knows pieces alone. So the first question to a node goes in pieces, and again any that it did not answer.
 """
 
 from collections.abc import Container, Sequence
@@ -13,11 +13,15 @@ from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from common.whole import is_small, whole
+from common.whole import inviting, is_small, whole
 
 
 class Giver(Protocol):
     """How messages are handed in."""
+
+    def label(self, group: str) -> str:
+        """What a question's group is called on this grid."""
+        ...
 
     def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
         """Hand in; the ids of those that were taken. `readers`: nodes that read small messages whole.
@@ -37,6 +41,9 @@ class ToGrid:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
+    def label(self, group: str) -> str:
+        return group
+
     def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
         del readers
         return set(self._grid.push_messages(messages))
@@ -47,6 +54,9 @@ class ToSuperLink:
 
     def __init__(self, grid: HttpGrid) -> None:
         self._grid = grid
+
+    def label(self, group: str) -> str:
+        return inviting(group)
 
     def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
         small: list[Message] = []

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from common import wire
-from common.whole import content_in
+from common.whole import content_in, is_inviting, plain
 from server.transport.questions import ToGrid, giver_of
 
 READER, STOCK = 7, 8
@@ -95,3 +95,11 @@ def test_another_grid_is_handed_messages_in_flowers_own_way() -> None:
     assert isinstance(giver, ToGrid)
     content = RecordDict({"a": ConfigRecord({"b": 1})})
     assert giver.give([Message(content, READER, "query.hello")], readers={READER}) == {"m7"}
+    assert giver.label("1") == "1"
+
+
+def test_who_is_asked_is_told_that_it_may_answer_whole() -> None:
+    label = giver_of(grid_on(Store())).label("12")
+    assert is_inviting(label)
+    assert not is_inviting("12")
+    assert plain(label) == "12"

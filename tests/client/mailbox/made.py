@@ -26,12 +26,13 @@ from client.mailbox.tally import Tally
 from client.process import events, serve
 from common import envelope, wire
 from common.envelope import Envelope, Head, Shape
-from common.whole import whole
+from common.whole import inviting, whole
 from common.wire import Content
 
 NODE = 77
 RUN = 5
 LARGE = 1 << 16
+INVITING = inviting("1")
 MASK = wire.SECURE["MASK"]
 
 
@@ -57,9 +58,18 @@ class FakeLink:
     slow_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def message(self, message_type: str, content: RecordDict, *, ttl: float = 600, tried: int = 0, in_pieces: bool = True) -> Taken:
+    def message(
+        self,
+        message_type: str,
+        content: RecordDict,
+        *,
+        ttl: float = 600,
+        tried: int = 0,
+        in_pieces: bool = True,
+        label: str = inviting("1"),
+    ) -> Taken:
         """A message for this node, whose objects are there. Another `tried` is the same question, asked again."""
-        metadata = Metadata(RUN, "", 1, NODE, "", "1", 1_780_000_000.0 + tried, ttl, message_type)
+        metadata = Metadata(RUN, "", 1, NODE, "", label, 1_780_000_000.0 + tried, ttl, message_type)
         if not in_pieces:
             sent = whole(metadata, content)
             response = PullMessagesResponse(messages_list=[sent.proto], message_object_trees=[sent.tree])

@@ -56,6 +56,15 @@ def test_a_whole_question_is_answered_whole_and_nothing_is_fetched_or_pushed(tmp
     assert link.calls == ["announce"]
 
 
+def test_a_coordinator_that_invites_no_whole_answers_gets_pieces(tmp_path: Path) -> None:
+    """It may be older than this mailbox."""
+    link = FakeLink()
+    with at_the_socket(tmp_path / "site.sock"):
+        carried(tmp_path, link, link.message(MASK, step(b"abc"), label="1"))
+    assert link.answers()[0]["control"] == b"abc"
+    assert link.count("push") > 2
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_question_is_the_same_in_pieces_and_whole(tmp_path: Path, *, first: bool) -> None:
     link, go = FakeLink(), threading.Event()
