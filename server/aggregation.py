@@ -58,6 +58,10 @@ class Observer(Protocol):
         """Called again for the last committed round when a run is resumed: the crash may have come before the first call."""
         ...
 
+    def chosen(self, number: int, *, trained: int) -> None:
+        """Training is over after `trained` rounds, and the model of round `number` is given out."""
+        ...
+
 
 class Silent:
     """An observer that says nothing; what others are made of, so that a new event breaks nobody."""
@@ -77,6 +81,8 @@ class Silent:
     def counted(self, done: CountedRound) -> None: ...
 
     def round_committed(self, done: CommittedRound, weights: Weights) -> None: ...
+
+    def chosen(self, number: int, *, trained: int) -> None: ...
 
 
 class Several:
@@ -116,6 +122,10 @@ class Several:
     def round_committed(self, done: CommittedRound, weights: Weights) -> None:
         for each in self._observers:
             each.round_committed(done, weights)
+
+    def chosen(self, number: int, *, trained: int) -> None:
+        for each in self._observers:
+            each.chosen(number, trained=trained)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

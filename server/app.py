@@ -26,7 +26,7 @@ from common.plan import Plan, digest_of, load
 from server import audit
 from server.aggregation import Observer, Several
 from server.checkpoint import CheckpointFolder
-from server.counts import as_facts
+from server.counts import as_facts, end_as_facts
 from server.export import export
 from server.fsa1 import SecureAggregation
 from server.gate import FolderGate
@@ -167,9 +167,13 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     except RunStopped:
         recorder.stopped()
         raise
-    sites = sorted({site for done in journal.committed() for site in done.sites})
-    counted = [as_facts(plan, done) for done in journal.counts.closed()]
-    export(folder, weights=weights, plan=plan, facts={"sites": sites, "rounds": plan.training.rounds, "counted": counted})
+    committed, counts = journal.committed(), journal.counts.closed()
+    facts = {
+        "sites": sorted({site for done in committed for site in done.sites}),
+        **end_as_facts(plan, counts, trained=len(committed)),
+        "counted": [as_facts(plan, done) for done in counts],
+    }
+    export(folder, weights=weights, plan=plan, facts=facts)
     recorder.published(weights)
 
 

@@ -8,15 +8,15 @@ crash goes on where it stood.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from common.counting import evaluation, form_of, statistics
-from common.counting.form import read
+from common.counting import choice, evaluation, form_of, statistics
+from common.counting.form import Counted, read
 from common.plan import Plan
 from common.secagg.terms import Kind
 from server.absences import Absence, parse, spell
@@ -111,6 +111,21 @@ class Counts:
                 )
 
 
+def worths(plan: Plan, counts: Iterable[CountedRound]) -> dict[int, float]:
+    """What each judged model is worth, by the round that made it; those of which the counts say nothing are left out."""
+    judged = {done.round - 1: evaluation.worth(plan, _read(plan, done)) for done in counts if done.kind is Kind.EVAL and not done.failure}
+    return {number: worth for number, worth in judged.items() if worth is not None}
+
+
+def _read(plan: Plan, done: CountedRound) -> Counted:
+    return read(form_of(plan, done.kind), np.array(done.steps, dtype=np.int64), num_sites=len(done.sites))
+
+
+def end_as_facts(plan: Plan, counts: Sequence[CountedRound], *, trained: int) -> dict[str, Any]:
+    """How many rounds a run had that is over, and which round's model is given out, for the model's card."""
+    return {"rounds": trained, "model_of_round": choice.kept(plan, worths(plan, counts), last=trained)}
+
+
 def as_facts(plan: Plan, done: CountedRound) -> dict[str, Any]:
     """A question and its answer for people and files: figures with intervals, and that they are noised and were charged."""
     facts: dict[str, Any] = {
@@ -125,7 +140,7 @@ def as_facts(plan: Plan, done: CountedRound) -> dict[str, Any]:
     }
     if done.failure:
         return {**facts, "failure": done.failure}
-    counted = read(form_of(plan, done.kind), np.array(done.steps, dtype=np.int64), num_sites=len(done.sites))
+    counted = _read(plan, done)
     if done.kind is Kind.EVAL:
         return {**facts, "evaluation": asdict(evaluation.figures(plan, counted))}
     return {**facts, "statistic": asdict(statistics.figures(plan, counted))}

@@ -17,7 +17,8 @@ there the operator's pause holds (`server.gate`).
 
 A plan may ask for a statistic before the first round, and have models judged: the one that a round starts from, and after the last round
 the final one. That is worth less than the training: where it fails, for want of sites or of budget, the reason is written down and the
-round goes on.
+round goes on. What was judged may say that further rounds are in vain, or that an earlier model is the one to give out
+(`common.counting.choice`).
 
 After a crash the same loop starts at the first round that is not committed, with the same session, round, attempt and step: sites answer
 the same bytes again, so that nothing is trained, or paid for, twice.
@@ -31,14 +32,14 @@ from typing import Final, TypeVar
 import numpy as np
 
 from common import failpoints
-from common.counting import Form, forms_of
+from common.counting import Form, choice, forms_of
 from common.errors import CheckpointCorrupt, CohortTooSmall, FedwardError, JournalLost
 from common.plan import Plan, at_round
 from common.update import Weights
 from server.aggregation import FAILED, SILENT, Aggregation, Collected, Observer, reasons
 from server.checkpoint import KEPT, Checkpoint, CheckpointFolder
 from server.cohort import draw
-from server.counts import CountedRound
+from server.counts import CountedRound, worths
 from server.gate import Gate, Open
 from server.journal import CommittedRound, Journal
 from server.membership.roll import FIRST_S, LATER_S, Roll
@@ -72,20 +73,19 @@ class Coordinator:
     persistence: Persistence | None = None
 
     def run(self) -> Weights:
-        """Train the plan's rounds, from the last committed one on. Returns the final model.
+        """Train the plan's rounds, from the last committed one on. Returns the model that the plan says to give out.
 
         Raises: RoundError, ProtocolError or UpdateError by name, when a round fails twice and waiting would not mend it; RunStopped;
         CheckpointCorrupt, when no checkpoint is whole; JournalLost.
         """
         checkpoint = self._restore()
-        state, last = checkpoint.state, self.plan.training.rounds
-        if checkpoint.round < last or self._due(last + 1):
-            for number in range(checkpoint.round + 1, last + 1):
-                state = self._insist(number, lambda number=number, state=state: self._round(number, state))  # type: ignore[misc] # bound here
-            if self._due(last + 1):
-                self._insist(last + 1, lambda: self._count(last + 1, self._weights(state)))
-            self.aggregation.settle(last + 1)
-        return self._weights(state)
+        while checkpoint.round < self.plan.training.rounds and not self._is_enough():
+            checkpoint = self._insist(checkpoint.round + 1, lambda now=checkpoint: self._round(now))  # type: ignore[misc] # bound here
+        after = checkpoint.round + 1
+        if checkpoint.round == self.plan.training.rounds and self._due(after):
+            self._insist(after, lambda: self._count(after, self._weights(checkpoint.state)))
+        self.aggregation.settle(after)
+        return self._chosen(checkpoint)
 
     def _restore(self) -> Checkpoint:
         if self.journal.is_new and self.checkpoints.holds_any():
@@ -155,13 +155,15 @@ class Coordinator:
             return before
         return draw(self.roll.sites, self.groups(), self.plan, number)
 
-    def _round(self, number: int, state: StrategyState) -> StrategyState:
-        started = time.monotonic()
-        weights = self._weights(state)
+    def _round(self, before: Checkpoint) -> Checkpoint:
+        """From one model to the next; to the same one, if judging it has shown that there is no need for another."""
+        started, number, weights = time.monotonic(), before.round + 1, self._weights(before.state)
+        self._count(number, weights)
+        if self._is_enough():
+            return before
         cohort = self._cohort(number)
         self.journal.open_round(number, model=weights.digest.hex(), cohort=cohort)
         self.observer.round_opened(number, cohort)
-        self._count(number, weights)
         try:
             collected = self.aggregation.collect(number, weights, cohort)
         except FedwardError:
@@ -169,9 +171,9 @@ class Coordinator:
             raise
         gone = [absence.site for absence in (*collected.missing, *collected.fallen) if absence.why in (SILENT, FAILED)]
         self.roll.doubt(gone)
-        state = strategy_of(at_round(self.plan.training, number)).apply(state, collected.aggregate)
+        state = strategy_of(at_round(self.plan.training, number)).apply(before.state, collected.aggregate)
         self._commit(number, state, collected, time.monotonic() - started)
-        return state
+        return Checkpoint(round=number, state=state)
 
     def _due(self, number: int) -> list[Form]:
         """What a round has still to count before it trains; statistics come before evaluations."""
@@ -192,6 +194,27 @@ class Coordinator:
             self.journal.counts.close(done)
             self.observer.counted(done)
 
+    # What was judged.
+
+    def _worths(self) -> dict[int, float]:
+        return worths(self.plan, self.journal.counts.closed()) if self.plan.evaluation else {}
+
+    def _is_enough(self) -> bool:
+        return choice.is_enough(self.plan, self._worths())
+
+    def _best(self) -> list[CommittedRound]:
+        """The round whose model is the best so far, where that is the one to keep."""
+        number = choice.kept(self.plan, self._worths(), last=0)
+        return [done for done in self.journal.committed() if done.round == number]
+
+    def _chosen(self, last: Checkpoint) -> Weights:
+        """The model to give out. Raises: CheckpointCorrupt."""
+        state = last.state
+        for done in self._best():
+            state = self.checkpoints.load(done).state
+        self.observer.chosen(choice.kept(self.plan, self._worths(), last=last.round), trained=last.round)
+        return self._weights(state)
+
     def _commit(self, number: int, state: StrategyState, collected: Collected, seconds: float) -> None:
         failpoints.reach("coordinator_before_commit")
         checkpoint, sha256 = self.checkpoints.save(number, state)
@@ -210,7 +233,7 @@ class Coordinator:
         self.journal.commit(done)
         failpoints.reach("coordinator_after_commit")
         self.aggregation.settle(number)
-        self.checkpoints.prune(self.journal.committed(last=KEPT))
+        self.checkpoints.prune([*self.journal.committed(last=KEPT), *self._best()])
         self.observer.round_committed(done, self._weights(state))
 
     def _weights(self, state: StrategyState) -> Weights:

@@ -101,6 +101,10 @@ def _counts_in_words(plan: Plan) -> list[str]:
             f"Evaluation: {times} of the models, the last among them, judged on patients whom no site trains on; noised counts, "
             f"epsilon {plan.evaluation.epsilon:g} of the plan's for all of them."
         )
+        if plan.evaluation.keep == "best":
+            words.append("Given out is the model that was judged best, by noised counts.")
+        if plan.evaluation.patience is not None:
+            words.append(f"Training ends after {plan.evaluation.patience} judgement(s) in a row that were no better than the best.")
     if plan.statistics is not None:
         asked = {"classes": plan.statistics.classes, "intensity": plan.statistics.intensity}
         what = " and ".join(name for name, wanted in asked.items() if wanted)

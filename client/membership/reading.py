@@ -25,7 +25,7 @@ from common import credentials, endorsement
 from common.endorsement import Endorsement
 from common.fingerprint import Fingerprint
 from common.instant import instant
-from common.plan import InputSpec, Plan, digest_of
+from common.plan import EvaluationSpec, InputSpec, Plan, digest_of
 from common.privacy import own_share_epsilon
 from common.roster import Member, Roster
 from common.secagg.terms import FLOOR
@@ -164,8 +164,17 @@ def _work(found: Reading) -> Iterator[str]:
     yield f"  {training.rounds} rounds; in each, {each} of about {training.batch} {unit}."
     if plan.evaluation:
         yield f"  {len(plan.evaluation_rounds)} times the model is tried on patients of ours whom it never trains on."
+        yield from _chosen(plan.evaluation)
     if plan.statistics:
         yield "  Once, before the first, patients are counted."
+
+
+def _chosen(spec: EvaluationSpec) -> Iterator[str]:
+    if spec.patience is not None:
+        times = "once" if spec.patience == 1 else f"{spec.patience} times in a row"
+        yield f"  Training may end before: when the model was tried {times} and was no better."
+    if spec.keep == "best":
+        yield "  The model that was best when it was tried is given out, which may not be the last."
 
 
 def _looked_at(image: InputSpec) -> str:

@@ -30,7 +30,7 @@ MEANING: Final = {
     "F_EVIDENCE": "the replies that the coordinator kept do not give what its log says",
     "F_SUM": "the sum is not what the masked updates give",
     "F_MODEL": "a model is not what the round's sum makes of the model before it, or not the one that sites were sent",
-    "F_PUBLISHED": "the model that was given is not the one that the last round made",
+    "F_PUBLISHED": "the model that was given is not one that the plan gives out",
 }
 
 

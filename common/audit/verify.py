@@ -106,7 +106,7 @@ def verify(
     _check_plans(story, found)
     shown = {key: ["logs"] for key in story.rooms}
     _replay(story, kept, arithmetic, shown, found)
-    _check_published(story, published, found)
+    _check_published(story, kept, published, found)
     verdicts = tuple(_round(key, room, shown[key], found) for key, room in story.rooms.items())
     return _report(session, story, kept, parties, verdicts, found)
 
@@ -212,16 +212,28 @@ def _make_models(
             shown[room.invited.at, room.invited.group].append("model")
 
 
-def _check_published(story: Story, published: str | None, found: Findings) -> None:
+def _check_published(story: Story, kept: Archive, published: str | None, found: Findings) -> None:
     if published is None:
         found.skip("the model that was given out: give it with --model")
         return
     last = max(story.committed, default=None)
     if last is None:
         found.skip("the model that was given out: no coordinator's log says which round was the last")
-    elif (made := story.committed[last].model) != published:
-        text = f"the model that was given is {published[:12]}; round {last}, the last, made {made[:12]}."
-        found.add("F_PUBLISHED", "coordinator", text, number=last)
+        return
+    plan = kept.plans.get(story.begun.plan) if story.begun else None
+    made = {number: story.committed[number].model for number in _may_be_given(plan, last) if number in story.committed}
+    if published not in made.values():
+        listed = ", ".join(f"round {number} made {model[:12]}" for number, model in sorted(made.items())[-3:])
+        found.add("F_PUBLISHED", "coordinator", f"the model that was given is {published[:12]}; {listed}.", number=last)
+    elif len(made) > 1:
+        found.skip("that the model that was given out is the one judged best: the log has digests of the judgements, not what they said")
+
+
+def _may_be_given(plan: Plan | None, last: int) -> set[int]:
+    """The last round, and where the plan gives out the best model, every round whose model was judged."""
+    if plan is None or plan.evaluation is None or plan.evaluation.keep == "last":
+        return {last}
+    return {last, *(number - 1 for number in plan.evaluation_rounds if number - 1 <= last)}
 
 
 def _round(key: tuple[At, int], room: Room, shown: list[str], found: Findings) -> RoundVerdict:

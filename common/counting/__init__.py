@@ -9,6 +9,7 @@ one site's sum, and the coordinator sees the sum of all under noise.
     evaluation    EVAL: one unit, one cell of a table of what it is against what the model says
     statistics    STAT: one unit, one class, and its intensity
     intervals     how sure one can be of what is read off noised counts
+    choice        which judged model is kept, and when to stop
 
 What this does not do: protect against a site that counts what is not there. Whoever takes part can move the sum.
 """

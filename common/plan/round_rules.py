@@ -154,6 +154,12 @@ RULES = (
         "Lower every; set to [training] rounds, the final model alone is judged.",
     ),
     Rule(
+        ("evaluation", "patience"),
+        lambda p: p.evaluation is not None and (p.evaluation.patience or 0) >= max(1, len(p.evaluation_rounds)),
+        "there are no more judgements than that, so training would never end for it",
+        "Lower patience, judge more often, or leave it out.",
+    ),
+    Rule(
         ("evaluation", "after"),
         lambda p: p.evaluation is not None and max(p.evaluation.after, default=0) > p.training.rounds,
         "there are fewer rounds than the last that is named",

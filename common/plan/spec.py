@@ -149,6 +149,9 @@ class EvaluationSpec:
     patients by what they are and what the model says: with two classes in `bins` of the second one's probability
     (common/counting/evaluation.py), with more by the class it decides on. Only noised sums leave; all evaluations together, and `spare`
     repeated after a failure, cost `epsilon` of the plan's own.
+
+    The model that is given out is the last one, or with `keep = "best"` the one that was judged best, by area under the curve or, with more
+    than two classes, balanced accuracy. After `patience` judgements in a row that were no better than the best before them, training ends.
     """
 
     __pydantic_config__ = STRICT
@@ -157,6 +160,8 @@ class EvaluationSpec:
     epsilon: Positive
     bins: Annotated[int, Field(ge=2, le=100)] = USUAL_BINS
     spare: Annotated[int, Field(ge=0, le=1000)] = 1
+    keep: Literal["last", "best"] = "last"
+    patience: Count | None = None
 
     def rounds(self, last: int) -> tuple[int, ...]:
         """The rounds that begin by judging the model they start from; the one after the last trains nothing.

@@ -141,7 +141,8 @@ class Status:
     """A run at one moment.
 
     `round` is the one that is open, or was open last; `phase` is empty between steps; `why` says what is waited for, or what ended the run.
-    `starts` counts how often the coordinator was started in this session. `history` holds every recent commit and ever fewer older ones.
+    `kept` is the round whose model is given out, 0 until that is known. `starts` counts how often the coordinator was started in this
+    session. `history` holds every recent commit and ever fewer older ones.
     """
 
     __pydantic_config__ = STRICT
@@ -155,6 +156,7 @@ class Status:
     state: RunState
     since: float
     why: str = ""
+    kept: int = 0
     round: int = 0
     round_since: float
     phase: str = ""

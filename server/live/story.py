@@ -217,6 +217,11 @@ def round_committed(status: Status, done: CommittedRound, now: float) -> Status:
     return replace(_going(status, now), history=_thinned((*status.history, row)), phase="", phase_since=now)
 
 
+def chosen(status: Status, number: int, now: float) -> Status:
+    """Training is over, and this round's model is given out."""
+    return replace(_going(status, now), kept=number)
+
+
 def ended(status: Status, state: RunState, why: str, now: float) -> Status:
     """The run is finished, paused, or stopped, and by what code."""
     status = replace(status, state=state, since=now, why=why, phase="", phase_since=now)

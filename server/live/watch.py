@@ -112,6 +112,10 @@ class Watch:
         del weights
         self._tell(lambda status, now: story.round_committed(status, done, now), at_once=True)
 
+    def chosen(self, number: int, *, trained: int) -> None:
+        del trained  # which every commit has told
+        self._tell(lambda status, now: story.chosen(status, number, now), at_once=True)
+
     def enrolled(self, sites: Collection[str]) -> None:
         """Another roster is in force."""
         self._tell(lambda status, now: story.enrolled(status, sites, now), at_once=True)

@@ -48,9 +48,7 @@ def headline(look: Look) -> Sentence:
     if look.gone:
         return Sentence(text=_gone(look, status), tone="alarm")
     if status.state == "finished":
-        return Sentence(
-            text=f"Finished: {status.committed} of {status.plan.rounds} rounds are committed, and the model is in the run folder."
-        )
+        return Sentence(text=f"Finished: {status.committed} of {status.plan.rounds} rounds are committed. {_kept(status)}")
     if status.state == "stopped":
         return Sentence(text=_stopped(status), tone="attention" if status.why == RunStopped.code else "alarm")
     if status.state == "paused":
@@ -61,6 +59,14 @@ def headline(look: Look) -> Sentence:
         return Sentence(text="Starting: asking which sites are there.")
     said = _running(status, look.at)
     return Sentence(text=f"{said.text} {_PAUSING}", tone="attention") if look.pausing else said
+
+
+def _kept(status: Status) -> str:
+    early = status.committed < status.plan.rounds
+    why = "Models were judged no better than before, so training has ended early. " if early else ""
+    if status.kept in (0, status.committed):
+        return f"{why}The model is in the run folder."
+    return f"{why}The model of round {status.kept} was judged best, and is in the run folder."
 
 
 def gist(look: Look) -> str:

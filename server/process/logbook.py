@@ -44,6 +44,7 @@ Event = Literal[
     "round_committed",
     "site_missing",
     "site_fallen",
+    "chosen",
 ]
 
 
@@ -151,3 +152,6 @@ class RoundLines(Silent):
             self._book.write(Line(event="site_missing", round=done.round, site=absence.site, code=absence.why))
         for absence in done.fallen:
             self._book.write(Line(event="site_fallen", round=done.round, site=absence.site, code=absence.why))
+
+    def chosen(self, number: int, *, trained: int) -> None:
+        self._book.write(Line(event="chosen", round=number, rounds=trained))

@@ -70,6 +70,9 @@ class Metronome:
             raise RuntimeError(f"{len(done.missing)} sites are missing from round {done.round}")
         self._turnstile.lap()
 
+    def chosen(self, number: int, *, trained: int) -> None:
+        del number, trained
+
 
 def run(name: str, num_sites: int, workers: int, folder: Path) -> None:
     """Be a contender until the plan's rounds are done."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from common.counting import choice
 from common.plan import Plan
 from simulations.report import numbers
 
@@ -74,6 +75,30 @@ def evaluations(lines: Sequence[CountedLine]) -> list[CountedLine]:
     """In the order of rounds; a line that was written twice counts once."""
     found = {line.number: line for line in lines if line.kind == "EVAL"}
     return [found[number] for number in sorted(found)]
+
+
+def kept(lines: Sequence[CountedLine], plan: Plan | None, *, trained: int) -> int:
+    """The round whose model the run gave out."""
+    return trained if plan is None else choice.kept(plan, _worths(lines, plan), last=trained)
+
+
+def choice_in_words(lines: Sequence[CountedLine], plan: Plan | None, *, trained: int) -> str:
+    """What the judgements decided; nothing, if that is nothing."""
+    if plan is None or plan.evaluation is None:
+        return ""
+    said = []
+    if trained < plan.training.rounds and choice.is_enough(plan, _worths(lines, plan)):
+        said.append(f"Training ended after round {trained} of {plan.training.rounds}, since models were judged no better than before.")
+    if (number := kept(lines, plan, trained=trained)) != trained:
+        said.append(f"The model of round {number} was judged best and is the one that this report is about.")
+    return " ".join(said)
+
+
+def _worths(lines: Sequence[CountedLine], plan: Plan) -> dict[int, float]:
+    """As `common.counting.evaluation.worth` has it."""
+    judged = {line.after_round: line.evaluation for line in lines if line.evaluation is not None}
+    figures = {number: each.auc if len(plan.task.classes) == 2 else each.balanced_accuracy for number, each in judged.items()}
+    return {number: each.value for number, each in figures.items() if each is not None and each.value is not None}
 
 
 def statistic(lines: Sequence[CountedLine]) -> CountedLine | None:

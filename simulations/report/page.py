@@ -46,6 +46,7 @@ def render(run_folder: Path) -> str:
     found = folder.read(run_folder)
     plan, gaps = _plan(found)
     results = scores.results(found)
+    trained = max((line.number for line in found.rounds), default=0)
     return (
         environment()
         .get_template("report.html.j2")
@@ -68,6 +69,8 @@ def render(run_folder: Path) -> str:
             fell=rounds.fell(found.rounds),
             retrained=rounds.retrained(found),
             evaluations=counted.evaluations(found.counted),
+            kept_round=counted.kept(found.counted, plan, trained=trained),
+            choice=counted.choice_in_words(found.counted, plan, trained=trained),
             statistic=counted.statistic(found.counted),
             limits=wording.limits(found, plan, results),
             drawn=gallery.drawings(found, plan, results),

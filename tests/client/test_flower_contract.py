@@ -14,6 +14,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from client.mailbox import flower
+from common import whole
 
 ROOT = Path(__file__).resolve().parents[2]
 RANGE = SpecifierSet(">=1.41,<1.42")
@@ -50,6 +51,7 @@ SIGNATURES = {
     ),
     "flwr.common.serde:message_from_proto": "message_proto",
     "flwr.common.serde:message_to_proto": "message",
+    "flwr.common.serde:recorddict_from_proto": "recorddict_proto",
 }
 FIELDS = {
     "flwr.proto.fleet_pb2:ActivateNodeRequest": "public_key heartbeat_interval",
@@ -67,9 +69,15 @@ FIELDS = {
     "flwr.proto.message_pb2:PushObjectResponse": "stored",
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest": "node run_id message_object_id",
     "flwr.proto.message_pb2:ObjectTree": "object_id children",
+    "flwr.proto.message_pb2:Message": "metadata content error",
+    "flwr.proto.recorddict_pb2:RecordDict": "items",
     "flwr.proto.node_pb2:Node": "node_id",
 }
-CONSTANTS = {"flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL": 30, "flwr.common.constant:HEARTBEAT_PATIENCE": 2}
+CONSTANTS = {
+    "flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL": 30,
+    "flwr.common.constant:HEARTBEAT_PATIENCE": 2,
+    "flwr.common.constant:ErrorCode.UNKNOWN": 0,
+}
 
 
 def named(name: str) -> Any:
@@ -131,7 +139,8 @@ def test_an_object_is_still_named_by_its_digest() -> None:
 def test_every_private_name_that_the_mailbox_imports_is_looked_at_here() -> None:
     imported = {
         f"{node.module}:{alias.name}"
-        for node in ast.walk(ast.parse(inspect.getsource(flower)))
+        for module in (flower, whole)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("flwr.") and node.module != "flwr.app"
         for alias in node.names
     }

@@ -177,3 +177,14 @@ def test_a_plan_of_one_image_each_is_read_so(three: Hospitals) -> None:
 def test_the_page_says_what_is_learnt_whatever_the_task(three: Hospitals, name: str, said: str) -> None:
     played = scenario.load(scenario.find(name))
     assert said in page(replace(read_at(three), plan=played.plan))
+
+
+def test_a_plan_that_may_end_early_and_gives_out_the_best_says_so(three: Hospitals) -> None:
+    found = read_at(three)
+    spec = EvaluationSpec(every=1, epsilon=1.0, keep="best", patience=2)
+    said = page(replace(found, plan=replace(found.plan, evaluation=spec)))
+    assert "Training may end before: when the model was tried 2 times in a row and was no better." in said
+    assert "The model that was best when it was tried is given out, which may not be the last." in said
+    usual = page(replace(found, plan=replace(found.plan, evaluation=EvaluationSpec(every=1, epsilon=1.0))))
+    assert "may end before" not in usual
+    assert "may not be the last" not in usual

@@ -14,7 +14,7 @@ from client.home import LEDGER_FILE, read_site_file
 from client.imaging.prepared import load_prepared
 from client.imaging.splits import Split
 from client.training import predict
-from common.counting import evaluation, form_of, statistics
+from common.counting import choice, evaluation, form_of, statistics
 from common.counting.form import Counted, read
 from common.counting.intervals import Estimate
 from common.errors import BudgetExceeded
@@ -25,7 +25,8 @@ from common.secagg.terms import Kind
 from common.tasks import by_patient
 from common.tasks.bootstrap import auc_by_weight
 from common.update import Weights
-from server.counts import CountedRound
+from server.counts import CountedRound, worths
+from server.journal import CommittedRound
 from server.phases import Heard, Phase, Phases
 from simulations import scenario
 from simulations.engine.nursery import Nursery
@@ -86,6 +87,50 @@ def whole(shared: Path, nursery: Nursery) -> tuple[Stage, Weights, list[CountedR
     """A run in which nothing went wrong."""
     stage = made_stage(shared / "whole", counting())
     return (stage, *run(stage, nursery))
+
+
+CHOOSY = ("every = 2\nepsilon = 30", 'every = 1\nepsilon = 60\nkeep = "best"\npatience = 2')
+LONGER = (("rounds = 4", "rounds = 9"), ("epsilon = 60", "epsilon = 90"), CHOOSY)
+
+
+class Choosing(Listening):
+    """Hears which model was chosen; dies once when round `dies` is committed."""
+
+    def __init__(self, *, dies: int = 0) -> None:
+        super().__init__()
+        self.dies = dies
+        self.models: dict[int, Weights] = {}
+        self.told: list[tuple[int, int]] = []
+
+    def round_committed(self, done: CommittedRound, weights: Weights) -> None:
+        self.models[done.round] = weights
+        if done.round == self.dies:
+            self.dies = 0
+            raise RuntimeError("the coordinator dies")
+
+    def chosen(self, number: int, *, trained: int) -> None:
+        self.told.append((number, trained))
+
+
+def test_the_model_judged_best_is_kept_and_training_ends_when_it_is_in_vain(shared: Path, nursery: Nursery) -> None:
+    """Whatever noise made of the judgements: what was done follows from what they say, and from nothing else; also after a death."""
+    stage = made_stage(shared / "choosy", counting(*LONGER))
+    plan, watching = stage.scenario.plan, Choosing(dies=2)
+    with pytest.raises(RuntimeError, match="dies"):
+        made_federation(stage).train(watching, engine="local", workers=2, nursery=nursery)
+    weights, committed = made_federation(stage).train(watching, engine="local", workers=2, nursery=nursery)
+    said = worths(plan, watching.heard)
+    trained = len(committed)
+    assert set(said) == set(range(1, trained + 1)), "every model was judged, the last one too"
+    kept = max(sorted(said), key=lambda number: said[number])
+    assert watching.told == [(kept, trained)]
+    assert weights.digest == watching.models[kept].digest
+    ends = [number for number in said if choice.is_enough(plan, {each: said[each] for each in said if each <= number})]
+    assert trained == (min(ends) if ends else 9), "not a round more, and not one less"
+    for site in stage.sites:
+        assert [number for use, number in spent(stage, site) if use == "RESERVE"] == list(range(1, trained + 1)), "untrained is unpaid"
+    again, _ = made_federation(stage).train(watching, engine="local", workers=2, nursery=nursery)
+    assert again.digest == weights.digest, "a run that is over stays as it is"
 
 
 def counted(plan: Plan, done: CountedRound) -> Counted:

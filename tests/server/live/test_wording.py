@@ -53,7 +53,16 @@ def test_a_dead_coordinator_is_told_with_since_when_and_what_the_supervisor_does
 
 def test_the_end_is_told() -> None:
     done = story.ended(whole_round(begun(rounds=1), 1, now=1000.0), "finished", "", 1050.0)
-    assert headline(Look(at=9999.0, status=done)).text == "Finished: 1 of 1 rounds are committed, and the model is in the run folder."
+    assert headline(Look(at=9999.0, status=done)).text == "Finished: 1 of 1 rounds are committed. The model is in the run folder."
+
+
+def test_an_early_end_and_an_earlier_model_are_told() -> None:
+    trained = whole_round(whole_round(begun(rounds=9), 1, now=1000.0), 2, now=1010.0)
+    done = story.ended(story.chosen(trained, 1, 1040.0), "finished", "", 1050.0)
+    assert headline(Look(at=9999.0, status=done)).text == (
+        "Finished: 2 of 9 rounds are committed. Models were judged no better than before, so training has ended early. "
+        "The model of round 1 was judged best, and is in the run folder."
+    )
     stopped = story.ended(in_training(), "stopped", "E_COHORT_TOO_SMALL", 1100.0)
     assert headline(Look(at=9999.0, status=stopped)).text == (
         "Stopped in round 2: fewer sites answered than a sum needs to hide one of them (E_COHORT_TOO_SMALL). "
