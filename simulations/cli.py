@@ -194,13 +194,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def without_paths(arguments: Sequence[str]) -> Iterator[str]:
+def without_paths(arguments: Sequence[str], *, paths: Sequence[str] = _PATHS) -> Iterator[str]:
     """A command as it may stand in a report that is handed on: where the images lie, and what people call their folders, is left out."""
     hidden = False
     for argument in arguments:
         option, equals, _ = argument.partition("=")
-        yield "..." if hidden else f"{option}=..." if equals and option in _PATHS else argument
-        hidden = argument in _PATHS
+        yield "..." if hidden else f"{option}=..." if equals and option in paths else argument
+        hidden = argument in paths
 
 
 def _remove_run(folder: Path) -> None:

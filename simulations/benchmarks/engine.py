@@ -37,6 +37,7 @@ from common.errors import EngineError
 from simulations.benchmarks.contenders import ENGINES, PLAIN
 from simulations.benchmarks.footprint import PeakWatch, cpu_s
 from simulations.benchmarks.turnstile import Contender
+from simulations.benchmarks.typed import typed
 from simulations.benchmarks.workload import prepare
 
 NAMES = (*PLAIN, *ENGINES)
@@ -149,7 +150,7 @@ def table(results: list[Result], torch_s: float, workers: int) -> Table:
 def as_dict(results: list[Result], torch_s: float, workers: int) -> dict[str, object]:
     """The figures for machines, with what is needed to compare them."""
     return {
-        "command": " ".join(["python -m simulations.benchmarks.engine", *sys.argv[1:]]),
+        "command": typed("simulations.benchmarks.engine"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "flwr", "ray", "numpy")},
         "workers": workers,

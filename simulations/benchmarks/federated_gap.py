@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +35,7 @@ from common.tasks.scores import LevelScores, Scores
 from common.update import Weights
 from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
-from simulations.cli import without_paths
+from simulations.benchmarks.typed import typed
 from simulations.comparison import POOLED, train_apart
 from simulations.judging import judge
 from simulations.options import DeviceOption
@@ -124,7 +123,7 @@ def _cells(pairs: Sequence[Pair]) -> list[str]:
 def as_dict(scenario: Scenario, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The figures for machines, with what is needed to repeat them. The digest is of the plan as it stands, without the runs' seeds."""
     return {
-        "command": " ".join(["python -m simulations.benchmarks.federated_gap", *without_paths(sys.argv[1:])]),
+        "command": typed("simulations.benchmarks.federated_gap"),
         "plan": digest_of(scenario.plan),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "flwr", "numpy")},

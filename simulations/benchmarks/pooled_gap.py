@@ -24,7 +24,6 @@ import math
 import os
 import platform
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +43,7 @@ from common.update import Weights
 from server.aggregation import Silent
 from server.journal import CommittedRound
 from simulations import scenario as scenarios
+from simulations.benchmarks.typed import typed
 from simulations.comparison import POOLED, train_apart
 from simulations.federation import Federation
 from simulations.observer import score
@@ -219,7 +219,7 @@ def sentence(level: str, gap: Gap) -> str:
 def as_dict(scenario: Scenario, pairs: Sequence[Pair], pooled_rounds: int | None) -> dict[str, object]:
     """The figures for machines, with what is needed to repeat them. The digest is of the plan as it stands, without the runs' seeds."""
     return {
-        "command": " ".join(["python -m simulations.benchmarks.pooled_gap", *sys.argv[1:]]),
+        "command": typed("simulations.benchmarks.pooled_gap"),
         "plan": digest_of(scenario.plan),
         "pooled_rounds": pooled_rounds or scenario.plan.training.rounds,
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},

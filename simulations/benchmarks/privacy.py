@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -38,6 +37,7 @@ from client.training.device import called, found
 from common.errors import EngineError
 from simulations.benchmarks.footprint import PeakWatch, cpu_s, pss_bytes, tree
 from simulations.benchmarks.turnstile import Contender
+from simulations.benchmarks.typed import typed
 from simulations.engine.nursery import SETTINGS
 from simulations.options import DeviceOption
 
@@ -141,7 +141,7 @@ def table(results: list[Result]) -> Table:
 def as_dict(results: list[Result], threads: int, device: str = "cpu") -> dict[str, object]:
     """The figures for machines, with what is needed to compare them."""
     return {
-        "command": " ".join(["python -m simulations.benchmarks.privacy", *sys.argv[1:]]),
+        "command": typed("simulations.benchmarks.privacy"),
         "machine": {
             "cores": os.cpu_count(),
             "device": called(found(device)),

@@ -13,7 +13,6 @@ A plan whose sites share their noise cannot have short words. Its sites then add
 
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +30,7 @@ from common.errors import FedwardError
 from common.plan import AggregationSpec, Plan, digest_of
 from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Tell, Watch, of_seed
+from simulations.benchmarks.typed import typed
 from simulations.federation import Federation
 from simulations.observer import score
 from simulations.scenario import Scenario
@@ -156,7 +156,7 @@ def main(
         raise typer.Exit(1) from None
     console.print(table(trained, f"{scenario.plan.name}: {scenario.simulation.sites} sites, {scenario.plan.training.rounds} rounds"))
     if file:
-        command = " ".join(["python -m simulations.benchmarks.short_words", *sys.argv[1:]])
+        command = typed("simulations.benchmarks.short_words")
         figures = {"command": command, "plan": digest_of(scenario.plan), "trained": [asdict(each) for each in trained]}
         file.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -38,6 +38,7 @@ from common.transport_key import KEY_FILE
 from server.process import control, tls
 from server.process.control import Control
 from simulations.benchmarks.transport_app import ASK_FILE, FOLDER_VARIABLE, TOLD_FILE
+from simulations.benchmarks.typed import typed
 
 SERVER_APP: Final = "simulations.benchmarks.transport_app:app"
 _LARGEST: Final = 1 << 30
@@ -249,7 +250,9 @@ def main() -> None:
             sys.stdout.write(f"{rows[-1]}\n")
     before, after = LOAD_BEFORE, os.getloadavg()
     machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "flwr": version("flwr"), "load": [before[0], after[0]]}
-    chosen.out.write_text(json.dumps({"command": " ".join(sys.argv[1:]), "machine": machine, "rows": rows}, indent=1) + "\n")
+    chosen.out.write_text(
+        json.dumps({"command": typed("simulations.benchmarks.transport"), "machine": machine, "rows": rows}, indent=1) + "\n"
+    )
 
 
 LOAD_BEFORE: Final = os.getloadavg()

@@ -24,7 +24,6 @@ import json
 import math
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections import deque
@@ -43,6 +42,7 @@ from common import canonical
 from common.errors import DataUnreadable, FedwardError, PlanValue, RunFolderTaken
 from simulations.apps import CLIENT_APP
 from simulations.benchmarks import utility_plot
+from simulations.benchmarks.typed import typed
 from simulations.benchmarks.utility_cells import MODES, SOURCES, USUAL, Cell, Wanted, scenario_of, schedule
 from simulations.benchmarks.utility_figures import KINDS, markdown, rows, title_of
 from simulations.benchmarks.utility_play import House, Outcome
@@ -125,7 +125,7 @@ def write_figures(folder: Path, outcomes: Sequence[Outcome]) -> str:
     (folder / TABLE).write_text(text, encoding="utf-8")
     (folder / DRAWING).write_text(utility_plot.draw(table), encoding="utf-8")
     facts: dict[str, Any] = {
-        "command": " ".join(["python -m simulations.benchmarks.utility", *sys.argv[1:]]),
+        "command": typed("simulations.benchmarks.utility"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "flwr", "numpy", "dp-accounting")},
         "rows": [asdict(row) for row in table],
