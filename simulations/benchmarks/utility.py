@@ -14,7 +14,8 @@ a table, and the cells that the aims are about come first.
 
 The data sets: `xray`, real and large enough, but without patient ids, so that a unit of privacy is one image; `phantoms`, made,
 thousands of patients with three to six slices each; `malaria`, a real one of 157 patients, the negative control: no method is useful
-there, and a benchmark that found one would be wrong. `xray-cnn` is the first one again with a network that learns its own features.
+there, and a benchmark that found one would be wrong. `xray-cnn` is the first one again with a network that learns its own features; `ct`,
+real, has 76 patients, inferred, who are far too few for any promise to be cheap.
 
 What it does not show: other networks, harder tasks, sites whose patients differ more than made hospitals do. Noise comes from seeds, so
 that a table can be made again; a deployed site never draws it so.

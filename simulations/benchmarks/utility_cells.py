@@ -51,6 +51,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "xray": Source(plan_file=_BESIDE / "utility_xray.toml", judged_by="images", folder="xray-pneumonia"),
     "xray-cnn": Source(plan_file=_BESIDE / "utility_xray_cnn.toml", judged_by="images", folder="xray-pneumonia"),
     "phantoms": Source(plan_file=_BESIDE / "utility_phantoms.toml", judged_by="patients", folder=None),
+    "ct": Source(plan_file=_BESIDE / "utility_ct.toml", judged_by="images", folder="ct-lung"),
     "malaria": Source(plan_file=_BESIDE / "utility_malaria.toml", judged_by="images", folder="cell-malaria"),
 }
 USUAL: Final = ("xray", "phantoms", "malaria")
