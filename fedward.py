@@ -7,7 +7,10 @@ trains, so that a machine that only carries messages or images needs no torch; t
 
 import os
 import sys
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module, metadata
+from typing import Annotated, Final
 
 # Flower reads these once, when it is imported, and reports usage to its makers and asks for new versions unless told not to.
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
@@ -17,17 +20,38 @@ import typer
 from common.ending import run_to_the_end
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A group of commands: where it is, and what it is for. Some load PyTorch, which takes seconds: they are entered when asked for."""
+
+    place: str
+    help: str
+
+    def enter(self) -> typer.Typer:
+        module, _, attribute = self.place.partition(":")
+        entered: typer.Typer = getattr(import_module(module), attribute)
+        return entered
+
+    def sign(self) -> typer.Typer:
+        """What stands at its door: enough for the list of commands."""
+        return typer.Typer(help=self.help)
+
+
+ROOMS: Final = {
+    "plan": Room("simulations.plan_cli:plan", "Write, check and show plans; calculate what they cost in privacy."),
+    "model": Room("simulations.model_cli:model", "Look at a trained model, make it smaller, take it elsewhere."),
+    "roster": Room("server.membership.roster_cli:app", "Who takes part: keys, signatures, the roster."),
+    "audit": Room("simulations.audit_cli:audit", "Verify what happened, from all parties' logs; attack one's own training."),
+    "server": Room("server.cli:app", "The coordinator's own commands: make its folder, run a plan, look at it, take the model out."),
+    "site": Room("client.cli:app", "A hospital's own commands: data, policy, ledger, keys, and the two processes that it runs."),
+    "rig": Room("simulations.rig.cli:app", "A whole federation on this machine, as it is deployed, to look at and to break."),
+}
+
+
 @cache
-def house() -> typer.Typer:
-    """All commands."""
-    from client.cli import app as site
-    from server.cli import app as server
-    from server.membership.roster_cli import app as roster
+def house(*rooms: str) -> typer.Typer:
+    """All commands that stand in no room, and those of these rooms; the others have their signs up."""
     from simulations import cli
-    from simulations.audit_cli import audit
-    from simulations.model_cli import model
-    from simulations.plan_cli import plan
-    from simulations.rig.cli import app as rig
     from simulations.tuning.command import tune
 
     app = typer.Typer(
@@ -36,16 +60,27 @@ def house() -> typer.Typer:
         help="Hospitals train one diagnostic model together while every image stays at home.\n\n"
         "Start with: fedward simulate (ten made hospitals, a private model, a report, in a few minutes).",
     )
+    app.callback()(_whole)
     for command in (cli.simulate, cli.evaluate, tune):
         app.command()(command)
-    app.add_typer(plan, name="plan")
-    app.add_typer(model, name="model")
-    app.add_typer(roster, name="roster")
-    app.add_typer(audit, name="audit")
-    app.add_typer(server, name="server")
-    app.add_typer(site, name="site")
-    app.add_typer(rig, name="rig")
+    for name, room in ROOMS.items():
+        app.add_typer(room.enter() if name in rooms else room.sign(), name=name, help=room.help if name not in rooms else None)
     return app
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        of = metadata.version
+        sys.stdout.write(f"fedward {of('fedward')} (flwr {of('flwr')}, torch {of('torch')}, Python {sys.version.split()[0]})\n")
+        raise typer.Exit
+
+
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is, and on what it stands.")
+    ] = False,
+) -> None:
+    """Said by `house`."""
 
 
 def door(words: list[str]) -> typer.Typer:
@@ -57,16 +92,16 @@ def door(words: list[str]) -> typer.Typer:
     elif words[:2] == ["site", "import"]:
         from client.pacs.import_cli import app
     else:
-        return house()
+        return house(*ROOMS) if "_FEDWARD_COMPLETE" in os.environ else house(*set(words[:1]).intersection(ROOMS))
     alone = typer.Typer(pretty_exceptions_enable=False)
     alone.add_typer(app, name="site")
     return alone
 
 
 def __getattr__(name: str) -> typer.Typer:
-    """`fedward.app` is the house, built when somebody asks for it."""
+    """`fedward.app` is the house with all its rooms, built when somebody asks for it."""
     if name == "app":
-        return house()
+        return house(*ROOMS)
     raise AttributeError(f"module 'fedward' has no attribute '{name}'")
 
 
