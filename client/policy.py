@@ -26,6 +26,7 @@ from common.errors import DataNotFound, PolicyRefused
 from common.plan import Plan
 from common.plan.parse import Sections, read_table, text_of, validate
 from common.plan.values import STRICT
+from common.privacy import public_count
 from common.privacy.entries import Caps, Use
 from common.secagg.terms import FLOOR
 
@@ -163,8 +164,9 @@ def objections(policy: Policy, plan: Plan, *, units: int | None) -> list[str]:
         found.append(f"cohorts of {smallest}, at least {allowed.minimum_cohort} sites are asked for")
     if plan.is_private and (privacy.delta or 0) > policy.budget.delta:
         found.append(f"delta = {privacy.delta:g}, at most {policy.budget.delta:g} is allowed")
-    elif plan.is_private and units and (privacy.delta or 0) > DELTA_PER_UNIT / units:
-        found.append(f"delta = {privacy.delta:g}, at most {DELTA_PER_UNIT / units:.2g} is allowed with so many patients here (1/(10 N))")
+    elif plan.is_private and units and (privacy.delta or 0) > (most := DELTA_PER_UNIT / public_count(units)):
+        # Of the public count: whether a plan is refused here must not tell of one patient more or less.
+        found.append(f"delta = {privacy.delta:g}, at most {most:.2g} is allowed with so many patients here (1/(10 N), N rounded down)")
     return found
 
 

@@ -85,6 +85,19 @@ class Silent:
     def chosen(self, number: int, *, trained: int) -> None: ...
 
 
+class Given(Silent):
+    """Remembers which model was given out, for its card: `number` is the round that made it, of `trained`."""
+
+    def __init__(self) -> None:
+        self.number = self.trained = 0
+
+    def chosen(self, number: int, *, trained: int) -> None:
+        self.number, self.trained = number, trained
+
+    def as_facts(self) -> dict[str, int]:
+        return {"rounds": self.trained, "model_of_round": self.number}
+
+
 class Several:
     """Several observers as one; each hears everything, in order."""
 

@@ -24,9 +24,9 @@ from common.errors import FedwardError, PlanError, RunFolderTaken, RunStopped, U
 from common.models import WEIGHTS_FOLDER, initial_weights, look_in
 from common.plan import Plan, digest_of, load
 from server import audit
-from server.aggregation import Observer, Several
+from server.aggregation import Given, Observer, Several
 from server.checkpoint import CheckpointFolder
-from server.counts import as_facts, end_as_facts
+from server.counts import as_facts
 from server.export import export
 from server.fsa1 import SecureAggregation
 from server.gate import FolderGate
@@ -133,7 +133,7 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     recorder = audit.Recorder(run, keep="vectors" if os.environ.get(EVIDENCE_VARIABLE) == "vectors" else "hashes", power_cut_safe=True)
     members.adopted = recorder.adopted
     line = Line(grid, most_bytes=2 * _WORD_BYTES * initial.layout.size + _BESIDE_A_VECTOR)
-    gate, persistence = FolderGate(folder), Persistence()
+    gate, persistence, given = FolderGate(folder), Persistence(), Given()
     told, endorsement = _plan_as_signed()
     herald = Crier(line, members, plan=told, endorsement=endorsement)
     roll = Roll(line=line, plan=digest_of(plan), minimum=plan.aggregation.minimum_cohort, herald=herald)
@@ -157,7 +157,7 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
         groups=lambda: groups_of(plan, members.read_roster()),
         journal=journal,
         checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER, power_cut_safe=True),
-        observer=Several(recorder, observer),
+        observer=Several(recorder, observer, given),
         aggregation=aggregation,
         gate=gate,
         persistence=persistence,
@@ -167,13 +167,9 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     except RunStopped:
         recorder.stopped()
         raise
-    committed, counts = journal.committed(), journal.counts.closed()
-    facts = {
-        "sites": sorted({site for done in committed for site in done.sites}),
-        **end_as_facts(plan, counts, trained=len(committed)),
-        "counted": [as_facts(plan, done) for done in counts],
-    }
-    export(folder, weights=weights, plan=plan, facts=facts)
+    sites = sorted({site for done in journal.committed() for site in done.sites})
+    counted = [as_facts(plan, done) for done in journal.counts.closed()]
+    export(folder, weights=weights, plan=plan, facts={"sites": sites, **given.as_facts(), "counted": counted})
     recorder.published(weights)
 
 

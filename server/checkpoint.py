@@ -67,6 +67,10 @@ class CheckpointFolder:
         memory = {name.removeprefix(_MEMORY): vector for name, vector in tensors.items() if name.startswith(_MEMORY)}
         return Checkpoint(round=done.round, state=StrategyState(weights=tensors[_WEIGHTS], memory=memory))
 
+    def has(self, done: CommittedRound) -> bool:
+        """Whether a committed round's file is there, whole or not."""
+        return (self._folder / done.checkpoint).exists()
+
     def holds_any(self) -> bool:
         """Whether any round was ever saved here."""
         return any(self._folder.glob("round-*.safetensors"))

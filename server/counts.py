@@ -8,14 +8,14 @@ crash goes on where it stood.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from common.counting import choice, evaluation, form_of, statistics
+from common.counting import evaluation, form_of, statistics
 from common.counting.form import Counted, read
 from common.plan import Plan
 from common.secagg.terms import Kind
@@ -119,11 +119,6 @@ def worths(plan: Plan, counts: Iterable[CountedRound]) -> dict[int, float]:
 
 def _read(plan: Plan, done: CountedRound) -> Counted:
     return read(form_of(plan, done.kind), np.array(done.steps, dtype=np.int64), num_sites=len(done.sites))
-
-
-def end_as_facts(plan: Plan, counts: Sequence[CountedRound], *, trained: int) -> dict[str, Any]:
-    """How many rounds a run had that is over, and which round's model is given out, for the model's card."""
-    return {"rounds": trained, "model_of_round": choice.kept(plan, worths(plan, counts), last=trained)}
 
 
 def as_facts(plan: Plan, done: CountedRound) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Coordinator:
         CheckpointCorrupt, when no checkpoint is whole; JournalLost.
         """
         checkpoint = self._restore()
-        while checkpoint.round < self.plan.training.rounds and not self._is_enough():
+        while checkpoint.round < self.plan.training.rounds and not self._is_enough(checkpoint.round):
             checkpoint = self._insist(checkpoint.round + 1, lambda now=checkpoint: self._round(now))  # type: ignore[misc] # bound here
         after = checkpoint.round + 1
         if checkpoint.round == self.plan.training.rounds and self._due(after):
@@ -96,14 +96,14 @@ class Coordinator:
         for counted in self.journal.counts.closed():
             self.observer.counted(counted)
         committed = self.journal.committed()
-        for done in reversed(committed):
+        for done in reversed(committed[-KEPT:]):
             try:
                 checkpoint = self.checkpoints.load(done)
                 self.observer.round_committed(done, self._weights(checkpoint.state))
                 return checkpoint
             except CheckpointCorrupt as error:
-                if done is committed[0]:
-                    raise
+                if done is committed[-KEPT:][0]:
+                    raise  # of the rounds before it at most the best has a file, and nothing leads from there to here
                 self.observer.waiting(done.round, f"{error.code}: {error}")
                 self.journal.roll_back(done.round)
         return Checkpoint(round=0, state=strategy_of(self.plan.training).init(self.initial.values))
@@ -159,7 +159,7 @@ class Coordinator:
         """From one model to the next; to the same one, if judging it has shown that there is no need for another."""
         started, number, weights = time.monotonic(), before.round + 1, self._weights(before.state)
         self._count(number, weights)
-        if self._is_enough():
+        if self._is_enough(before.round):
             return before
         cohort = self._cohort(number)
         self.journal.open_round(number, model=weights.digest.hex(), cohort=cohort)
@@ -196,24 +196,40 @@ class Coordinator:
 
     # What was judged.
 
-    def _worths(self) -> dict[int, float]:
-        return worths(self.plan, self.journal.counts.closed()) if self.plan.evaluation else {}
+    def _worths(self, last: int) -> dict[int, float]:
+        """Of models up to that of round `last`. A judgement of one that was lost since counts again when it is there again."""
+        found = worths(self.plan, self.journal.counts.closed()) if self.plan.evaluation else {}
+        return {number: worth for number, worth in found.items() if number <= last}
 
-    def _is_enough(self) -> bool:
-        return choice.is_enough(self.plan, self._worths())
+    def _is_enough(self, last: int) -> bool:
+        return choice.is_enough(self.plan, self._worths(last))
 
-    def _best(self) -> list[CommittedRound]:
+    def _best(self, last: int) -> list[CommittedRound]:
         """The round whose model is the best so far, where that is the one to keep."""
-        number = choice.kept(self.plan, self._worths(), last=0)
+        number = choice.kept(self.plan, self._worths(last), last=0)
         return [done for done in self.journal.committed() if done.round == number]
 
     def _chosen(self, last: Checkpoint) -> Weights:
-        """The model to give out. Raises: CheckpointCorrupt."""
-        state = last.state
-        for done in self._best():
-            state = self.checkpoints.load(done).state
-        self.observer.chosen(choice.kept(self.plan, self._worths(), last=last.round), trained=last.round)
-        return self._weights(state)
+        """The model to give out; one whose file the operator has removed is passed over. Raises: CheckpointCorrupt."""
+        given, committed = last, {done.round: done for done in self.journal.committed()}
+        wanted = choice.ranked(self._worths(last.round)) if self._best(last.round) else []
+        for number in wanted:
+            if number == last.round:
+                break
+            if self.checkpoints.has(committed[number]):
+                given = self._best_of_all(committed[number])
+                break
+        self.observer.chosen(given.round, trained=last.round)
+        return self._weights(given.state)
+
+    def _best_of_all(self, done: CommittedRound) -> Checkpoint:
+        try:
+            return self.checkpoints.load(done)
+        except CheckpointCorrupt as error:
+            raise CheckpointCorrupt(
+                f"{error.message} It holds the model that was judged best.",
+                fix="Restore the file from a backup and start again; or remove it, and the best of the models that are there is given out.",
+            ) from error
 
     def _commit(self, number: int, state: StrategyState, collected: Collected, seconds: float) -> None:
         failpoints.reach("coordinator_before_commit")
@@ -233,7 +249,7 @@ class Coordinator:
         self.journal.commit(done)
         failpoints.reach("coordinator_after_commit")
         self.aggregation.settle(number)
-        self.checkpoints.prune([*self.journal.committed(last=KEPT), *self._best()])
+        self.checkpoints.prune([*self.journal.committed(last=KEPT), *self._best(number)])
         self.observer.round_committed(done, self._weights(state))
 
     def _weights(self, state: StrategyState) -> Weights:

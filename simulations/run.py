@@ -22,7 +22,8 @@ from common.plan import to_toml as plan_toml
 from common.privacy import own_share_epsilon
 from common.tasks.scores import RESAMPLES
 from common.update import Weights
-from server.counts import as_facts, end_as_facts
+from server.aggregation import Given, Several
+from server.counts import as_facts
 from server.export import export
 from simulations import report
 from simulations.audits import exhibits
@@ -62,7 +63,8 @@ def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, co
     started = _note_start(stage, options, command)
     federation = _federation(stage, options)
     observer = _watch(stage, "federation", show, record=True)
-    weights, committed = federation.train(observer, engine=options.engine, workers=options.workers, nursery=nursery)
+    given = Given()
+    weights, _ = federation.train(Several(observer, given), engine=options.engine, workers=options.workers, nursery=nursery)
     models = {"federated": weights, **(_compare(stage, options, show, nursery) if options.compare else {})}
     comparison = _judge(stage, models, show)
     classes = isinstance(stage.scenario.plan.task, ClassificationSpec)
@@ -71,7 +73,7 @@ def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, co
         write_atomically(stage.folder / PREDICTIONS_FILE, json.dumps(predictions(weights, stage)).encode(), fsync=False)
         _exhibit(stage, models, show)
     _collect_ledgers(stage)
-    _export(stage, weights, federation, comparison, trained=len(committed))
+    _export(stage, weights, federation, {**given.as_facts(), "metrics": comparison["federated"]})
     _note_finish(stage, started, federation.session())
     report.write(stage.folder)
     return {"run": str(stage.folder), "plan": digest_of(stage.scenario.plan), "model": weights.digest.hex(), **comparison}
@@ -169,18 +171,15 @@ def _collect_ledgers(stage: Stage) -> None:
             shutil.copy(ledger, folder / f"{site}.jsonl")
 
 
-def _export(stage: Stage, weights: Weights, federation: Federation, comparison: dict[str, Any], *, trained: int) -> None:
-    counts = federation.counted()
+def _export(stage: Stage, weights: Weights, federation: Federation, found: dict[str, Any]) -> None:
     facts = {
         "sites": list(stage.sites),
-        **end_as_facts(stage.scenario.plan, counts, trained=trained),
         "privacy": _promise(stage.scenario.plan),
         "trained_on": stage.counts["data"],
-        "metrics": comparison["federated"],
-        "counted": [as_facts(stage.scenario.plan, done) for done in counts],
+        "counted": [as_facts(stage.scenario.plan, done) for done in federation.counted()],
         "fedward": version("fedward"),
     }
-    export(stage.folder, weights=weights, plan=stage.scenario.plan, facts=facts)
+    export(stage.folder, weights=weights, plan=stage.scenario.plan, facts={**facts, **found})
 
 
 def _note_start(stage: Stage, options: Options, command: tuple[str, ...]) -> dict[str, Any]:

@@ -94,6 +94,8 @@ class Carrier:
                 self._tally.add(dropped=1)
                 return
             self._pending.keep(taken.message_id, taken.raw)
+            if key in self._jobs and any(each.message_id == taken.message_id for each in self._jobs[key].asked):
+                return  # taken up again, under way still
             if key in self._jobs:
                 self._jobs[key].asked.append(taken)
                 self._tally.add(joined=1)
@@ -103,8 +105,8 @@ class Carrier:
 
     def take_up(self) -> None:
         """Go on with what a process before this one had taken."""
-        for message_id, raw in self._pending.left():
-            taken = Taken(node=self._link.node, raw=raw)
+        for message_id, raw, age_s in self._pending.left():
+            taken = Taken(node=self._link.node, raw=raw, since=time.monotonic() - age_s)
             try:
                 known = taken.message_id == message_id and taken.message.metadata.dst_node_id == taken.node
             except Exception:  # a torn or foreign file

@@ -51,6 +51,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from client.mailbox.settings import Settings
 from client.mailbox.tally import Tally
 from common.errors import MessageFormat, NodeKey
+from common.pieces import unfolded_size
 from common.whole import content_in, is_inviting, is_small, plain, whole
 from common.wire import Content
 
@@ -61,6 +62,7 @@ _STUCK_S: Final = 40
 _POOL: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=120.0)
 """Connections are kept: a new one is three trips over a slow link, and a reply is made of several objects."""
 _MOST_OBJECTS: Final = 1 << 16
+_MOST_BYTES: Final = 1 << 30
 _LONGEST_LABEL: Final = 10
 _SAME_FLWR: Final = "Both ends need the same flwr."
 _TRY_AGAIN: Final = frozenset((408, 425, 429, *range(500, 600)))
@@ -279,7 +281,11 @@ def content_of(taken: Taken, objects: dict[str, bytes]) -> Content:
     if taken.came_with is not None:
         return taken.came_with
     try:
+        if unfolded_size(objects) > _MOST_BYTES:
+            raise MessageFormat("a message is larger than any is when it is put together.", fix="Nothing of it was kept.")
         content = inflate_object_from_contents(taken.content_id, objects)
+    except MessageFormat:
+        raise
     except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
         raise MessageFormat("a message cannot be put together from its objects.", fix=_SAME_FLWR) from None
     if not isinstance(content, Content):

@@ -2,12 +2,14 @@
 """Messages that were taken from Flower and not answered yet, one small file each.
 
 Flower hands a message out once. Between that and the answer lie minutes of training, in which a mailbox may be killed; so what it was
-handed (the message's envelope, without its content) is written down first, and a new process goes on with it. The content stays at the
-SuperLink until the answer is there, and the site answers the same request with the same bytes, so going on is never a second release.
+handed (the message's envelope, with what content came along: a small message is there whole) is written down first, and a new process goes
+on with it. Content in pieces stays at the SuperLink until the answer is there, and the site answers the same request with the same bytes,
+so going on is never a second release.
 """
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -40,8 +42,8 @@ class Pending:
             with suppress(OSError):
                 (self._folder / message_id).unlink(missing_ok=True)
 
-    def left(self) -> Iterator[tuple[str, bytes]]:
-        """What a process before this one had taken, the newest first."""
+    def left(self) -> Iterator[tuple[str, bytes, float]]:
+        """What a process before this one had taken, and how many seconds ago; the newest first."""
         found = [entry for entry in os.scandir(self._folder) if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
         for entry in sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[:MOST]:
-            yield entry.name, Path(entry.path).read_bytes()[:_LARGEST]
+            yield entry.name, Path(entry.path).read_bytes()[:_LARGEST], max(0.0, time.time() - entry.stat().st_mtime)

@@ -2,7 +2,7 @@
 """Which of a run's judged models is kept, and when further rounds are not worth their epsilon.
 
 Both are read off noised counts that are released already, so they cost no privacy; and rounds that are not trained are paid for by nobody.
-Whoever has the counts comes to the same: a coordinator that comes back after a crash, and an auditor.
+Whoever has the counts comes to the same, as a coordinator does that comes back after a crash.
 
 Noise makes the best of many evaluations look better than it is. What is kept is the model, with the figures that were measured on it; a
 fresh evaluation of it would on average say a little less.
@@ -13,13 +13,18 @@ from collections.abc import Mapping
 from common.plan import Plan
 
 
+def ranked(worths: Mapping[int, float]) -> list[int]:
+    """Rounds by what their models are worth, the best first; of equals the earlier."""
+    return sorted(worths, key=lambda number: (-worths[number], number))
+
+
 def best(worths: Mapping[int, float]) -> int | None:
-    """The round whose model is worth most, the first of those that are worth the same; None, if nothing is known of any.
+    """The round whose model is worth most; None, if nothing is known of any.
 
     >>> best({4: 0.71, 8: 0.80, 12: 0.80})
     8
     """
-    return max(sorted(worths), key=lambda number: worths[number], default=None)
+    return next(iter(ranked(worths)), None)
 
 
 def in_vain(worths: Mapping[int, float]) -> int:

@@ -125,12 +125,13 @@ def figures(plan: Plan, counted: Counted) -> EvaluationFigures:
 def worth(plan: Plan, counted: Counted) -> float | None:
     """What models of one plan are compared by: the area under the curve with two classes, balanced accuracy with more.
 
-    None where the counts do not say it.
+    It is the figure that is shown, between 0 and 1; None where the counts do not say it.
     """
     table = counted.values.reshape(len(plan.classification.classes), -1)
     if (table.sum(axis=1) < _least(table.shape[1], counted.noise_sd)).any():
         return None
-    return float(_auc(table) if len(table) == 2 else _recalls(table @ _decided(plan)).mean())
+    found = float(_auc(table) if len(table) == 2 else _recalls(table @ _decided(plan)).mean())
+    return min(1.0, max(0.0, found))
 
 
 def _least(cells: int, noise_sd: float) -> float:

@@ -155,8 +155,8 @@ RULES = (
     ),
     Rule(
         ("evaluation", "patience"),
-        lambda p: p.evaluation is not None and (p.evaluation.patience or 0) >= max(1, len(p.evaluation_rounds)),
-        "there are no more judgements than that, so training would never end for it",
+        lambda p: p.evaluation is not None and (p.evaluation.patience or 0) >= max(1, len(p.evaluation_rounds) - 1),
+        "the last judgement comes after all rounds, so training would never end for it",
         "Lower patience, judge more often, or leave it out.",
     ),
     Rule(

@@ -20,15 +20,17 @@ What can be seen of a moving reply: that it was announced, that its node sends h
 seen, and on another grid than Flower's own no piece: there an upload that stalls looks like one that moves until Flower's upload session
 runs out, three minutes after its last piece; then its reply counts as lost. The deadline ends all of this.
 
-All ids that are due are looked for in one call, soon after asking and then every half second; a grid that is asked in Flower's own way is
-asked for each by itself (`server.transport.looks`), less often where there are many. What is announced in pieces is taken in a thread of
-its own. Questions go whole to whoever answers whole (`server.transport.questions`), but only once: asked again, they go in pieces.
+All ids that are due are looked for in one call (`server.transport.looks`), soon after asking and then every half second. A grid that is
+asked in Flower's own way is asked for each by itself, less often where there are many. So is any for whose SuperLink a look for several
+failed: it may be one reply that it chokes on. What is announced in pieces is taken in a thread of its own, so many at once. Questions go
+whole to whoever answers whole (`server.transport.questions`), but only once: asked again, they go in pieces.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 import httpx
@@ -37,8 +39,9 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
+from common.whole import is_small
 from server.transport.looks import Looks
-from server.transport.questions import giver_of
+from server.transport.questions import HandedIn, giver_of
 from server.transport.replies import Announced, Found, ReplyLost, ReplyTooLarge, taker_of
 
 LOST: Final = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
@@ -47,6 +50,8 @@ CRASHED: Final = ErrorCode.CLIENT_APP_CRASHED
 PASSING: Final = (httpx.HTTPError,)
 """What a call fails with while the SuperLink is not well; the next one may succeed."""
 _SLOWER: Final = 1.25
+_OWN_FAULT: Final = 5
+"""After so many looks for one reply alone that failed while others succeeded, it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,11 @@ class Pace:
 
 @dataclass(slots=True, eq=False)
 class _Sent:
-    """One message on its way: when its reply is looked for next, or since when that look has lasted and something of it came last."""
+    """One message on its way: when its reply is looked for next, or since when that look has lasted and something of it came last.
+
+    `came`: so many of its pieces. `whole`: it went whole. `announced`: its reply is to be taken in pieces. `alone`: a look for several
+    failed, so this one has its own, of which so many have `failed`.
+    """
 
     message_id: str
     node: int
@@ -87,6 +96,11 @@ class _Sent:
     every_s: float
     since: float | None = None
     moved_at: float = 0.0
+    came: int = 0
+    whole: bool = False
+    announced: Announced | None = None
+    alone: bool = False
+    failed: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -135,6 +149,7 @@ class Inquiry:
         self._expected_s = expected_s
         self._awaited: dict[int, _Awaited] = {}
         self._looking: dict[Key, list[_Sent]] = {}
+        self._well_at = -math.inf
         self._online: frozenset[int] = frozenset()
         self._rolled_at = -math.inf
 
@@ -175,24 +190,25 @@ class Inquiry:
         unsure = False
         self._readers.difference_update(each.node for each in asked if each.asked_at)
         try:
-            taken = self._giver.give(messages, readers=self._readers)
+            handed_in = self._giver.give(messages, readers=self._readers)
         except ObjectPushError:
             # A node was quicker than we: it took, answered and confirmed its message while we still handed in the last parts of it. All are
             # known there by now, and those that are whole will be answered.
-            taken, unsure = {message.metadata.message_id for message in messages}, True
+            handed_in, unsure = HandedIn(frozenset(message.metadata.message_id for message in messages)), True
         except PASSING:
-            taken = set()
+            handed_in = HandedIn(frozenset())
         now = self._clock()
         for each, message in zip(asked, messages, strict=True):
             if each.asked_at:
                 each.silence_s, each.doubt_s = min(each.silence_s * 2, self._longest_s), min(each.doubt_s * 2, self._longest_s)
             each.asked_at = now
-            if message.metadata.message_id not in taken:
+            if message.metadata.message_id not in handed_in.taken:
                 self._lose(each)
                 continue
             each.ask_at = now + (each.lost_s if unsure else each.silence_s)
             first = self._pace.first_look_s
-            each.sent[message.metadata.message_id] = _Sent(message.metadata.message_id, each.node, now + first, first)
+            whole = message.metadata.message_id in handed_in.whole
+            each.sent[message.metadata.message_id] = _Sent(message.metadata.message_id, each.node, now + first, first, whole=whole)
 
     @property
     def _longest_s(self) -> float:
@@ -227,7 +243,8 @@ class Inquiry:
             return
         for each in away:
             if each.node in self._online:
-                each.away_since, each.ask_at = None, now
+                each.away_since = None
+                self._lose(each)
 
     def _given_up(self) -> Iterator[Answer]:
         if any(each.away_since is None for each in self._awaited.values()):
@@ -255,25 +272,33 @@ class Inquiry:
     # Looking for replies.
 
     def _look(self) -> None:
-        """Begin the looks that are due, for as many at once as the grid knows how."""
+        """Begin the looks that are due, for as many at once as the grid knows how; and take what is announced."""
         now = self._clock()
         unseen = [sent for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
         due = sorted((sent for sent in unseen if sent.look_at <= now), key=lambda sent: sent.look_at)
-        for start in range(0, len(due), self._taker.at_once):
-            if self._is_busy(now):
+        for sent in due:
+            if sent.announced is not None and self._taking < self._pace.in_all:
+                self._take(sent, sent.announced)
+        due = [sent for sent in due if sent.announced is None]
+        for batch in (*_batches([sent for sent in due if not sent.alone], self._taker.at_once), *([sent] for sent in due if sent.alone)):
+            if self._is_busy:
                 return
-            batch = due[start : start + self._taker.at_once]
             ids = tuple(sent.message_id for sent in batch)
             self._begin(batch, lambda ids=ids: self._taker.look(ids))  # type: ignore[misc] # bound here
 
     def _take(self, sent: _Sent, announced: Announced) -> None:
-        """Begin to take a reply that comes in pieces."""
+        """Begin to take a reply that comes in pieces; given up, for now, when nothing more of it comes."""
+        began, came = self._clock(), count(1)
 
         def moved() -> None:
-            sent.moved_at = self._clock()
+            if (number := next(came)) > sent.came:
+                sent.came, sent.moved_at = number, self._clock()
+
+        def is_over() -> bool:
+            return self._is_done or self._clock() - max(began, sent.moved_at) >= self._pace.stalled_s
 
         def take() -> Replies:
-            arrived = self._taker.take(announced, moved=moved, is_over=lambda: self._is_done)
+            arrived = self._taker.take(announced, moved=moved, is_over=is_over)
             return {} if arrived is None else {sent.message_id: arrived}
 
         self._begin([sent], take)
@@ -286,10 +311,17 @@ class Inquiry:
         self._looking[key] = batch
         self._looks.begin(key, look)
 
-    def _is_busy(self, now: float) -> bool:
-        """Enough looks are under way. One that waits for an upload is no work, and counts up to a higher number."""
-        quick = sum(not self._is_slow(batch[0], now) for batch in self._looking.values())
-        return quick + self._looks.unread >= self._pace.at_once or len(self._looking) >= self._pace.in_all
+    @property
+    def _taking(self) -> int:
+        """How many replies are being taken in pieces."""
+        return sum(batch[0].announced is not None for batch in self._looking.values())
+
+    @property
+    def _is_busy(self) -> bool:
+        """Enough looks are under way. One that waits for an upload is no work, and counts up to a higher number; taking is no look."""
+        now, looks = self._clock(), [batch[0] for batch in self._looking.values() if batch[0].announced is None]
+        quick = sum(not self._is_slow(sent, now) for sent in looks)
+        return quick + self._looks.unread >= self._pace.at_once or len(looks) >= self._pace.in_all
 
     def _hear(self, timeout_s: float) -> Iterator[Answer]:
         """What looks found, first waiting for one of them."""
@@ -297,7 +329,11 @@ class Inquiry:
         while seen is not None and self._clock() < self._last:
             if seen.error is not None and not isinstance(seen.error, (ReplyLost, ReplyTooLarge, *PASSING)):
                 raise seen.error
-            for sent in self._looking.pop(seen.key):
+            batch = self._looking.pop(seen.key)
+            if seen.error is None:
+                self._well_at = self._clock()
+            for sent in batch:
+                sent.alone = isinstance(seen.error, PASSING) and (sent.alone or len(batch) > 1)
                 since, sent.since = sent.since or 0.0, None
                 each = self._awaited.get(sent.node)
                 if each is not None and sent.message_id in each.sent:
@@ -312,17 +348,28 @@ class Inquiry:
         elif isinstance(error, ReplyTooLarge):
             yield self._answered(each, Answer(node=each.node, content=None, failure="the reply is larger than any answer is"))
         elif found is None:
-            self._look_later(sent, since, failed=error is not None)
+            self._look_later(each, sent, since, failed=error is not None)
         elif isinstance(found, Announced):
-            self._take(sent, found)
+            sent.announced, sent.look_at, sent.moved_at = found, self._clock(), self._clock()
+        elif sent.whole and not found.whole and is_small(found.message.content):
+            # Whoever reads whole messages answers so: another program has this node's place now, and has not understood the question.
+            del each.sent[sent.message_id]
+            self._readers.discard(each.node)
+            self._lose(each)
         else:
             if found.whole:
                 self._readers.add(each.node)
             yield from self._read(each, sent, found.message)
 
-    def _look_later(self, sent: _Sent, since: float, *, failed: bool) -> None:
+    def _look_later(self, each: _Awaited, sent: _Sent, since: float, *, failed: bool) -> None:
         now = self._clock()
-        if failed or now - since >= self._pace.moving_s:
+        sent.failed = sent.failed + 1 if failed and sent.alone and self._well_at >= since else 0
+        if sent.failed >= _OWN_FAULT:
+            # Looks for others succeed meanwhile: it is this reply that the SuperLink cannot hand out.
+            del each.sent[sent.message_id]
+            self._lose(each)
+            return
+        if sent.failed == 0 and (failed or now - since >= self._pace.moving_s):
             self._doubt()
         slowest = max(self._pace.look_s, len(self._awaited) / self._pace.looks_per_s / self._taker.at_once)
         sent.every_s = min(sent.every_s * _SLOWER, slowest)
@@ -351,10 +398,14 @@ class Inquiry:
         """Until something is due."""
         now = self._clock()
         times = [self._last, *(each.ask_at for each in self._awaited.values())]
-        if not self._is_busy(now):
+        if not self._is_busy:
             times += [sent.look_at for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
         if end > now:
             times.append(end)
         if any(each.away_since is not None for each in self._awaited.values()) or self._looking:
             times.append(max(now, self._rolled_at) + self._pace.roll_s)
         return min(self._pace.look_s, max(0.0, min(times) - now))
+
+
+def _batches(sent: list[_Sent], most: int) -> list[list[_Sent]]:
+    return [sent[start : start + most] for start in range(0, len(sent), most)]

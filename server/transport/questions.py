@@ -6,14 +6,24 @@ knows pieces alone. So the first question to a node goes in pieces, and again an
 """
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+import httpx
 from flwr.app import Message
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from common.whole import inviting, is_small, whole
+
+
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """The ids of messages that were taken, and of those among them that went whole."""
+
+    taken: frozenset[str]
+    whole: frozenset[str] = frozenset()
 
 
 class Giver(Protocol):
@@ -23,8 +33,8 @@ class Giver(Protocol):
         """What a question's group is called on this grid."""
         ...
 
-    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
-        """Hand in; the ids of those that were taken. `readers`: nodes that read small messages whole.
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> HandedIn:
+        """Hand in what can be handed in. `readers`: nodes that read small messages whole.
 
         Raises: ObjectPushError, what the network raises.
         """
@@ -44,9 +54,9 @@ class ToGrid:
     def label(self, group: str) -> str:
         return group
 
-    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> HandedIn:
         del readers
-        return set(self._grid.push_messages(messages))
+        return HandedIn(frozenset(self._grid.push_messages(messages)))
 
 
 class ToSuperLink:
@@ -58,15 +68,21 @@ class ToSuperLink:
     def label(self, group: str) -> str:
         return inviting(group)
 
-    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> set[str]:
+    def give(self, messages: Sequence[Message], *, readers: Container[int]) -> HandedIn:
         small: list[Message] = []
         rest: list[Message] = []
         for each in messages:
             (small if each.metadata.dst_node_id in readers and is_small(each.content) else rest).append(each)
-        taken = self._give_whole(small) if small else set()
-        return taken | set(self._grid.push_messages(rest)) if rest else taken
+        taken = frozenset(self._grid.push_messages(rest)) if rest else frozenset()
+        try:
+            whole_ones = self._give_whole(small) if small else frozenset()
+        except httpx.HTTPError:
+            if not rest:
+                raise
+            whole_ones = frozenset()  # what was taken already must not be forgotten for these, which are asked again
+        return HandedIn(taken | whole_ones, whole_ones)
 
-    def _give_whole(self, messages: Sequence[Message]) -> set[str]:
+    def _give_whole(self, messages: Sequence[Message]) -> frozenset[str]:
         given = [whole(each.metadata, each.content) for each in messages]
         request = PushAppMessagesRequest(messages_list=[each.proto for each in given], message_object_trees=[each.tree for each in given])
-        return set(self._grid._runtime_client.PushMessages(request).message_ids)
+        return frozenset(self._grid._runtime_client.PushMessages(request).message_ids)

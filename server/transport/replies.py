@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from flwr.app import Message, RecordDict
 from flwr.app.message.message import make_message
+from flwr.app.metadata import Metadata
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -28,6 +29,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, inflate_object_from_contents
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from common.pieces import unfolded_size
 from common.whole import content_in
 
 _FIRST_S: Final = 0.02
@@ -122,17 +124,13 @@ class FromSuperLink:
         return found
 
     def take(self, announced: Announced, *, moved: Callable[[], None], is_over: Callable[[], bool]) -> Arrived | None:
-        moved()
         pieces = self._pieces({each.object_id for each in iterate_object_tree(announced.tree)}, moved, is_over)
         if pieces is None:
             return None
         self._grid._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.reply_id)
         )
-        reply = inflate_object_from_contents(announced.reply_id, pieces)
-        assert isinstance(reply, Message)
-        reply.metadata.__dict__["_message_id"] = announced.reply_id
-        return Arrived(reply)
+        return Arrived(_put_together(announced.reply_id, pieces, self._most_bytes))
 
     def _pieces(self, wanted: set[str], moved: Callable[[], None], is_over: Callable[[], bool]) -> dict[str, bytes] | None:
         """All of them; None, if that is no longer wanted. Raises: ReplyLost, ReplyTooLarge."""
@@ -164,10 +162,28 @@ class FromSuperLink:
 def _found(announced: Any, tree: ObjectTree) -> Found:
     try:
         content = content_in(announced)
+        if content is None:
+            return Announced(announced.metadata.message_id, tree)
+        bare = ProtoMessage(metadata=announced.metadata)
+        bare.content.SetInParent()
+        return Arrived(make_message(metadata=message_from_proto(bare).metadata, content=content), whole=True)
     except Exception:  # Flower's parsers raise whatever a stranger's bytes make them raise
-        content = RecordDict()  # which no message of ours is
-    if content is None:
-        return Announced(announced.metadata.message_id, tree)
-    bare = ProtoMessage(metadata=announced.metadata)
-    bare.content.SetInParent()
-    return Arrived(make_message(metadata=message_from_proto(bare).metadata, content=content), whole=True)
+        return Arrived(_without_content(), whole=True)
+
+
+def _put_together(reply_id: str, pieces: dict[str, bytes], most_bytes: int) -> Message:
+    """Of pieces that a stranger made: a reply without content, if they make none. Raises: ReplyTooLarge."""
+    try:
+        if unfolded_size(pieces) > most_bytes:
+            raise ReplyTooLarge
+        reply = inflate_object_from_contents(reply_id, pieces)
+    except ReplyTooLarge:
+        raise
+    except Exception:  # whatever their bytes make Flower's parsers raise
+        return _without_content()
+    return reply if isinstance(reply, Message) else _without_content()
+
+
+def _without_content() -> Message:
+    """What stands for a reply that cannot be read: no message of ours has no content, so who judges it refuses it by name."""
+    return make_message(metadata=Metadata(0, "", 0, 0, "", "", 0.0, 1.0, "query"), content=RecordDict())

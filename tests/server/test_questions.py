@@ -4,6 +4,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -16,7 +17,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from common import wire
 from common.whole import content_in, is_inviting, plain
-from server.transport.questions import ToGrid, giver_of
+from server.transport.questions import HandedIn, ToGrid, giver_of
 
 READER, STOCK = 7, 8
 
@@ -67,7 +68,9 @@ def asked(node: int, *, values: int = 0) -> Message:
 def test_a_reader_gets_a_small_question_whole_and_a_stock_node_gets_pieces() -> None:
     store = Store()
     messages = [asked(READER), asked(STOCK)]
-    assert giver_of(grid_on(store)).give(messages, readers={READER}) == {each.metadata.message_id for each in messages}
+    given = giver_of(grid_on(store)).give(messages, readers={READER})
+    assert given.taken == {each.metadata.message_id for each in messages}
+    assert given.whole == {messages[0].metadata.message_id}
     assert content_in(store.announced[READER]) == messages[0].content
     assert content_in(store.announced[STOCK]) is None
     assert store.calls == 2
@@ -82,6 +85,22 @@ def test_a_large_question_goes_in_pieces_to_anybody() -> None:
     assert len(store.pushed) > 3
 
 
+def test_what_was_taken_is_not_forgotten_when_the_rest_fails() -> None:
+    store = Store()
+    once = store.PushMessages
+
+    def push(request: Any) -> PushAppMessagesResponse:
+        if content_in(request.messages_list[0]) is not None:
+            raise httpx.ReadTimeout("away")
+        return once(request)
+
+    store.PushMessages = push  # type: ignore[method-assign]
+    messages = [asked(READER), asked(STOCK)]
+    assert giver_of(grid_on(store)).give(messages, readers={READER}).taken == {messages[1].metadata.message_id}
+    with pytest.raises(httpx.HTTPError):
+        giver_of(grid_on(store)).give(messages[:1], readers={READER})
+
+
 def test_one_message_to_many_readers_is_one_call() -> None:
     store = Store()
     giver_of(grid_on(store)).give([asked(node) for node in range(2, 12)], readers=range(20))
@@ -94,7 +113,7 @@ def test_another_grid_is_handed_messages_in_flowers_own_way() -> None:
     giver = giver_of(grid)
     assert isinstance(giver, ToGrid)
     content = RecordDict({"a": ConfigRecord({"b": 1})})
-    assert giver.give([Message(content, READER, "query.hello")], readers={READER}) == {"m7"}
+    assert giver.give([Message(content, READER, "query.hello")], readers={READER}) == HandedIn(frozenset({"m7"}))
     assert giver.label("1") == "1"
 
 

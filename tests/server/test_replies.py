@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A reply is taken piece by piece, as Flower stores it; and the private names that this needs are flwr's still."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree, PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.run import Run
@@ -19,8 +21,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from common.pieces import unfolded_size
 from common.whole import whole
-from server.transport.replies import Announced, Arrived, FromGrid, FromSuperLink, ReplyLost, ReplyTooLarge, taker_of
+from server.transport.replies import Announced, Arrived, FromGrid, FromSuperLink, ReplyLost, ReplyTooLarge, _put_together, taker_of
 
 MOST_PIECES = 9
 
@@ -103,7 +106,7 @@ def test_pieces_that_are_late_are_waited_for_and_each_is_told_of() -> None:
 
     found, came = take(store, sleep=sleep)
     assert found is not None
-    assert came == len(slept) + 1, "the announcement, then one with each piece"
+    assert came == len(store._pieces), "one with each piece"
     assert max(slept) < 0.1, "while something comes, it is looked for soon"
 
 
@@ -173,6 +176,60 @@ def test_a_whole_reply_that_cannot_be_read_is_one_without_content() -> None:
     found = FromSuperLink(grid_on(client), most_bytes=1 << 30).look(["q0"])["q0"]
     assert isinstance(found, Arrived)
     assert not found.message.content
+
+
+def pieces_of(reply: Message) -> dict[str, bytes]:
+    return {name: each.deflate() for name, each in get_all_nested_objects(reply).items()}
+
+
+def head(kind: str, children: list[str], body: bytes) -> bytes:
+    return f"{kind} {','.join(children)} {len(body)}".encode() + b"\x00" + body
+
+
+def strange(name: str) -> tuple[ObjectTree, dict[str, bytes]]:
+    """Objects that Flower's own check lets pass, and that make no message."""
+    bodies = {
+        "a record for a message": [head("RecordDict", [], b"garbage")],
+        "no protobuf": [head("Message", [], b"\xff\xff\xff")],
+        "a child that is not there": [head("Message", ["0" * 64], b"")],
+        "an array of nonsense": [head("Array", [], b'{"shape": 5}')],
+        "no json": [head("Array", [], b"{")],
+        "not even a head": [b"\x00"],
+    }[name]
+    objects = {hashlib.sha256(body).hexdigest(): body for body in bodies}
+    [root] = objects
+    return ObjectTree(object_id=root), objects
+
+
+@pytest.mark.parametrize(
+    "name", ["a record for a message", "no protobuf", "a child that is not there", "an array of nonsense", "no json", "not even a head"]
+)
+def test_pieces_that_make_no_message_are_a_reply_without_content(name: str) -> None:
+    """Any site can send them, and none may end the coordinator."""
+    tree, objects = strange(name)
+    client: Any = SimpleNamespace(
+        PullObject=lambda request: PullObjectResponse(object_found=True, object_available=True, object_content=objects[request.object_id]),
+        ConfirmMessageReceived=lambda _: ConfirmMessageReceivedResponse(),
+    )
+    taker = FromSuperLink(grid_on(client), most_bytes=1 << 30)
+    arrived = taker.take(Announced(tree.object_id, tree), moved=lambda: None, is_over=lambda: False)
+    assert arrived is not None
+    assert not arrived.message.content
+
+
+def test_a_chunk_that_is_listed_a_thousand_times_is_not_unfolded() -> None:
+    store = Store(arrived=MOST_PIECES)
+    pieces = store._pieces
+    [(array, body)] = [(name, body) for name, body in pieces.items() if body.startswith(b"Array ")]
+    swollen = body.partition(b"\x00")
+    listed = json.loads(swollen[2])
+    listed["arraychunk_ids"] = [0] * 1000
+    text = json.dumps(listed).encode()
+    kind, children, _ = swollen[0].decode().split(" ")
+    assert unfolded_size(pieces) < 16_000_000
+    assert unfolded_size({**pieces, array: head(kind, children.split(","), text)}) > 4_999_000_000
+    with pytest.raises(ReplyTooLarge):
+        _put_together(store.reply.metadata.message_id, {**pieces, array: head(kind, children.split(","), text)}, 1 << 30)
 
 
 def test_another_grid_is_asked_in_flowers_own_way() -> None:

@@ -53,8 +53,8 @@ def test_patience_that_no_run_can_lose_is_refused() -> None:
     plan = plan_of(patience=1)
     assert parse(to_toml(plan)) == plan
     rounds = plan.training.rounds
-    with pytest.raises(PlanError, match="no more judgements"):
-        parse(to_toml(plan).replace("patience = 1", f"patience = {rounds}"))
+    with pytest.raises(PlanError, match="comes after all rounds"):
+        parse(to_toml(plan).replace("patience = 1", f"patience = {rounds - 1}"))
 
 
 def test_what_is_compared_is_the_figure_that_is_shown() -> None:
