@@ -49,8 +49,8 @@ ROOMS: Final = {
 
 
 @cache
-def house(*rooms: str) -> typer.Typer:
-    """All commands that stand in no room, and those of these rooms; the others have their signs up."""
+def house(rooms: frozenset[str] = frozenset(ROOMS)) -> typer.Typer:
+    """All commands; of rooms that are not among these, the signs alone."""
     from simulations import cli
     from simulations.tuning.command import tune
 
@@ -92,7 +92,7 @@ def door(words: list[str]) -> typer.Typer:
     elif words[:2] == ["site", "import"]:
         from client.pacs.import_cli import app
     else:
-        return house(*ROOMS) if "_FEDWARD_COMPLETE" in os.environ else house(*set(words[:1]).intersection(ROOMS))
+        return house() if "_FEDWARD_COMPLETE" in os.environ else house(frozenset(words[:1]).intersection(ROOMS))
     alone = typer.Typer(pretty_exceptions_enable=False)
     alone.add_typer(app, name="site")
     return alone
@@ -101,7 +101,7 @@ def door(words: list[str]) -> typer.Typer:
 def __getattr__(name: str) -> typer.Typer:
     """`fedward.app` is the house with all its rooms, built when somebody asks for it."""
     if name == "app":
-        return house(*ROOMS)
+        return house()
     raise AttributeError(f"module 'fedward' has no attribute '{name}'")
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from fedward import ROOMS, door, house
+from fedward import ROOMS, door
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -19,13 +19,13 @@ def test_behind_each_sign_are_commands(room: str) -> None:
 
 
 def test_the_list_of_commands_names_every_room_and_what_it_is_for() -> None:
-    said = " ".join(CliRunner().invoke(house(), ["--help"], env={"COLUMNS": "200"}).output.replace("│", " ").split())
+    said = " ".join(CliRunner().invoke(door(["--help"]), ["--help"], env={"COLUMNS": "200"}).output.replace("│", " ").split())
     for name, room in ROOMS.items():
         assert f"{name} {room.help}" in said
 
 
 def test_it_says_which_version_it_is() -> None:
-    ran = CliRunner().invoke(house(), ["--version"])
+    ran = CliRunner().invoke(door(["--version"]), ["--version"])
     assert ran.exit_code == 0
     assert ran.output.startswith(f"fedward {version('fedward')} (flwr ")
 

@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from client.imaging.dataset import UnitSource
 from client.imaging.identity import is_placeholder
 from client.imaging.labels import class_of, need_column, plain_path, read_csv
+from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
 from client.imaging.splits import SPELLINGS, Split
 from common.errors import DataUnreadable, LabelsMismatch
@@ -40,6 +42,8 @@ MEMBER = "images.npy"
 LARGEST_ARCHIVE = 4 << 30  # bytes, unpacked: it is held in memory once, while the cache is built
 CASE, POSITION, SECOND = "case", "position", "second_file"
 SIDES = ("width", "height")
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")
+LOOKED_AT: Final = 100  # rows of an index, to know its kind
 UNITS: tuple[UnitSource, ...] = ("patient_id", "group_id", "image_id")
 
 
@@ -57,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """An index as read: usable items in its order, and why the other rows are not."""
+    """An index as read: usable items in its order, and why the other rows are not. `named`: every path below the root in any cell."""
 
     key: Literal["file", "row", "line"]
     unit_source: UnitSource
@@ -66,6 +70,15 @@ class Index:
     rows: int
     has_sites: bool
     has_splits: bool
+    named: frozenset[str] = frozenset()
+
+
+def names_pictures(path: Path) -> bool:
+    """Whether an index.csv is the index of pictures, rather than somebody's list of DICOM files."""
+    columns, rows = read_csv(path)
+    if "file" not in columns:
+        return True
+    return any(cells["file"].strip().casefold().endswith(PICTURES) for _, cells in islice(rows, LOOKED_AT))
 
 
 def read(path: Path, plan: Plan) -> Index:
@@ -85,9 +98,10 @@ def read(path: Path, plan: Plan) -> Index:
     unit_source: UnitSource = next((name for name in UNITS if name in columns), "none")
     items: dict[str, Item] = {}
     rejected: Counter[Reason] = Counter()
-    count = 0
+    count, named = 0, set[str]()
     for number, cells in rows:
         count += 1
+        named.update(plain_path(cell) for cell in cells.values() if cell.strip().casefold().endswith(PICTURES))
         item = _item(cells, key, unit_source, plan, kept, where=f"{path.name}, row {number}", line=str(number))
         if isinstance(item, Reason):
             rejected[item] += 1
@@ -101,7 +115,15 @@ def read(path: Path, plan: Plan) -> Index:
         rows=count,
         has_sites="site" in columns,
         has_splits="split" in columns,
+        named=frozenset(named),
     )
+
+
+def unlisted(table: Index, listing: Listing) -> list[str]:
+    """Pictures below the root that no row names; nothing, where rows name no files."""
+    if table.key != "file":
+        return []
+    return [file.path for file in listing.files if file.path.casefold().endswith(PICTURES) and file.path not in table.named]
 
 
 def _columns_of_parts(plan: Plan) -> tuple[str, ...]:

@@ -12,15 +12,14 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from client.imaging import dicom_folder, index, picture_folder
+from client.imaging import dicom_folder, index, picture_folder, slots
 from client.imaging.identity import SECRET_BYTES, PatientSecret, patient_key
 from client.imaging.index import INDEX, Index, Item
-from client.imaging.labels import LABELS, RULES, Labels, plain_path, read_csv
+from client.imaging.labels import LABELS, RULES, Labels, plain_path
 from client.imaging.labels.account import LabelAccount
 from client.imaging.listing import Listing
 from client.imaging.readers import Outcome, Progress, Task, read_all
@@ -30,11 +29,9 @@ from client.imaging.request import Request, list_folder
 from client.imaging.volumes import Slice, sort_slices
 from client.imaging.worker import Brief, Limits
 from common.errors import DataNotFound
-from common.plan import Plan, SegmentationSpec
+from common.plan import DetectionSpec, Plan, SegmentationSpec
 
 NO_CACHE = Path()
-PICTURES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")
-LOOKED_AT = 100  # rows of an index, to know its kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +97,11 @@ def take(
         progress=progress,
         accept_burned_in=accept_burned_in,
     )
-    if labels_file is None and (root / INDEX).is_file() and _names_pictures(root / INDEX):
+    if labels_file is None and (root / INDEX).is_file() and index.names_pictures(root / INDEX):
         return _of_pictures(request, root / INDEX)
     rules_file = root / RULES
     usual = rules_file if rules_file.is_file() else root / LABELS
     return _of_dicom(request, labels_file or usual, must_exist=labels_file is not None)
-
-
-def _names_pictures(index_file: Path) -> bool:
-    """Whether an index.csv is the index of pictures, rather than somebody's list of DICOM files."""
-    columns, rows = read_csv(index_file)
-    if "file" not in columns:
-        return True
-    return any(cells["file"].strip().casefold().endswith(PICTURES) for _, cells in islice(rows, LOOKED_AT))
 
 
 def _of_dicom(request: Request, labels_file: Path, *, must_exist: bool) -> Inventory:
@@ -137,23 +126,25 @@ def examine_dicom(request: Request, listing: Listing, table: Labels | None) -> I
 
 
 def _of_pictures(request: Request, index_file: Path) -> Inventory:
-    """The rows of an index are what is accounted for; a picture that no row names is none of its business."""
+    """The rows of an index are accounted for, and every picture that no row names."""
     table = index.read(index_file, request.plan)
+    left_out = index.unlisted(table, list_folder(request, skip=index_file))
     names = [item.name for item in table.items]
     outcomes = _examine_pictures(request, table)
-    masks = _unusable_masks(request, table.items)
+    beside = _unusable_beside(request, table.items)
     keys = [picture_folder.patient_key_of(request, table, item) for item in table.items]
     numbers = _numbered(keys)
     rows = [Row(path="", reason=reason) for reason, count in table.rejected.items() for _ in range(count)]
     rows += [
         Row(
             path=name,
-            reason=_reason(outcome) or (Reason.NO_MASK if number in masks else None),
+            reason=_reason(outcome) or beside.get(number),
             facts=outcome.told or {},
             patient=numbers[key],
         )
         for number, (name, outcome, key) in enumerate(zip(names, outcomes, keys, strict=True))
     ]
+    rows += [Row(path=path, reason=Reason.NOT_LISTED) for path in left_out]
     return _inventory(rows, has_labels=True, unmatched=0)
 
 
@@ -167,17 +158,27 @@ def _examine_pictures(request: Request, table: Index) -> list[Outcome]:
     return [Outcome(slot=0, reason=Reason.NO_FILE if lost else None, identity=None) for lost in missing]
 
 
-def _unusable_masks(request: Request, items: Sequence[Item]) -> set[int]:
-    """Which items have no mask that can be read, where the plan asks for one."""
+def _unusable_beside(request: Request, items: Sequence[Item]) -> dict[int, Reason]:
+    """Which items lack what they cannot do without, a mask or boxes that fit, and why; by the intake's own judgement."""
     task = request.plan.task
+    if isinstance(task, DetectionSpec):
+        return picture_folder.unfit_boxes(request, items)
     if not isinstance(task, SegmentationSpec):
-        return set()
+        return {}
     paths = [plain_path(item.cells[task.mask_column]) for item in items]
-    wanted = [number for number, path in enumerate(paths) if path]
+    wanted = [number for number, path in enumerate(paths) if path and not picture_folder.is_volume(items[number])]
     brief = Brief(kind="mask", input=replace(request.plan.input, channels=1), limits=request.limits, wanted=None)
-    read = _examine(request, brief, [paths[number] for number in wanted])
+    with TemporaryFile() as output:
+        tasks = [Task(slot=slot, path=paths[number]) for slot, number in enumerate(wanted)]
+        read = read_all(request.root, output.fileno(), brief, tasks, workers=request.workers, progress=request.progress)
+        shape = (1, request.plan.input.height, request.plan.input.width)
+        beyond = {
+            number: Reason.MASK_VALUES
+            for number, outcome in zip(wanted, read, strict=True)
+            if outcome.reason is None and not picture_folder.is_of_classes(slots.read(output.fileno(), outcome.slot, shape), task)
+        }
     usable = {number for number, outcome in zip(wanted, read, strict=True) if outcome.reason is None}
-    return set(range(len(items))) - usable
+    return {**{number: Reason.NO_MASK for number in range(len(items)) if number not in usable}, **beyond}
 
 
 def _examine(request: Request, brief: Brief, paths: Sequence[str]) -> list[Outcome]:

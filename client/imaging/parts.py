@@ -117,6 +117,13 @@ def read_boxes(path: Path, task: DetectionSpec) -> Boxes:
     return found
 
 
+def boxes_fit(item: Item, of_picture: Sequence[tuple[int, float, float, float, float]], task: DetectionSpec) -> bool:
+    """Whether all of a picture's boxes can be kept, and each has an area inside it. Raises: LabelsMismatch."""
+    array = _boxes(item, of_picture, task)
+    known = array[array[:, 0] >= 0]
+    return len(of_picture) <= task.most_boxes and bool((known[:, 1:3] < known[:, 3:5]).all())
+
+
 def _boxes(item: Item, of_picture: Sequence[tuple[int, float, float, float, float]], task: DetectionSpec) -> NDArray[np.float32]:
     """(M, 5), in parts of width and height, inside the picture; class -1 where there is no box."""
     width, height = (_number(item.cells[side], side) for side in SIDES)

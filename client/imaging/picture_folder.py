@@ -37,6 +37,8 @@ def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeRepo
     patients = [patient_key_of(request, table, item) for item in table.items]
     names = [item_key(request.secret, table.key, item.name) for item in table.items]
     listing = list_folder(request, skip=index_file)
+    if left_out := len(index.unlisted(table, listing)):
+        table = replace(table, rows=table.rows + left_out, rejected=table.rejected + Counter({Reason.NOT_LISTED: left_out}))
     if table.key == "line":
         return _join(request, table, table.items, patients, whole(np.empty((len(table.items), 0), dtype=np.uint16)), {}, table.rejected, 0)
     cached = cache.open_or_build(
@@ -48,26 +50,56 @@ def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeRepo
     )
     by_name = dict(zip(names, table.items, strict=True))
     items = [by_name[name] for name in cached.items]
-    beside, kept = _pictures_beside(request, listing, items)
+    beside, kept, why = _pictures_beside(request, listing, items)
     used = [item for item, keep in zip(items, kept, strict=True) if keep]
-    lost = {item.name for item in items} - {item.name for item in used}  # images of one file have one mask
-    rejected = cached.rejected + Counter({Reason.NO_MASK: len(lost)})
+    lost = {items[number].name: reason for number, reason in why.items()}  # images of one file have one mask
+    rejected = cached.rejected + Counter(lost.values())
     owners = [owner for owner, keep in zip(cached.patients, kept, strict=True) if keep]
     return _join(request, table, used, owners, Images(cached.images, np.flatnonzero(kept)), beside, rejected, cached.skipped)
 
 
-def _pictures_beside(request: Request, listing: Listing, items: Sequence[Item]) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_]]:
-    """Masks and second images, each read like the first; and which items have what they cannot do without."""
+def _pictures_beside(
+    request: Request, listing: Listing, items: Sequence[Item]
+) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_], dict[int, Reason]]:
+    """Masks and second images, each read like the first; and which items have what they cannot do without, and why others do not."""
     task, image, kept = request.plan.task, request.plan.input, np.ones(len(items), dtype=np.bool_)
     found: dict[str, NDArray[np.uint16]] = {}
+    why: dict[int, Reason] = {}
+    if isinstance(task, DetectionSpec):
+        why = unfit_boxes(request, items)
     if isinstance(task, SegmentationSpec):
-        masks, kept = _beside(request, listing, [item.cells[task.mask_column] for item in items], replace(image, channels=1), "mask")
-        found["mask"] = np.minimum(masks[:, 0][kept], len(task.classes) - 1)
+        paths = ["" if is_volume(item) else item.cells[task.mask_column] for item in items]
+        masks, there = _beside(request, listing, paths, replace(image, channels=1), "mask")
+        why = dict.fromkeys(np.flatnonzero(~there), Reason.NO_MASK)
+        why |= {number: Reason.MASK_VALUES for number in range(len(items)) if there[number] and not is_of_classes(masks[number], task)}
+        masks = np.minimum(masks[:, 0], len(task.classes) - 1)
+    kept[list(why)] = False
+    if isinstance(task, SegmentationSpec):
+        found["mask"] = masks[kept]
     if image.second is not None:
         second = replace(image, window=image.second.window)
         pictures, present = _beside(request, listing, [item.cells[index.SECOND] for item in items], second, "picture")
         found |= {"second": pictures[kept], "present": present[kept, np.newaxis].astype(np.uint8)}
-    return found, kept
+    return found, kept, why
+
+
+def is_volume(item: Item) -> bool:
+    """Whether an item's file is NIfTI, of which a picture can be no mask: it may have many slices, and is turned on the way in."""
+    return item.name.casefold().endswith((".nii", ".nii.gz"))
+
+
+def is_of_classes(mask: NDArray[np.uint16], task: SegmentationSpec) -> bool:
+    """Whether a mask's values are the plan's classes; of two, whatever is not 0 is the second."""
+    return len(task.classes) == 2 or int(mask.max()) < len(task.classes)
+
+
+def unfit_boxes(request: Request, items: Sequence[Item]) -> dict[int, Reason]:
+    """Which items have boxes that training could not be given: beside the picture, or too many. Raises: LabelsMismatch, DataNotFound."""
+    assert isinstance(request.plan.task, DetectionSpec)
+    boxes = parts.read_boxes(request.root / parts.BOXES, request.plan.task)
+    return {
+        number: Reason.BOXES for number, item in enumerate(items) if not parts.boxes_fit(item, boxes.get(item.name, []), request.plan.task)
+    }
 
 
 def _beside(

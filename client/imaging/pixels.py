@@ -84,6 +84,7 @@ def claims_of(dataset: Dataset) -> Claims:
     kind = _kind_of_values(dataset)
     claims = _claims(dataset, syntax, is_real=kind != VALUES[0])
     _check(claims)
+    _check_high_bit(dataset, claims)
     _check_length(claims, dataset[kind].value)
     return claims
 
@@ -174,6 +175,23 @@ def _check(claims: Claims) -> None:
         raise Rejected(Reason.PIXEL_FORMAT)
     if claims.rows * claims.columns > LARGEST_IMAGE or claims.frames > MOST_FRAMES:
         raise Rejected(Reason.TOO_LARGE)
+
+
+def _check_high_bit(dataset: Dataset, claims: Claims) -> None:
+    """Values lie at the low end of their words (PS3.5 8.1.1: High Bit is Bits Stored - 1).
+
+    Retired layouts had them higher up, where a decoder that does not know cuts their best bits off. A compressed frame says itself where
+    its bits are. Raises: Rejected(PIXEL_FORMAT).
+    """
+    if claims.is_real or (claims.syntax.is_encapsulated and claims.syntax != uid.RLELossless):
+        return
+    try:
+        high = dataset.get("HighBit")
+        misplaced = high not in (None, "") and int(high) != claims.stored - 1
+    except Exception as error:  # of a type that no number comes from
+        raise Rejected(Reason.PIXEL_FORMAT) from error
+    if misplaced:
+        raise Rejected(Reason.PIXEL_FORMAT)
 
 
 def _check_length(claims: Claims, values: bytes) -> None:

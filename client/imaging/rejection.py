@@ -29,6 +29,9 @@ class Reason(StrEnum):
     NO_LABEL = "E_NO_LABEL"
     LABEL_SOURCE = "E_LABEL_SOURCE"
     NO_MASK = "E_NO_MASK"
+    MASK_VALUES = "E_MASK_VALUES"
+    BOXES = "E_BOXES"
+    NOT_LISTED = "E_NOT_LISTED"
     DUPLICATE = "E_DUPLICATE"
     NO_PIXELS = "E_NO_PIXELS"
     TRANSFER_SYNTAX = "E_TRANSFER_SYNTAX"
@@ -67,7 +70,10 @@ REMEDY: dict[Reason, str] = {
     Reason.NO_PATIENT_ID: "PatientID is missing, blank or a placeholder. Restore it, or export with a pseudonym per patient.",
     Reason.NO_LABEL: "No label for this file.",
     Reason.LABEL_SOURCE: "A report, segmentation, table or export that labels were taken from: no image, and not lost either.",
-    Reason.NO_MASK: "The mask that the index names is not there, or cannot be read. It is a PNG whose values are the classes.",
+    Reason.NO_MASK: "The mask that the index names is not there, or cannot be read. It is a PNG of classes; volumes (NIfTI) have none.",
+    Reason.MASK_VALUES: "The mask has values beyond the plan's classes. With two classes any value but 0 is the second.",
+    Reason.BOXES: "A box lies outside the picture, or there are more than the plan's [task] most_boxes.",
+    Reason.NOT_LISTED: "A picture that no row of the index names.",
     Reason.DUPLICATE: "The same image a second time.",
     Reason.NO_PIXELS: "No pixel data.",
     Reason.TRANSFER_SYNTAX: "A compression that is not read here (video, JPEG XL, retired ones). Export uncompressed or as JPEG 2000.",

@@ -31,6 +31,12 @@ def write(output: int, slot: int, sample: NDArray[np.uint16]) -> None:
     _write_at(output, content, HEADER_BYTES + slot * len(content))
 
 
+def read(output: int, slot: int, shape: Shape) -> NDArray[np.uint16]:
+    """One sample of the open file, (C, H, W), before it is finished."""
+    size = sample_bytes(shape)
+    return np.frombuffer(os.pread(output, size, HEADER_BYTES + slot * size), dtype=SAMPLE_DTYPE).reshape(shape)
+
+
 def finish(output: int, slots: Sequence[int], shape: Shape) -> None:
     """Make the file a NPY of the samples at `slots` (ascending), in that order, and bring it to the disk."""
     _close_gaps(output, slots, sample_bytes(shape))

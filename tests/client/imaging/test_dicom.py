@@ -171,6 +171,7 @@ def test_a_palette_becomes_colour(ct: Ct) -> None:
         ({"BitsAllocated": None}, Reason.PIXEL_FORMAT),
         ({"BitsAllocated": 17}, Reason.PIXEL_FORMAT),
         ({"BitsStored": 20}, Reason.PIXEL_FORMAT),
+        ({"BitsStored": 12, "HighBit": 15}, Reason.PIXEL_FORMAT),
         ({"PixelRepresentation": None}, Reason.PIXEL_FORMAT),
         ({"PixelRepresentation": 2}, Reason.PIXEL_FORMAT),
         ({"PhotometricInterpretation": None}, Reason.PIXEL_FORMAT),

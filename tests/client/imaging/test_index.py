@@ -98,8 +98,9 @@ def test_unusable_rows_are_counted(opened: Opener, root: Path, tmp_path: Path) -
         "text.png,0,p5", "cut.png,1,p6", "images/2.png,,p7", "images/3.png,0,", "images/4.png,0,UNKNOWN",
     ]  # fmt: skip
     _, report = opened(table("file,label,patient_id", *rows))
-    assert (report.seen, report.used) == (11, 2)
+    assert (report.seen, report.used) == (12, 2)
     assert report.rejected == {
+        Reason.NOT_LISTED: 1,  # images/5.png
         Reason.DUPLICATE: 1,
         Reason.OUTSIDE: 1,
         Reason.LINK: 1,

@@ -24,7 +24,7 @@ from client.imaging.intake import DataSource, open_dataset
 from client.imaging.inventory import Inventory
 from client.imaging.rejection import REMEDY, Reason
 from common.errors import DataNotFound
-from common.plan import Plan, SegmentationSpec, dump
+from common.plan import DetectionSpec, Plan, SegmentationSpec, dump
 
 Ct = Callable[..., bytes]
 Hospital = Callable[..., Path]
@@ -164,6 +164,77 @@ def test_a_picture_without_the_mask_that_its_plan_asks_for_is_counted(plan_for: 
     _, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
     assert taken.report.rejected == report.rejected
     assert taken.report.used == report.used == 1
+
+
+def same_verdicts(root: Path, plan: Plan, secret: PatientSecret, cache: Path) -> Counter[Reason]:
+    """What both say of a folder: before anyone trains, and when somebody does."""
+    taken = take(root, plan)
+    _, report = open_dataset(DataSource(root=root), plan, cache=cache, key=secret, workers=1)
+    assert (taken.report.seen, taken.report.used, taken.report.rejected) == (report.seen, report.used, report.rejected)
+    assert report.seen == report.used + sum(report.rejected.values())
+    return report.rejected
+
+
+def picture(path: Path, values: np.ndarray | None = None) -> None:
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12) if values is None else values).save(path)
+
+
+def test_a_picture_that_no_row_names_is_counted(plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "more").mkdir(parents=True)
+    for name in ("a.png", "b.PNG", "d.png", "more/c.jpg"):
+        picture(root / name)
+    (root / "notes.txt").write_text("no picture")
+    (root / "index.csv").write_text("file,label,patient_id\na.png,0,P1\nb.PNG,,P2\nd.png,1,P3\n")
+    rejected = same_verdicts(root, plan_for(modality="any"), secret, tmp_path / "cache")
+    assert rejected == {Reason.NO_LABEL: 1, Reason.NOT_LISTED: 1}
+
+
+@pytest.mark.parametrize(("classes", "rejected"), [(3, {Reason.MASK_VALUES: 1}), (2, {})])
+def test_a_mask_of_other_classes_is_counted_unless_there_is_but_one_thing_to_find(
+    plan_for: Plans, secret: PatientSecret, tmp_path: Path, classes: int, rejected: dict[Reason, int]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a.png", "b.png"):
+        picture(root / name)
+    picture(root / "ma.png", np.eye(12, dtype=np.uint8) * 2)
+    picture(root / "mb.png", np.eye(12, dtype=np.uint8) * 7)
+    (root / "index.csv").write_text("file,mask_file,patient_id\na.png,ma.png,P1\nb.png,mb.png,P2\n")
+    task = SegmentationSpec(kind="segmentation", classes=("background", "lesion", "organ")[:classes])
+    assert same_verdicts(root, replace(plan_for(modality="any"), task=task), secret, tmp_path / "cache") == rejected
+
+
+@pytest.mark.parametrize(
+    ("boxes", "rejected"),
+    [
+        (["b.png,cell,1,1,5,5"], {}),
+        (["b.png,cell,20,20,30,30"], {Reason.BOXES: 1}),
+        (["b.png,cell,-9,-9,5,5"], {}),
+        (["b.png,cell,1,1,5,5"] * 3, {Reason.BOXES: 1}),
+    ],
+)
+def test_boxes_that_training_could_not_be_given_are_counted_and_never_bent(
+    plan_for: Plans, secret: PatientSecret, tmp_path: Path, boxes: list[str], rejected: dict[Reason, int]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a.png", "b.png"):
+        picture(root / name)
+    (root / "index.csv").write_text("file,width,height,patient_id\na.png,12,12,P1\nb.png,12,12,P2\n")
+    (root / "boxes.csv").write_text("\n".join(["file,cls,x_min,y_min,x_max,y_max", "a.png,cell,1,1,5,5", *boxes]) + "\n")
+    task = DetectionSpec(kind="detection", classes=("cell",), most_boxes=2)
+    assert same_verdicts(root, replace(plan_for(modality="any"), task=task), secret, tmp_path / "cache") == rejected
+
+
+def test_a_list_of_dicom_files_beside_labels_is_no_index_for_training_either(
+    hospital: Hospital, plan_for: Plans, secret: PatientSecret, tmp_path: Path
+) -> None:
+    root = hospital(patients=4, slices=2)
+    files = sorted(path.relative_to(root) for path in root.rglob("*.dcm"))
+    (root / "index.csv").write_text("\n".join(["file,remark", *(f"{file},fine" for file in files)]) + "\n")
+    rejected = same_verdicts(root, plan_for(), secret, tmp_path / "cache")
+    assert rejected == {Reason.NOT_DICOM: 1}, "the list itself"
 
 
 def test_somebodys_list_of_dicom_files_is_no_index_of_pictures(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
