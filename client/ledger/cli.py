@@ -67,7 +67,8 @@ def open_ledger(home: HomeOption = HERE, as_json: AsJson = False) -> None:
 def show(home: HomeOption = HERE, as_json: AsJson = False) -> None:
     """What each plan, and all of them, have spent: as seen from outside, and by more colluding sites than a plan assumes.
 
-    Two figures each: the one that decides (Rényi), and a tighter one that holds for a plan by itself (PLD).
+    Two figures each: the one that decides (Rényi), and a tighter one (PLD) that holds for a plan by itself, fixed beforehand and trained
+    to its end.
     """
     found = summary_of(*_read_home(home))
     tell(

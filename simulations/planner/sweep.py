@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from common.durable import write_atomically
-from common.plan import AggregationSpec, Plan, ScatteringSpec, Window, to_toml
+from common.errors import PlanError
+from common.plan import AggregationSpec, ClassificationSpec, Plan, ScatteringSpec, Window, to_toml
 from common.privacy import Event, epsilon, public_count
 from common.update import Weights
 from server.aggregation import Silent
@@ -79,7 +80,11 @@ class Sweep:
 
 
 def sweep(found: Forecast, shop: Workshop, nursery: Nursery) -> Sweep:
-    """Train and measure; minutes. Raises: RoundError, EngineError, StorageError."""
+    """Train and measure; minutes.
+
+    Raises: PlanError, for a plan that made chest CT cannot stand in for; RoundError, EngineError, StorageError.
+    """
+    require_stand_in(found.asked.plan)
     began, plan, levels = time.monotonic(), stand_in(found), noise_levels(found)
     linear = scattering_of(plan)
     jobs = [(plan, level) for level in levels] + [(linear, level) for level in levels[:-1] if linear is not None]
@@ -104,6 +109,17 @@ def sweep(found: Forecast, shop: Workshop, nursery: Nursery) -> Sweep:
         rounds=plan.training.rounds,
         seconds=time.monotonic() - began,
     )
+
+
+def require_stand_in(plan: Plan) -> None:
+    """Raises: PlanError, if made chest CT, single slices with one of two findings, cannot stand in for what the plan is trained on."""
+    image = plan.input
+    beside = image.sequence > 1 or image.second is not None or bool(image.record) or image.text is not None
+    if not isinstance(plan.task, ClassificationSpec) or not image.has_image or beside:
+        raise PlanError(
+            f"plan '{plan.name}': --sweep measures on made chest CT, one slice and one of two findings, which cannot stand in for it.",
+            fix="Leave out --sweep: what the plan costs, and how many patients it takes, is calculated without it.",
+        )
 
 
 def noise_levels(found: Forecast) -> list[float]:

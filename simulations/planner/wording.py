@@ -78,7 +78,13 @@ def advice(known: Outlook) -> list[str]:
     if not said:
         least = numbers.count(needed(found.asked, linear=is_linear(found.plan)).high)
         said = [f"Every hospital has at least {least} {unit_of(found.plan)}s: by the rule of thumb, enough for this plan."]
-    return [*said, *_wasted(found), *_measured(known), *policies(known)]
+    return [*said, *_wasted(found), *_measured(known), *_at_most(known), *policies(known)]
+
+
+def _at_most(known: Outlook) -> Iterator[str]:
+    spec = known.plan.evaluation
+    if spec is not None and spec.patience is not None:
+        yield "The plan may end early ([evaluation] patience). All figures are of the whole of it, so they are the most that it costs."
 
 
 def _by_hospital(found: Forecast) -> Iterator[str]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import PlanError
 from common.plan import EvaluationSpec, ScatteringSpec, parse, to_toml
 from common.privacy import round_charge
+from simulations import scenario
 from simulations.apps import CLIENT_APP
 from simulations.engine.nursery import Nursery
 from simulations.planner import Hospitals
@@ -22,6 +24,7 @@ from simulations.planner.sweep import (
     noise_levels,
     not_private,
     rates,
+    require_stand_in,
     scattering_of,
     stand_in,
     sweep,
@@ -76,6 +79,17 @@ def test_a_stand_in_is_the_plan_on_made_images():
     assert not made.shares_noise
     assert scattering_of(made).model == SCATTERING
     assert scattering_of(replace(made, model=ScatteringSpec(family="scattering"))) is None
+
+
+@pytest.mark.parametrize("name", ["cell-outlines", "cells-as-boxes", "findings", "low-dose", "follow-up", "pairs", "records", "notes"])
+def test_a_plan_that_made_ct_cannot_stand_in_for_is_refused_by_name(name: str) -> None:
+    with pytest.raises(PlanError, match="Leave out --sweep") as refused:
+        require_stand_in(scenario.load(scenario.find(name)).plan)
+    assert "cannot stand in" in refused.value.message
+
+
+def test_the_default_plan_can_be_swept() -> None:
+    require_stand_in(scenario.load(scenario.find("default")).plan)
 
 
 @pytest.fixture(scope="module")

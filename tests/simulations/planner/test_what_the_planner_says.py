@@ -116,6 +116,12 @@ def test_what_was_measured_is_worded_by_the_intervals(measured: Outlook) -> None
     assert [row[0] for row in cells(tables.measured(measured))] == ["not private", "shared noise", "local noise", "twice the most"]
 
 
+def test_a_plan_that_may_end_early_is_said_to_cost_at_most_so_much() -> None:
+    early = EvaluationSpec(every=5, epsilon=0.5, patience=2)
+    said = [wording.advice(outlook_without_alternatives(replace(local(), evaluation=spec), *SIZES)) for spec in (early, None)]
+    assert [any("they are the most that it costs" in sentence for sentence in each) for each in said] == [True, False]
+
+
 def test_a_shorter_step_without_noise_is_told(measured: Outlook) -> None:
     sweep = measured.measured
     assert sweep is not None
