@@ -7,7 +7,6 @@ trains, so that a machine that only carries messages or images needs no torch; t
 
 import os
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from typing import Annotated, Final
@@ -19,33 +18,16 @@ import typer
 
 from common.ending import run_to_the_end
 
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """A group of commands: where it is, and what it is for. Some load PyTorch, which takes seconds: they are entered when asked for."""
-
-    place: str
-    help: str
-
-    def enter(self) -> typer.Typer:
-        module, _, attribute = self.place.partition(":")
-        entered: typer.Typer = getattr(import_module(module), attribute)
-        return entered
-
-    def sign(self) -> typer.Typer:
-        """What stands at its door: enough for the list of commands."""
-        return typer.Typer(help=self.help)
-
-
 ROOMS: Final = {
-    "plan": Room("simulations.plan_cli:plan", "Write, check and show plans; calculate what they cost in privacy."),
-    "model": Room("simulations.model_cli:model", "Look at a trained model, make it smaller, take it elsewhere."),
-    "roster": Room("server.membership.roster_cli:app", "Who takes part: keys, signatures, the roster."),
-    "audit": Room("simulations.audit_cli:audit", "Verify what happened, from all parties' logs; attack one's own training."),
-    "server": Room("server.cli:app", "The coordinator's own commands: make its folder, run a plan, look at it, take the model out."),
-    "site": Room("client.cli:app", "A hospital's own commands: data, policy, ledger, keys, and the two processes that it runs."),
-    "rig": Room("simulations.rig.cli:app", "A whole federation on this machine, as it is deployed, to look at and to break."),
+    "plan": ("simulations.plan_cli:plan", "Write, check and show plans; calculate what they cost in privacy."),
+    "model": ("simulations.model_cli:model", "Bring a network that was trained elsewhere; make a trained one smaller."),
+    "roster": ("server.membership.roster_cli:app", "Who takes part: keys, signatures, the roster."),
+    "audit": ("simulations.audit_cli:audit", "Verify what happened, from all parties' logs; attack one's own training."),
+    "server": ("server.cli:app", "The coordinator's own commands: make its folder, run a plan, look at it, take the model out."),
+    "site": ("client.cli:app", "A hospital's own commands: data, policy, ledger, keys, and the two processes that it runs."),
+    "rig": ("simulations.rig.cli:app", "A whole federation on this machine, as it is deployed, to look at and to break."),
 }
+"""Groups of commands: where each is, and its sign. Some load PyTorch, which takes seconds, so a room is entered when it is asked for."""
 
 
 @cache
@@ -63,8 +45,9 @@ def house(rooms: frozenset[str] = frozenset(ROOMS)) -> typer.Typer:
     app.callback()(_whole)
     for command in (cli.simulate, cli.evaluate, tune):
         app.command()(command)
-    for name, room in ROOMS.items():
-        app.add_typer(room.enter() if name in rooms else room.sign(), name=name, help=room.help if name not in rooms else None)
+    for name, (place, sign) in ROOMS.items():
+        module, _, attribute = place.partition(":")
+        app.add_typer(getattr(import_module(module), attribute) if name in rooms else typer.Typer(help=sign), name=name)
     return app
 
 
