@@ -25,7 +25,8 @@ from tests.deploy.authorities import ROOT, certified, renew
 
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text(encoding="utf-8")
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs the Debian package nginx-light")
-NAMES = tuple(str(re.search(r"\(\?<step>([a-z|-]+)\)", CONFIGURATION)[1]).split("|"))  # type: ignore[index] # the test fails if it is not there
+LISTED = str(re.search(r"\(\?<step>([a-z|-]+)\)", CONFIGURATION)[1]).split("|")  # type: ignore[index] # the test fails if it is not there
+NAMES = (*LISTED, *re.findall(r"location = /v1/fleet/([a-z-]+) ", CONFIGURATION))
 LARGE = 6 * 2**20
 
 
@@ -224,6 +225,13 @@ def test_an_object_of_flowers_size_passes_and_an_endless_one_does_not(proxy: Pro
     assert proxy.ask("POST", "/v1/fleet/push-object", bytes(LARGE)) == 200
     assert proxy.reached == [("/v1/fleet/push-object", LARGE)]
     assert proxy.ask("POST", "/v1/fleet/push-object", Expect="100-continue", **{"Content-Length": str(2**30)}) == 413
+
+
+@pytest.mark.parametrize("name", ["push-messages", "pull-messages"])
+def test_what_announces_is_small_or_goes_no_further(proxy: Proxied, name: str) -> None:
+    """A SuperLink keeps what is announced to it; a whole message has 128 kB at the most."""
+    assert proxy.ask("POST", f"/v1/fleet/{name}", bytes(2**18)) == 200
+    assert proxy.ask("POST", f"/v1/fleet/{name}", Expect="100-continue", **{"Content-Length": str(2**21)}) == 413
 
 
 def test_an_upload_that_dies_never_reaches_the_superlink(proxy: Proxied) -> None:
