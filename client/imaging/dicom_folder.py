@@ -47,21 +47,32 @@ def open_folder(request: Request, labels_file: Path) -> tuple[Dataset, IntakeRep
     return _join(request, table, cached)
 
 
+def require_dicom(plan: Plan) -> None:
+    """Raises: LabelsMismatch, for a plan whose truth no labels of DICOM files can say."""
+    if not isinstance(plan.task, ClassificationSpec | SegmentationSpec):
+        raise LabelsMismatch(
+            f"plan '{plan.name}': what a plan of the kind '{plan.task.kind}' asks cannot be said of DICOM files.",
+            fix="Classes come from labels.csv or labels.toml, outlines from labels.toml; for anything else export pictures with index.csv.",
+        )
+
+
 def labels_of(request: Request, listing: Listing, labels_file: Path) -> Labels:
     """What the labels file says, or, where it is a labels.toml, what the sources that it names say. Raises: LabelsMismatch among others."""
     task, has_rules = request.plan.task, labels_file.suffix == ".toml"
     if isinstance(task, ClassificationSpec) and not has_rules:
         return labels.read(labels_file, task)
-    if not isinstance(task, ClassificationSpec | SegmentationSpec) or not has_rules:
+    require_dicom(request.plan)
+    if not has_rules:
         raise LabelsMismatch(
-            f"{labels_file.name}: it cannot say what a plan of the kind '{task.kind}' asks of DICOM files.",
-            fix="Classes come from labels.csv or labels.toml, outlines from labels.toml; for anything else export pictures with index.csv.",
+            f"{labels_file.name}: it cannot say where an outline is, and the plan is of the kind '{task.kind}'.",
+            fix=f"Outlines come from {labels.RULES}, which names the SEG objects.",
         )
     tell = in_children(request.root, request.plan.input, request.limits, workers=request.workers)
     memory = Memory(folder=request.cache, fingerprint=request.secret.fingerprint) if request.cache.parts else None
     surveyor = Surveyor(root=request.root, secret=request.secret, tell=tell, memory=memory)
     if isinstance(task, SegmentationSpec):
         return gather_masks(surveyor, listing, labels_file, task, request.plan.input)
+    assert isinstance(task, ClassificationSpec)  # as `require_dicom` has it
     return gather(surveyor, listing, labels_file, task).labels
 
 

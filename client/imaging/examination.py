@@ -7,6 +7,7 @@ the width and byte order that the file has, palettes as their entries, YBR as RG
 """
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
 
 ABOUT = {"modality": "Modality", "photometric": "PhotometricInterpretation"}
 MOST_PLACES = 4096  # slices of one file that are looked at for gaps
+HASHING = 0.6
+"""After this part of a file's time no further frame is hashed: a long cine that an intake reads one frame of must not time out here."""
 
 
 def examine(content: bytes, brief: "Brief") -> dict[str, Any]:
     """Facts about one DICOM file, "reason" among them: null for one that would be used. Raises: Rejected, if nothing can be told."""
+    until = time.process_time() + HASHING * brief.limits.cpu_seconds
     dataset = dicom.header(content)
     facts: dict[str, Any] = {name: _word(dataset, keyword) for name, keyword in ABOUT.items()}
     facts["syntax"] = str(dataset.file_meta.get("TransferSyntaxUID", ""))[:64]
-    facts |= _values_of(dataset)
-    facts |= _verdict(dataset, content, brief)
+    facts |= _verdict(dataset, content, brief)  # first: what is left of the file's time is for the hash
+    facts |= _values_of(dataset, until)
     facts |= _place_of(dataset)
     return facts
 
@@ -45,8 +49,8 @@ def examine_picture(content: bytes, brief: "Brief") -> dict[str, Any]:
         return {"reason": rejected.reason}
 
 
-def _values_of(dataset: Dataset) -> dict[str, Any]:
-    """Shape and hash of what decodes; a reason for what does not."""
+def _values_of(dataset: Dataset, until: float) -> dict[str, Any]:
+    """Shape and hash of what decodes; a reason for what does not, or "unhashed" where it would take too long (process time)."""
     try:
         claims = pixels.claims_of(dataset)
         facts = {"shape": list(claims.shape), "bits": [claims.stored, claims.allocated], "frames": claims.frames}
@@ -56,6 +60,8 @@ def _values_of(dataset: Dataset) -> dict[str, Any]:
     try:
         for stored in pixels.decode_frames(dataset, claims, range(claims.frames)):
             hasher.update(np.ascontiguousarray(stored.values).data.cast("B"))
+            if time.process_time() > until:
+                return {**facts, "unhashed": True}
     except Rejected as rejected:
         return {**facts, "undecoded": rejected.reason}
     return {**facts, "sha256": hasher.hexdigest()}

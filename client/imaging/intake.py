@@ -81,6 +81,7 @@ def open_dataset(
     labels_file = source.labels or (rules_file if rules_file.is_file() else source.root / LABELS)
     if source.labels is None and index_file.is_file() and names_pictures(index_file):
         return picture_folder.open_folder(request, index_file)
+    dicom_folder.require_dicom(plan)
     if not labels_file.is_file():
         raise DataNotFound(
             f"{source.name}: no labels. Neither {source.labels or f'{LABELS} nor {RULES}'} nor {INDEX} is there.",

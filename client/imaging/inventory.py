@@ -105,6 +105,7 @@ def take(
 
 
 def _of_dicom(request: Request, labels_file: Path, *, must_exist: bool) -> Inventory:
+    dicom_folder.require_dicom(request.plan)
     listing = list_folder(request, skip=labels_file)
     has_labels = must_exist or labels_file.is_file()
     return examine_dicom(request, listing, dicom_folder.labels_of(request, listing, labels_file) if has_labels else None)

@@ -23,8 +23,9 @@ from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.inventory import Inventory
 from client.imaging.rejection import REMEDY, Reason
-from common.errors import DataNotFound
-from common.plan import DetectionSpec, Plan, SegmentationSpec, dump
+from client.imaging.worker import Limits
+from common.errors import DataNotFound, LabelsMismatch
+from common.plan import DetectionSpec, Plan, RestorationSpec, SegmentationSpec, dump
 
 Ct = Callable[..., bytes]
 Hospital = Callable[..., Path]
@@ -177,6 +178,27 @@ def same_verdicts(root: Path, plan: Plan, secret: PatientSecret, cache: Path) ->
 
 def picture(path: Path, values: np.ndarray | None = None) -> None:
     Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12) if values is None else values).save(path)
+
+
+def test_what_dicom_files_cannot_say_is_refused_by_both_before_anything_is_read(
+    hospital: Hospital, plan_for: Plans, secret: PatientSecret, tmp_path: Path
+) -> None:
+    root = hospital(patients=2)
+    (root / "labels.csv").unlink()
+    plan = replace(plan_for(), task=RestorationSpec(kind="restoration", degradation="noise", strength=0.1))
+    with pytest.raises(LabelsMismatch, match="cannot be said of DICOM files"):
+        take(root, plan)
+    with pytest.raises(LabelsMismatch, match="cannot be said of DICOM files"):
+        open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
+
+
+def test_a_long_cine_of_which_the_plan_takes_one_frame_is_not_timed_out_by_its_hash(ct: Ct, plan_for: Plans, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 4096, (400, 256, 256), dtype=np.uint16)
+    (tmp_path / "cine.dcm").write_bytes(ct(frames.reshape(-1, 256), Rows=256, NumberOfFrames=400))
+    taken = take(tmp_path, plan_for(frames="first"), limits=Limits(cpu_seconds=2.0))
+    [row] = taken.rows
+    assert row.reason is None
+    assert ("sha256" in row.facts) != ("unhashed" in row.facts)
 
 
 def test_a_picture_that_no_row_names_is_counted(plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:
