@@ -26,6 +26,9 @@ from common.errors import TransportError
 from server.home import CoordinatorHome
 
 DATABASE_FILE: Final = "state.db"
+_WAIT_FOR_A_WRITER_S: Final = 60
+"""SQLite has one writer, and one that stores or deletes a model of 400 MB takes longer than the five seconds for which Flower waits; then
+the SuperExec's question fails, and it ends with the ServerApp under it."""
 _SECRET_FILE: Final = "secret"  # noqa: S105 - a file's name
 _FLOWER_HOME: Final = "flower"
 _LARGEST_CHECKED: Final = 256 * 2**20
@@ -78,7 +81,7 @@ class SuperLinkFiles:
             *("--host", where.host),
             *("--port", str(where.port)),
             *("--isolation", "process"),
-            *("--database", str(self.database)),
+            *("--database", f"sqlite:///{self.database}?timeout={_WAIT_FOR_A_WRITER_S}"),
             *("--superexec-auth-secret-file", str(self.secret)),
             "--disable-runtime-dependency-installation",
             *secured,

@@ -13,9 +13,11 @@ grid is asked in Flower's own way, and shows nothing.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.app.metadata import Metadata
@@ -127,9 +129,10 @@ class FromSuperLink:
         pieces = self._pieces({each.object_id for each in iterate_object_tree(announced.tree)}, moved, is_over)
         if pieces is None:
             return None
-        self._grid._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.reply_id)
-        )
+        with suppress(httpx.HTTPError):  # it costs the SuperLink disk, and must not cost us what took an hour to come
+            self._grid._runtime_client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.reply_id)
+            )
         return Arrived(_put_together(announced.reply_id, pieces, self._most_bytes))
 
     def _pieces(self, wanted: set[str], moved: Callable[[], None], is_over: Callable[[], bool]) -> dict[str, bytes] | None:

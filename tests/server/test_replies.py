@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -95,6 +96,19 @@ def test_a_reply_that_is_there_is_taken_at_once_and_whole() -> None:
     assert found.content.array_records["vector"]["vector"].data == store.reply.content.array_records["vector"]["vector"].data
     assert found.metadata.reply_to_message_id == "question"
     assert store.confirmed == 1
+
+
+def test_a_superlink_that_does_not_hear_the_confirmation_costs_nothing() -> None:
+    """A large reply takes a SuperLink so long to delete that the call may fail; the reply is here."""
+    store = Store(arrived=MOST_PIECES)
+
+    def fails(_: Any) -> Any:
+        raise httpx.ReadTimeout("locked")
+
+    store.ConfirmMessageReceived = fails  # type: ignore[method-assign]
+    found, _ = take(store, sleep=lambda _: None)
+    assert found is not None
+    assert found.content
 
 
 def test_pieces_that_are_late_are_waited_for_and_each_is_told_of() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from flwr.cli.config_utils import get_fab_metadata
+from sqlalchemy import make_url
 
 from server.home import CoordinatorHome, parse
 from server.process import control
@@ -27,7 +28,8 @@ def test_the_superlink_is_isolated_secured_and_installs_nothing(tmp_path: Path) 
     options = dict(zip(command[1::1], [*command[2:], ""], strict=True))
     assert options["--isolation"] == "process"
     assert options["--host"] == "127.0.0.1"
-    assert options["--database"] == str(tmp_path / "superlink" / "state.db")
+    url = make_url(options["--database"])
+    assert (url.get_backend_name(), url.database, url.query["timeout"]) == ("sqlite", str(tmp_path / "superlink" / "state.db"), "60")
     assert {"--enable-supernode-auth", "--disable-runtime-dependency-installation"} <= set(command)
     assert "--insecure" not in command
     assert "--root-certificates" in files(tmp_path).superexec()
