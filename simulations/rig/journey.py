@@ -27,12 +27,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from client.mailbox.tally import STATS_FILE
 from common.agreement import grid_of
 from common.credentials import load_roster
 from server.checkpoint import CheckpointFolder
 from server.home import CHECKPOINTS_FOLDER
+from server.journal import CommittedRound
 from simulations.rig import capture, evidence, hosts, reference, toy
 from simulations.rig.network import missing
+from simulations.rig.places import Hospital
 from simulations.rig.proxy import Line
 from simulations.rig.rig import Rig, Setting
 
@@ -128,7 +131,7 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
         told.lines = {hospital.name: rig.line_counts(hospital) for hospital in rig.hospitals}
         told.disk_copies = disk.close()
         told.complaints += rig.stop_captures()
-        _compare(rig, told)
+        _compare(rig, script, told)
     told.seconds["whole"] = time.monotonic() - started
     return told
 
@@ -151,9 +154,15 @@ def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[st
     if number == script.revoke_after:
         rig.revoke(rig.hospitals[script.sites - 1])
     if number == script.add_after:
-        rig.add(script.sites + 1)
+        newcomer = rig.add(script.sites + 1)
+        rig.wait_for(f"{newcomer.name} to connect", lambda: _is_connected(newcomer), within_s=_ROUND_WITHIN_S)
     if changes:
         rig.resume()
+
+
+def _is_connected(hospital: Hospital) -> bool:
+    file = hospital.mailbox / STATS_FILE
+    return file.exists() and bool(json.loads(file.read_text())["connected"])
 
 
 def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) -> None:
@@ -171,12 +180,15 @@ def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) ->
     rig.partition(hospital, cut=False)
 
 
-def _compare(rig: Rig, told: Told) -> None:
+def _compare(rig: Rig, script: Script, told: Told) -> None:
     plan, done = rig.plan, rig.committed()
     told.rounds = [{"round": each.round, "attempt": each.attempt, "sites": each.sites, "seconds": each.seconds} for each in done]
     if [each.round for each in done] != list(range(1, plan.training.rounds + 1)):
         told.complaints.append(f"rounds {[each.round for each in done]} are committed, of {plan.training.rounds}")
         return
+    told.complaints += [
+        f"round {each.round} is not that of those who were in by then" for each in done if not _is_as_enrolled(script, each)
+    ]
     homes = {hospital.name: hospital.home for hospital in rig.hospitals}
     with tempfile.TemporaryDirectory() as beside:
         session = evidence.session(rig.places.run, plan)
@@ -187,6 +199,13 @@ def _compare(rig: Rig, told: Told) -> None:
     for hospital in rig.hospitals:
         told.complaints += evidence.unpaid_in(hospital.home, hospital.name, plan, done)
     _search(rig, told, expected)
+
+
+def _is_as_enrolled(script: Script, done: CommittedRound) -> bool:
+    """Whether who is revoked is out of the rounds after, and who is added in."""
+    gone, new = f"h{script.sites}", f"h{script.sites + 1}"
+    revoked, added = (0 < after < done.round for after in (script.revoke_after, script.add_after))
+    return not (revoked and gone in done.sites) and (new in done.sites) == added
 
 
 def _search(rig: Rig, told: Told, expected: reference.Expected) -> None:
