@@ -48,9 +48,11 @@ sbom: $(STAMP) ## the list of components of this environment, in CycloneDX: runs
 e2e: $(STAMP) ## seven hospitals as deployed, a death in every round; as root in network namespaces, else on loopback
 	$(BIN)/python -m simulations.rig.journey
 
-rig: $(STAMP) ## the full sweep: every failpoint twenty times on the engine, then bad lines and dead processes on the rig
+rig: $(STAMP) ## the full sweep: every failpoint twenty times on the engine and twice on the rig, dead processes, cut-off hospitals, bad lines
 	$(BIN)/python -m simulations.rig.kill_sweep --times 20
+	$(BIN)/python -m simulations.rig.strikes --times 2
 	$(BIN)/python -m simulations.rig.journey
+	$(BIN)/python -m simulations.rig.journey --partitions
 	$(BIN)/python -m simulations.rig.lines
 
 .PHONY: rig e2e bundle sbom help simulate test check fuzz bench

@@ -7,8 +7,8 @@
               superlink.log   their words
 
 Process isolation with a SuperExec of our own is the only way in which a SuperLink that was killed can come back and find the ServerApp
-still running. Nothing is installed at run time, nothing reported to anybody, no news asked for. SuperExec looks for work ten times a
-second, or a restarted run would wait a second for it; proxies of the environment are not for talking to oneself.
+still running. Nothing is installed at run time, nothing reported to anybody, no news asked for. SuperExec looks for work twice a
+second: a restarted run waits for that, and an idle SuperLink works for each look; proxies of the environment are not for talking to oneself.
 """
 
 import os
@@ -32,7 +32,7 @@ the SuperExec's question fails, and it ends with the ServerApp under it."""
 _SECRET_FILE: Final = "secret"  # noqa: S105 - a file's name
 _FLOWER_HOME: Final = "flower"
 _LARGEST_CHECKED: Final = 256 * 2**20
-_POLL_S: Final = "0.1"
+_POLL_S: Final = "0.5"
 _PIECE_BYTES: Final = str(2**20)
 """Of a model on its way to a site: small enough for a slow line to finish one between two drops."""
 
