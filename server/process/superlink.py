@@ -7,8 +7,8 @@
               superlink.log   their words
 
 Process isolation with a SuperExec of our own is the only way in which a SuperLink that was killed can come back and find the ServerApp
-still running. Nothing is installed at run time, nothing reported to anybody, no news asked for. SuperExec looks for work twice a
-second: a restarted run waits for that, and an idle SuperLink works for each look; proxies of the environment are not for talking to oneself.
+still running. Nothing is installed at run time, nothing reported to anybody, no news asked for. SuperExec looks for work twice a second:
+a restarted run waits for that, and an idle SuperLink works for each look; proxies of the environment are not for talking to oneself.
 """
 
 import os
