@@ -277,7 +277,7 @@ class Inquiry:
         unseen = [sent for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
         due = sorted((sent for sent in unseen if sent.look_at <= now), key=lambda sent: sent.look_at)
         for sent in due:
-            if sent.announced is not None and self._taking < self._pace.in_all:
+            if sent.announced is not None and not self._is_full:
                 self._take(sent, sent.announced)
         due = [sent for sent in due if sent.announced is None]
         for batch in (*_batches([sent for sent in due if not sent.alone], self._taker.at_once), *([sent] for sent in due if sent.alone)):
@@ -312,9 +312,9 @@ class Inquiry:
         self._looks.begin(key, look)
 
     @property
-    def _taking(self) -> int:
-        """How many replies are being taken in pieces."""
-        return sum(batch[0].announced is not None for batch in self._looking.values())
+    def _is_full(self) -> bool:
+        """As many replies are being taken in pieces as may be at once."""
+        return sum(batch[0].announced is not None for batch in self._looking.values()) >= self._pace.in_all
 
     @property
     def _is_busy(self) -> bool:
@@ -351,7 +351,7 @@ class Inquiry:
             self._look_later(each, sent, since, failed=error is not None)
         elif isinstance(found, Announced):
             sent.announced, sent.look_at, sent.moved_at = found, self._clock(), self._clock()
-        elif sent.whole and not found.whole and is_small(found.message.content):
+        elif sent.whole and not found.whole and not found.message.has_error() and is_small(found.message.content):
             # Whoever reads whole messages answers so: another program has this node's place now, and has not understood the question.
             del each.sent[sent.message_id]
             self._readers.discard(each.node)
@@ -398,8 +398,11 @@ class Inquiry:
         """Until something is due."""
         now = self._clock()
         times = [self._last, *(each.ask_at for each in self._awaited.values())]
+        unseen = [sent for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
         if not self._is_busy:
-            times += [sent.look_at for each in self._awaited.values() for sent in each.sent.values() if sent.since is None]
+            times += [sent.look_at for sent in unseen if sent.announced is None]
+        if not self._is_full:
+            times += [sent.look_at for sent in unseen if sent.announced is not None]
         if end > now:
             times.append(end)
         if any(each.away_since is not None for each in self._awaited.values()) or self._looking:

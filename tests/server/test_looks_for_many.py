@@ -161,6 +161,36 @@ def test_a_node_that_reads_whole_messages_no_more_is_asked_again_in_pieces(monke
     assert asked.readers == {2}
 
 
+def test_an_error_of_flowers_is_no_sign_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that was asked whole and is killed: Flower says so in pieces, and says it without content."""
+    away = Node(fates=[Fate(lost=True)], away=(0.5, 60.0))
+    asked = Asked(monkeypatch, {1: away, 2: Node(fates=[Fate(after_s=90)])}, readers={1, 2}, whole=[1, 2])
+    assert set(asked.at) == {1, 2}
+    assert 60 < asked.at[1] < 75
+
+
+@pytest.mark.parametrize("code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED])
+def test_a_question_that_went_whole_and_failed_is_asked_again(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    asked = Asked(monkeypatch, {1: Node(fates=[Fate(error=code)])}, readers={1}, in_pieces=[1])
+    assert asked.times_asked == {1: 2}
+    assert asked.at
+
+
+def test_nobody_spins_while_replies_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {node: Node() for node in range(1, 151)}
+    turns = 0
+    wait = Tides.next
+
+    def counted(self: Tides, timeout_s: float) -> Any:
+        nonlocal turns
+        turns += 1
+        return wait(self, timeout_s)
+
+    monkeypatch.setattr(Tides, "next", counted)
+    Asked(monkeypatch, nodes, in_pieces=list(nodes))
+    assert turns < 1000
+
+
 def test_who_says_it_is_offline_and_is_not_is_asked_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     offline = Fate(error=ErrorCode.NODE_UNAVAILABLE, after_s=0.1)
     asked = Asked(monkeypatch, {1: Node(fates=[offline] * 1000), 2: Node(fates=[Fate(after_s=280)])}, deadline_s=300)
