@@ -73,8 +73,13 @@ class Index:
     named: frozenset[str] = frozenset()
 
 
-def names_pictures(path: Path) -> bool:
-    """Whether an index.csv is the index of pictures, rather than somebody's list of DICOM files."""
+def of_pictures(root: Path) -> Path | None:
+    """The folder's index.csv, if it is there and is the index of pictures, rather than somebody's list of DICOM files."""
+    path = root / INDEX
+    return path if path.is_file() and _names_pictures(path) else None
+
+
+def _names_pictures(path: Path) -> bool:
     columns, rows = read_csv(path)
     if "file" not in columns:
         return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from client.imaging import dicom_folder, picture_folder
 from client.imaging.dataset import Dataset
 from client.imaging.identity import PatientSecret
-from client.imaging.index import INDEX, names_pictures
+from client.imaging.index import INDEX, of_pictures
 from client.imaging.labels import LABELS, RULES
 from client.imaging.readers import Progress
 from client.imaging.report import IntakeReport
@@ -77,9 +77,9 @@ def open_dataset(
         progress=progress,
         accept_burned_in=source.accept_burned_in,
     )
-    index_file, rules_file = source.root / INDEX, source.root / RULES
+    rules_file = source.root / RULES
     labels_file = source.labels or (rules_file if rules_file.is_file() else source.root / LABELS)
-    if source.labels is None and index_file.is_file() and names_pictures(index_file):
+    if source.labels is None and (index_file := of_pictures(source.root)) is not None:
         return picture_folder.open_folder(request, index_file)
     dicom_folder.require_dicom(plan)
     if not labels_file.is_file():

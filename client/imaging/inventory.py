@@ -18,7 +18,7 @@ from typing import Any
 
 from client.imaging import dicom_folder, index, picture_folder, slots
 from client.imaging.identity import SECRET_BYTES, PatientSecret, patient_key
-from client.imaging.index import INDEX, Index, Item
+from client.imaging.index import Index, Item
 from client.imaging.labels import LABELS, RULES, Labels, plain_path
 from client.imaging.labels.account import LabelAccount
 from client.imaging.listing import Listing
@@ -97,8 +97,8 @@ def take(
         progress=progress,
         accept_burned_in=accept_burned_in,
     )
-    if labels_file is None and (root / INDEX).is_file() and index.names_pictures(root / INDEX):
-        return _of_pictures(request, root / INDEX)
+    if labels_file is None and (index_file := index.of_pictures(root)) is not None:
+        return _of_pictures(request, index_file)
     rules_file = root / RULES
     usual = rules_file if rules_file.is_file() else root / LABELS
     return _of_dicom(request, labels_file or usual, must_exist=labels_file is not None)

@@ -94,11 +94,10 @@ class Carrier:
                 self._tally.add(dropped=1)
                 return
             self._pending.keep(taken.message_id, taken.raw)
-            if key in self._jobs and any(each.message_id == taken.message_id for each in self._jobs[key].asked):
-                return  # taken up again, under way still
-            if key in self._jobs:
-                self._jobs[key].asked.append(taken)
-                self._tally.add(joined=1)
+            if (under_way := self._jobs.get(key)) is not None:
+                if all(each.message_id != taken.message_id for each in under_way.asked):  # or it is taken up again
+                    under_way.asked.append(taken)
+                    self._tally.add(joined=1)
                 return
             job = self._jobs[key] = Job(key=key, asked=[taken])
         (self._steps if taken.message_type in STEPS else self._quick).submit(self._run, job)
@@ -166,7 +165,6 @@ class Carrier:
         return content_of(asked[-1], self._fetch(job, asked[-1].objects())) if came is None else content_of(came, {})
 
     def _fetch(self, job: Job, ids: list[str]) -> dict[str, bytes]:
-
         def fetch(each: str) -> bytes:
             with self._few if len(ids) > _SMALL_IN_PARTS else nullcontext():
                 return self._persist(job, lambda: self._link.fetch(job.newest.run_id, each))

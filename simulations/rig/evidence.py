@@ -73,13 +73,14 @@ def complaints(stage: Stage, before: Sequence[CommittedRound]) -> list[str]:
     """Everything that is wrong with a run that was killed and went on; `before` is what it had committed when it died."""
     after = committed(stage.folder, stage.scenario.plan)
     return [
-        *_lost(before, after),
+        *lost(before, after),
         *_torn(stage, after),
         *(complaint for site in stage.sites for complaint in _unpaid(stage, site, after)),
     ]
 
 
-def _lost(before: Sequence[CommittedRound], after: Sequence[CommittedRound]) -> Iterator[str]:
+def lost(before: Sequence[CommittedRound], after: Sequence[CommittedRound]) -> Iterator[str]:
+    """Rounds that were committed before and are not, or not as they were."""
     now = {done.round: done for done in after}
     for done in before:
         kept = now.get(done.round)

@@ -30,10 +30,8 @@ import numpy as np
 from client.mailbox.tally import STATS_FILE
 from common.agreement import grid_of
 from common.credentials import load_roster
-from server.checkpoint import CheckpointFolder
-from server.home import CHECKPOINTS_FOLDER
 from server.journal import CommittedRound
-from simulations.rig import capture, evidence, hosts, reference, toy
+from simulations.rig import capture, hosts, reference, toy
 from simulations.rig.network import missing
 from simulations.rig.places import Hospital
 from simulations.rig.proxy import Line
@@ -190,14 +188,8 @@ def _compare(rig: Rig, script: Script, told: Told) -> None:
         f"round {each.round} is not that of those who were in by then" for each in done if not _is_as_enrolled(script, each)
     ]
     homes = {hospital.name: hospital.home for hospital in rig.hospitals}
-    with tempfile.TemporaryDirectory() as beside:
-        session = evidence.session(rig.places.run, plan)
-        expected = reference.play(plan, session, done, homes, seed=SEED, folder=Path(beside))
-    found = CheckpointFolder(rig.places.run / CHECKPOINTS_FOLDER, power_cut_safe=False).load(done[-1]).state.weights
-    if not np.array_equal(expected.weights.values.view(np.uint32), found.view(np.uint32)):
-        told.complaints.append("the final weights are not those of a run in which nobody died")
-    for hospital in rig.hospitals:
-        told.complaints += evidence.unpaid_in(hospital.home, hospital.name, plan, done)
+    expected, complaints = reference.compare(rig.places.run, plan, done, homes, seed=SEED)
+    told.complaints += complaints
     _search(rig, told, expected)
 
 

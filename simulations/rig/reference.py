@@ -10,6 +10,7 @@ compared.
 """
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from common.models import initial_weights
 from common.plan import Plan, at_round, digest_of, dump
 from common.update import QuantisedDelta, Weights, Words
 from common.wire import Step, TrainRequest
+from server.checkpoint import CheckpointFolder
 from server.combine import GroupSum, combine
+from server.home import CHECKPOINTS_FOLDER
 from server.journal import CommittedRound
 from server.strategies import strategy_of
+from simulations.rig import evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,17 @@ def play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Ma
         return _play(plan, session, rounds, homes, seed=seed, folder=folder)
     finally:
         torch.set_num_threads(threads)
+
+
+def compare(run: Path, plan: Plan, done: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int) -> tuple[Expected, list[str]]:
+    """What was to be expected of a run; and complaints: of other weights, and of sites in a sum that never paid for it."""
+    with tempfile.TemporaryDirectory() as beside:
+        expected = play(plan, evidence.session(run, plan), done, homes, seed=seed, folder=Path(beside))
+    complaints = [complaint for name, home in homes.items() for complaint in evidence.unpaid_in(home, name, plan, done)]
+    found = CheckpointFolder(run / CHECKPOINTS_FOLDER, power_cut_safe=False).load(done[-1]).state.weights
+    if not np.array_equal(expected.weights.values.view(np.uint32), found.view(np.uint32)):
+        complaints.append("the final weights are not those of a run in which nobody died")
+    return expected, complaints
 
 
 def _play(plan: Plan, session: bytes, rounds: Sequence[CommittedRound], homes: Mapping[str, Path], *, seed: int, folder: Path) -> Expected:

@@ -17,18 +17,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from common import failpoints
 from common.errors import EngineError
-from server.checkpoint import CheckpointFolder
-from server.home import CHECKPOINTS_FOLDER, LOG_FILE
-from server.journal import CommittedRound
+from server.home import LOG_FILE
 from simulations.rig import evidence, reference, toy
 from simulations.rig.kill_sweep import UNREACHED
 from simulations.rig.network import missing
@@ -82,8 +78,8 @@ def play(points: Sequence[str], folder: Path, *, namespaces: bool, tell: Callabl
             told.strikes.append(_strike(rig, point, number, tell))
         rig.pause()
         rig.wait_for("a pause", lambda: not rig.open_phase(), within_s=_DIES_WITHIN_S)
-        told.complaints += _compare(rig)
-        told.rounds = len(rig.committed())
+        done, homes = rig.committed(), {hospital.name: hospital.home for hospital in rig.hospitals}
+        told.complaints, told.rounds = reference.compare(rig.places.run, rig.plan, done, homes, seed=SEED)[1], len(done)
     told.seconds = time.monotonic() - started
     return told
 
@@ -94,7 +90,7 @@ def _strike(rig: Rig, point: str, number: int, tell: Callable[[str], None]) -> S
     rounds = len(rig.committed())
     rig.wait_for_round(rounds + 1, within_s=_DIES_WITHIN_S)
     goes_on_s = time.monotonic() - died_at
-    complaints = [*_lost(before, rig.committed())]
+    complaints = [*evidence.lost(before, rig.committed())]
     if goes_on_s > GOES_ON_WITHIN_S:
         complaints.append(f"{point}: the next round came after {goes_on_s:.0f} s")
     tell(f"{point}: {party} died, a round is committed {goes_on_s:.1f} s later")
@@ -126,26 +122,6 @@ def _deaths(rig: Rig) -> int:
     """How often the ServerApp died so far, by the coordinator's own log."""
     lines = (rig.places.run / LOG_FILE).read_text().splitlines()
     return sum(json.loads(line)["event"] == "run_died" for line in lines)
-
-
-def _lost(before: Sequence[CommittedRound], after: Sequence[CommittedRound]) -> Iterator[str]:
-    now = {done.round: (done.sites, done.sha256) for done in after}
-    yield from (
-        f"round {done.round} was committed and is not what it was" for done in before if now.get(done.round) != (done.sites, done.sha256)
-    )
-
-
-def _compare(rig: Rig) -> list[str]:
-    """With a run in which nobody died, over the sites of each round's sum."""
-    plan, done = rig.plan, rig.committed()
-    homes = {hospital.name: hospital.home for hospital in rig.hospitals}
-    complaints = [complaint for name, home in homes.items() for complaint in evidence.unpaid_in(home, name, plan, done)]
-    with tempfile.TemporaryDirectory() as beside:
-        expected = reference.play(plan, evidence.session(rig.places.run, plan), done, homes, seed=SEED, folder=Path(beside))
-    found = CheckpointFolder(rig.places.run / CHECKPOINTS_FOLDER, power_cut_safe=False).load(done[-1]).state.weights
-    if not np.array_equal(expected.weights.values.view(np.uint32), found.view(np.uint32)):
-        complaints.append("the weights are not those of a run in which nobody died")
-    return complaints
 
 
 def table(told: Told) -> str:

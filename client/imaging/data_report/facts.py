@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from client.imaging import dicom_folder, inventory, slots
 from client.imaging.dataset import Dataset
 from client.imaging.identity import SECRET_BYTES, PatientSecret
-from client.imaging.index import INDEX, names_pictures
+from client.imaging.index import of_pictures
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.inventory import Findings
 from client.imaging.labels import LABELS, RULES, Labels
@@ -93,7 +93,7 @@ def gather(wish: Wish) -> Facts:
     """Raises: DataNotFound, DataUnreadable, DiskFull, EngineError. Labels that cannot be used are a fact, not an error."""
     if not wish.root.is_dir():
         raise DataNotFound(f"data folder '{wish.root}' does not exist.", fix="Give the folder that holds the images.")
-    if wish.labels is None and (wish.root / INDEX).is_file() and names_pictures(wish.root / INDEX):
+    if wish.labels is None and of_pictures(wish.root) is not None:
         return _of_pictures(wish)
     return _of_dicom(wish)
 
