@@ -38,11 +38,14 @@ def judge(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Any
             said, truth = predict(weights, data, plan), data.parts["findings"][:]
             return score_findings(task.classes, said, truth, data.patients, threshold=task.threshold, **again)
         case SegmentationSpec() as task:
+            spacing = plan.input.spacing_mm
             counts = [
-                overlap_of(predict(weights, part, plan).argmax(axis=1), part.parts["mask"][:], num_classes=len(task.classes))
+                overlap_of(
+                    predict(weights, part, plan).argmax(axis=1), part.parts["mask"][:], num_classes=len(task.classes), spacing_mm=spacing
+                )
                 for part in _portions(data)
             ]
-            return score_areas(task.classes, joined(counts), data.patients, **again)
+            return score_areas(task.classes, joined(counts), data.patients, **again, in_mm=spacing is not None)
         case DetectionSpec() as task:
             found = [_found(boxes) for boxes in predict(weights, data, plan)]
             true = [_true(boxes) for boxes in data.parts["boxes"][:]]

@@ -8,7 +8,7 @@ from sklearn import metrics
 from common.tasks.bootstrap import binary_auc, macro_f1_by_weight, mean_by_weight, resampled, sensitivity_by_weight
 from common.tasks.scoring.benefit import decision_curve
 from common.tasks.scoring.detection import Boxes, _match, average_precision, score_boxes
-from common.tasks.scoring.segmentation import Overlap, overlap_of, score_areas
+from common.tasks.scoring.segmentation import overlap_of, score_areas
 from tests.common.tasks.scoring.made import predictions
 
 
@@ -96,10 +96,24 @@ def test_a_patients_pixels_are_counted_together():
 
 
 def test_an_organ_that_only_one_of_them_sees_is_a_zero_and_one_that_neither_sees_is_no_figure():
-    counts = np.array([[0, 0], [0, 5], [0, 0]])
-    found = score_areas(("ground", "organ"), Overlap(both=counts * 0, said=counts, true=np.array([[0, 0], [0, 0], [0, 3]])))
-    organ = found.classes[1]
-    assert (organ.dice, organ.patients, organ.missed, organ.invented) == (0.0, 2, 1, 1)
+    said, true = np.zeros((2, 3, 2, 4), dtype=np.int64)
+    said[1, 0], true[2, 0, :3] = 1, 1
+    organ = score_areas(("ground", "organ"), overlap_of(said, true, num_classes=2)).classes[1]
+    assert (organ.dice, organ.patients, organ.missed, organ.invented, organ.edges_apart) == (0.0, 2, 1, 1, None)
+
+
+def test_a_patients_edges_are_as_far_apart_as_in_the_mean_image_where_both_see_them():
+    true = np.zeros((5, 12, 12), dtype=np.int64)
+    true[:, 4:8, 4:8] = 1
+    said = np.stack([np.roll(image, shift, axis=0) for image, shift in zip(true, (0, 1, 3, 2, 0), strict=True)])
+    said[1] = 0
+    patients = np.array([0, 0, 0, 1, 1], dtype=np.int32)
+    pixels, mm = (
+        score_areas(("ground", "organ"), overlap_of(said, true, num_classes=2, spacing_mm=spacing), patients).classes[1].edges_apart
+        for spacing in (None, 0.5)
+    )
+    assert pixels == pytest.approx(((0 + 3) / 2 + (2 + 0) / 2) / 2)
+    assert mm == pytest.approx(pixels / 2)
 
 
 def test_the_interval_of_a_net_benefit_is_that_of_the_drawn_patients():
