@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.imaging.dataset import Dataset
-from client.training import Units, predict, units_of
+from client.training import Units, predict_apart, units_of
 from client.training.noise import Entropy
 from common.counting import Form, evaluation, statistics
 from common.counting.form import Steps
@@ -27,8 +27,8 @@ _IMAGES_AT_ONCE = 256
 
 def judged(weights: Weights, data: Dataset, plan: Plan) -> Steps:
     """How the model does on these units. Shapes: result (cells,), in steps. Raises: ModelLayout, NoPatientId."""
-    owners = _owners(units_of(data, plan))
-    return evaluation.count(plan, *by_patient(predict(weights, data, plan), data.labels, owners))
+    units = units_of(data, plan)
+    return evaluation.count(plan, *by_patient(predict_apart(weights, data, plan, units), data.labels, _owners(units)))
 
 
 def measured(data: Dataset, plan: Plan) -> Steps:

@@ -45,6 +45,8 @@ class UnitHooks:
         self._units = 0
         self._ends: list[Tensor] = []
         self._collected: dict[Tensor, list[UnitGradients]] = {}
+        self.alike: dict[tuple[int, int], bool] = {}
+        """What `company` found out: with so many images each, so many units at once do not feel each other."""
         for name, layer in module.named_modules():
             if next(layer.parameters(recurse=False), None) is not None:
                 formula = formula_of(layer)

@@ -7,11 +7,11 @@
 C' = C (1 - 2^-10) leaves room for floating point: a norm is summed in float32 over at most 1,024 values and in float64 beyond, so it is
 right to 2^-14; scales and products in float32 are to 2^-22. So |t_u| <= C / step whatever g_u is: leaving a unit out moves the sum by at
 most C, however units were divided over physical batches, because a sum of integers has no order. A gradient that is not finite, or beyond
-10^19, counts as zero: one broken image neither stops training nor escapes its bound. (Squares below 10^-38 are lost, so C is above 10^-11.)
+10^18, counts as zero: one broken image neither stops training nor escapes its bound, and no scale is so small that float32 rounds it up.
+Squares below 10^-38 are lost; a plan's C is at least 10^-6, beside which they are nothing.
 
-What is not in this bound: g_u itself is computed in floating point, and in its last bits may depend on which other units were in the same
-physical batch, because libraries choose their order of summing by shape. That moves t_v of others by a step here and there; the rest of
-the 2^-10 is there for it, and a test measures how much of it is used. (`one_by_one` has no such neighbours.)
+What is not in this bound: that g_u depends on nobody but u. It is computed in floating point, where that does not go without saying;
+`company` sees to it.
 
 A unit's gradient for one of the model's tensors is held whole (`Kept`) or, for a dense layer, as the factors of which it is the product
 (`Product`): cheaper to measure, and multiplied out a few units at a time when it is added.
@@ -31,6 +31,7 @@ from common.privacy import Lattice
 
 ROOM_FOR_ROUNDING: Final = 1 - 2.0**-10
 _RUN: Final = 1024
+_LONGEST: Final = 1e18
 _CACHED: Final = 2**17
 """Values that stay in a processor's cache from one operation to the next."""
 
@@ -47,7 +48,7 @@ class UnitGradients(Protocol):
         ...
 
     def only(self, units_U: Tensor) -> "UnitGradients":
-        """Those of the units at which this mask is true."""
+        """The same with zeros for the units at which this mask is false, in the same shape: what is computed of others stays as it was."""
         ...
 
     def whole(self) -> Tensor:
@@ -77,7 +78,7 @@ class Kept:
         total += added if self.axes is None else added.permute(self.axes)
 
     def only(self, units_U: Tensor) -> "Kept":
-        return Kept(self.values[units_U], self.axes)
+        return Kept(_zeroed(self.values, units_U), self.axes)
 
     def whole(self) -> Tensor:
         return self.values if self.axes is None else self.values.permute(0, *(axis + 1 for axis in self.axes))
@@ -108,24 +109,29 @@ class Product:
             rows += _truncated_sum(slopes.mT @ self.inputs)
 
     def only(self, units_U: Tensor) -> "Product":
-        return Product(self.slopes[units_U], self.inputs[units_U])
+        return Product(_zeroed(self.slopes, units_U), _zeroed(self.inputs, units_U))
 
     def whole(self) -> Tensor:
         return self.slopes.mT @ self.inputs
 
 
-def add_clipped(totals: Iterable[Tensor], gradients: Sequence[UnitGradients], lattice: Lattice) -> None:
-    """Add units' clipped gradients, counted in steps of the lattice, to sums.
+def add_clipped(totals: Iterable[Tensor], gradients: Sequence[UnitGradients], lattice: Lattice, there_U: Tensor) -> None:
+    """Add units' clipped gradients, counted in steps of the lattice, to sums; of those units that are `there`.
 
-    Shapes: one int64 total and one U for each of the model's tensors, in the same order.
-    Guarantees: one unit's part is at most `lattice.clip_steps` long (L2), whatever the values.
+    Shapes: one int64 total and one U for each of the model's tensors, in the same order; there_U (U,) bool.
+    Guarantees: one unit's part is at most `lattice.clip_steps` long (L2), whatever the values, and a function of its own gradient.
     """
     norms_U = torch.stack([gradient.squares() for gradient in gradients]).sum(dim=0).sqrt_()
-    if not (finite_U := norms_U.isfinite()).all():
-        gradients, norms_U = [gradient.only(finite_U) for gradient in gradients], norms_U[finite_U]
-    scales_U = (lattice.clip_norm * ROOM_FOR_ROUNDING / norms_U).clamp_(max=1).div_(lattice.step).float()
+    if not (sound_U := norms_U < _LONGEST).all():
+        gradients = [gradient.only(sound_U) for gradient in gradients]
+    scales_U = (lattice.clip_norm * ROOM_FOR_ROUNDING / norms_U).clamp_(max=1).div_(lattice.step)
+    scales_U = scales_U.where(sound_U & there_U, 0).float()
     for total, gradient in zip(totals, gradients, strict=True):
         gradient.add_to(total, scales_U)
+
+
+def _zeroed(values: Tensor, units_U: Tensor) -> Tensor:
+    return values.where(units_U.view(-1, *[1] * (values.dim() - 1)), 0)
 
 
 def _square(norms: Tensor) -> Tensor:

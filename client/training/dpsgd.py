@@ -5,9 +5,10 @@
     w <- w - learning_rate * (sum_u t_u + noise) * step / batch        noise a discrete Gaussian on the integers
 
 Units are drawn anew for each step; the sum is divided by the plan's batch, a constant, and never by how many were drawn. A draw is
-worked through in chunks that fit in memory, of units with equally many images each; a unit is whole in one chunk, and one that is too
-large for the rest, or alone in its chunk, has a backward pass to itself. Sums are exact, and nothing leaves the integers before the
-constant: what is released lies on a grid that no patient has moved (Jin et al. 2021, https://arxiv.org/abs/2112.05307).
+worked through in chunks that fit in memory, of units with equally many images each; a unit is whole in one chunk, and what its gradient
+is depends on nobody else in it (`company`). One that is too large for others beside it has a backward pass to itself. Sums are exact, and
+nothing leaves the integers before the constant: what is released lies on a grid that no patient has moved (Jin et al. 2021,
+https://arxiv.org/abs/2112.05307).
 
 Sampling, dropout, augmentation and noise all come from the run's noise source. Accounting happens elsewhere, before this runs
 (`client/ledger.py`).
@@ -19,6 +20,7 @@ weaker.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from client.training.augmentation import SECRET_BYTES, shown
 from client.training.batches import cases_of, inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
+from client.training.company import places
 from client.training.noise import NoiseThreads
 from client.training.optimiser import optimiser_of
 from client.training.sampler import Draw, draw, pick
@@ -88,16 +91,17 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     Guarantees: one unit more or less moves it by at most the plan's clip norm (L2).
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
-    parts = parts_of(total_P, bench.model.layout)
-    at_once = bench.room.units if bench.by_unit else 1
-    for chunk in drawn.chunks(most_images=cases_of(bench.room.images, plan), most_units=at_once):
-        together = bench.by_unit is not None and len(chunk) > 1
-        gradients = _together(bench, data, plan, chunk) if together else _alone(bench, data, plan, chunk)
-        add_clipped(parts, gradients, lattice_of(plan))
+    parts, together = parts_of(total_P, bench.model.layout), partial(_together, bench, plan)
+    for alike in drawn.alike():
+        most = places(bench, data, plan, alike.rows[: alike.sizes[0]], together)
+        for chunk in alike.chunks(most):
+            gradients = together(data, chunk.filled(most)) if most > 1 else _alone(bench, data, plan, chunk)
+            there_U = torch.arange(most, device=total_P.device) < len(chunk)
+            add_clipped(parts, gradients, lattice_of(plan), there_U)
     return total_P
 
 
-def _together(bench: Bench, data: Dataset, plan: Plan, chunk: Draw) -> list[UnitGradients]:
+def _together(bench: Bench, plan: Plan, data: Dataset, chunk: Draw) -> list[UnitGradients]:
     """The gradients of units that have equally many images, from one pass."""
     assert bench.by_unit is not None
     return bench.by_unit.gradients(lambda: _losses(bench, data, plan, chunk) / float(chunk.sizes[0]), len(chunk))

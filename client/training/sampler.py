@@ -39,19 +39,29 @@ class Draw:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def chunks(self, *, most_images: int, most_units: int) -> Iterator["Draw"]:
-        """Parts of units that have equally many images each, in all at most so many; one unit at least.
+    def alike(self) -> Iterator["Draw"]:
+        """Those that have equally many images each, size by size."""
+        starts = np.cumsum(self.sizes) - self.sizes
+        for size in np.unique(self.sizes):
+            chosen = np.flatnonzero(self.sizes == size)
+            rows = self.rows[starts[chosen][:, np.newaxis] + np.arange(size)]
+            yield Draw(rows=rows.reshape(-1), sizes=self.sizes[chosen], secret=self.secret)
+
+    def chunks(self, most: int) -> Iterator["Draw"]:
+        """Parts of at most so many units, of a draw whose units are alike.
 
         No unit is ever in two parts: split, it would be clipped twice and count twice.
         """
-        starts = np.cumsum(self.sizes) - self.sizes
-        for size in np.unique(self.sizes):
-            alike = np.flatnonzero(self.sizes == size)
-            units = max(1, min(most_units, most_images // int(size)))
-            for first in range(0, len(alike), units):
-                chosen = alike[first : first + units]
-                rows = self.rows[starts[chosen][:, np.newaxis] + np.arange(size)]
-                yield Draw(rows=rows.reshape(-1), sizes=self.sizes[chosen], secret=self.secret)
+        rows = self.rows.reshape(len(self), -1)
+        for first in range(0, len(self), most):
+            part = slice(first, first + most)
+            yield Draw(rows=rows[part].reshape(-1), sizes=self.sizes[part], secret=self.secret)
+
+    def filled(self, places: int) -> "Draw":
+        """As many units as there are places, of a draw whose units are alike: the first one again and again behind those that are there."""
+        rows, absent = self.rows.reshape(len(self), -1), places - len(self)
+        again = np.concatenate([rows, np.repeat(rows[:1], absent, axis=0)])
+        return Draw(rows=again.reshape(-1), sizes=np.repeat(self.sizes[:1], places), secret=self.secret)
 
 
 def draw(units: int, rate: float, entropy: Entropy) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from common.models.fcn import Fcn
 from common.models.flat import FlatModel, flatten, layout_of, load, parts_of, read_weights, write_weights
 from common.models.fusion import Fusion
 from common.models.initial import initialise
-from common.models.layers import seed_dropout
+from common.models.layers import Dropout, seed_dropout
 from common.models.mlp import Mlp
 from common.models.pretrained import WEIGHTS_FOLDER, find, look_in, tensors_of
 from common.models.resnet import ResNet
@@ -51,6 +51,7 @@ from common.update import Layout, Weights
 
 __all__ = [
     "WEIGHTS_FOLDER",
+    "Dropout",
     "FlatModel",
     "build",
     "find",

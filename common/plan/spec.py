@@ -107,7 +107,7 @@ class PrivacySpec:
     unit: Literal["none", "record", "patient"]
     epsilon: Positive | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    clip_norm: Positive | None = None
+    clip_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     images_per_patient: Annotated[int, Field(ge=1, le=1024)] = 4
     noise: Literal["local", "distributed"] = "local"
     noise_quorum: Annotated[int, Field(ge=3, le=65_536)] | None = None

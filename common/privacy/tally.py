@@ -2,7 +2,9 @@
 """Everything that was ever charged to a site's patients, counted, and what it adds up to.
 
 Equal charges are one number, so a hundred thousand rounds are as quick to add up as one: Rényi divergences of all of them are a sum over
-the few distinct ones. Patients and records are counted apart: a cost for each record says something else than a cost for each patient.
+the few distinct ones. A plan's cost is for its unit, and a cost for each record says something else than one for each patient. All plans
+together count both: what was charged for a patient covers each image, and what was charged for an image covers a patient who has one. A
+patient of m images has about m times as much from the plans of records.
 
     >>> from common.privacy.events import Event
     >>> tally, charge = Tally(), Charge.local(Event(sampling_rate=0.01, noise_multiplier=1.0, steps=100))
@@ -22,7 +24,7 @@ from common.privacy.events import Charge, Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Which part of a tally: of one plan, or of all; as seen from outside, or by more colluders than assumed."""
+    """Which part of a tally: of one plan, or of all, whose units are then added up; from outside, or for more colluders than assumed."""
 
     unit: str
     plan: str | None = None
@@ -67,7 +69,7 @@ class Tally:
     def events(self, view: View, *, plus: Charge | None = None) -> Iterator[Event]:
         """What an accountant adds up; with one more charge, if there is one."""
         for kind, times in self._times.items():
-            if kind.unit == view.unit and view.plan in (None, kind.plan):
+            if view.plan is None or (kind.plan, kind.unit) == (view.plan, view.unit):
                 event = _seen(kind.charge, view)
                 yield replace(event, steps=event.steps * times)
         if plus is not None:

@@ -4,7 +4,8 @@
 A coordinator that may choose weights freely can choose weights that copy an image into the gradient (Fowl et al. 2022,
 https://arxiv.org/abs/2110.13057; Boenisch et al. 2023, https://arxiv.org/abs/2112.02918). So a site trains a model only if it has seen
 it before (the initial model of the plan counts as seen), or if it is no further from the last one it saw than the rounds in between
-allow. What this does not stop: crafted weights inside that distance. Patient-level noise does not rely on it.
+allow. What this does not stop: crafted weights inside that distance. Patient-level noise does not rely on it: what one patient can do to
+a sum is bounded for any weights (client/training/clipping.py, company.py).
 """
 
 from dataclasses import dataclass

@@ -72,7 +72,7 @@ def psnr(guess: Picture, truth: Picture) -> float:
 def clipped(update: NDArray[np.float32], lattice: Lattice) -> NDArray[np.int64]:
     """An update as a unit's contribution to a sum, in steps of the lattice: clipped, and nothing else."""
     total = torch.zeros(update.size, dtype=torch.int64)
-    add_clipped([total], [Kept(torch.from_numpy(update.copy()).unsqueeze(0))], lattice)
+    add_clipped([total], [Kept(torch.from_numpy(update.copy()).unsqueeze(0))], lattice, torch.ones(1, dtype=torch.bool))
     return total.numpy()
 
 

@@ -105,6 +105,7 @@ MALFORMED = [
     ("no epsilon", "epsilon = 8\n", "", PlanConflict, "needs an epsilon", 25),
     ("no delta", "delta = 1e-5\n", "", PlanConflict, "needs a delta", 25),
     ("no clip norm", "clip_norm = 1\n", "", PlanConflict, "needs a clip_norm", 25),
+    ("a clip norm at which nothing is clipped", "clip_norm = 1", "clip_norm = 1e-12", PlanValue, "clip_norm", 29),
     ("a delta that promises nothing", "delta = 1e-5", "delta = 0.1", PlanConflict, "next to nothing", 28),
     ("epsilon without privacy", '"record"', '"none"', PlanConflict, "nothing is private", 26),
     ("epsilon of zero", "epsilon = 8", "epsilon = 0", PlanValue, "epsilon", 27),

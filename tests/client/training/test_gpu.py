@@ -69,6 +69,18 @@ def test_taking_any_patient_away_moves_the_sum_by_at_most_the_clip_norm(make_pla
     assert 0.99 * 2**16 < max(moved) <= 2**16
 
 
+@pytest.mark.parametrize("model", [CNN, RESNET])
+def test_a_sum_is_that_of_its_patients_each_by_itself_to_the_last_bit(make_plan, make_dataset, model):
+    plan = make_plan(private=True, model=model, privacy=PATIENTS, batch=32)
+    data = make_dataset(images_of=[1, 4, 2, 4, 3, 4, 1, 4, 4, 2, 3, 1, 1])
+    units, sums = units_of(data, plan), []
+    device.choose("cuda")
+    with bench_for(plan, initial_weights(plan)) as bench:
+        for chosen in (np.arange(13), *np.arange(13)[:, None]):
+            sums.append(dpsgd.sum_of_clipped(bench, data, plan, pick(units, chosen, 4, None)))
+    assert torch.equal(sums[0], torch.stack(sums[1:]).sum(dim=0))
+
+
 def test_physical_batches_use_little_of_the_room_that_is_left_for_rounding(make_plan, make_dataset):
     plan, data = make_plan(private=True, privacy=PATIENTS), make_dataset(images_of=[1, 2, 3, 4, 6, 8] * 10)
     drawn, sums = pick(units_of(data, plan), np.arange(60), 4, SystemNoise().open()), []

@@ -29,7 +29,7 @@ SHAPES = ((3, 2), (5,), (4, 1, 3))
 
 def summed(gradients, lattice):
     totals = [torch.zeros(gradient.shape[1:], dtype=torch.int64) for gradient in gradients]
-    add_clipped(totals, [Kept(gradient) for gradient in gradients], lattice)
+    add_clipped(totals, [Kept(gradient) for gradient in gradients], lattice, torch.ones(len(gradients[0]), dtype=torch.bool))
     return torch.cat([total.flatten() for total in totals])
 
 

@@ -116,15 +116,19 @@ def test_patients_with_few_images_take_no_bits():
 # Chunks
 
 
-@given(sizes=st.lists(st.integers(1, 30), max_size=20), images=st.integers(1, 40), units=st.integers(1, 9))
-def test_chunks_hold_whole_units_of_equal_size_and_all_of_them(sizes, images, units):
+@given(sizes=st.lists(st.integers(1, 30), max_size=20), units=st.integers(1, 9))
+def test_chunks_hold_whole_units_of_equal_size_and_all_of_them(sizes, units):
     whole = Draw(rows=np.arange(sum(sizes)), sizes=np.array(sizes, dtype=np.int64))
     ends = np.cumsum(sizes, dtype=int).tolist()
     expected = [tuple(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
     got = []
-    for chunk in whole.chunks(most_images=images, most_units=units):
-        assert len(set(chunk.sizes)) == 1
-        assert len(chunk) <= units
-        assert len(chunk.rows) <= images or len(chunk) == 1
-        got += [tuple(rows) for rows in chunk.rows.reshape(len(chunk), -1).tolist()]
+    for alike in whole.alike():
+        assert len(set(alike.sizes)) == 1
+        for chunk in alike.chunks(units):
+            assert len(chunk) <= units
+            rows = [tuple(rows) for rows in chunk.rows.reshape(len(chunk), -1).tolist()]
+            got += rows
+            filled = chunk.filled(units)
+            assert (len(filled), len(filled.rows)) == (units, units * alike.sizes[0])
+            assert [tuple(each) for each in filled.rows.reshape(units, -1).tolist()] == rows + [rows[0]] * (units - len(chunk))
     assert sorted(got) == sorted(expected)

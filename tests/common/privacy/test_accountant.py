@@ -3,6 +3,7 @@
 
 import doctest
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -23,6 +24,9 @@ from common.privacy import (
     public_count,
     sampling_rate,
 )
+from common.privacy.entries import Tallied
+from common.privacy.events import Charge
+from common.privacy.tally import Tally, View
 
 DELTA = 1e-5
 ROUND = Event(sampling_rate=0.05, noise_multiplier=1.1, steps=10)
@@ -60,6 +64,17 @@ def test_different_events_are_summed_and_not_only_the_last_kind():
     both = epsilon([noisy, quiet], DELTA)
     assert max(epsilon([noisy], DELTA), epsilon([quiet], DELTA)) < both <= epsilon([noisy], DELTA) + epsilon([quiet], DELTA)
     assert both == epsilon([quiet, noisy], DELTA)
+
+
+def test_all_plans_together_count_patients_and_records():
+    """A patient of one image is a record as well: two budgets side by side would be twice the budget."""
+    tally, charge = Tally(), Charge.local(Event(sampling_rate=0.1, noise_multiplier=1.0, steps=50))
+    for unit, plan in (("record", "a" * 64), ("patient", "b" * 64)):
+        tally.add(Tallied(unit=unit, plan=plan, charge=charge, times=1))
+    both = epsilon([replace(charge.outside, steps=100)], 1e-5)
+    assert tally.epsilon(View(unit="patient"), 1e-5) == tally.epsilon(View(unit="record"), 1e-5) == pytest.approx(both)
+    assert tally.epsilon(View(unit="patient", plan="b" * 64), 1e-5) == pytest.approx(epsilon([charge.outside], 1e-5))
+    assert tally.epsilon(View(unit="patient", plan="a" * 64), 1e-5) == 0
 
 
 def test_nothing_costs_nothing_and_no_noise_costs_everything():
