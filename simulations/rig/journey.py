@@ -92,9 +92,12 @@ SHORT: Final = Script(sites=3, minimum_cohort=3, rounds=2, blows=[Blow(round=1, 
 PARTITIONS: Final = Script(
     sites=4,
     minimum_cohort=3,
-    rounds=5,
-    cuts=[Cut(round=number, phase=phase, hospital=2) for number, phase in enumerate(("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK"), 1)],
+    rounds=10,
+    cuts=[
+        Cut(round=1 + 2 * number, phase=phase, hospital=2) for number, phase in enumerate(("KEYS", "SHARE", "MASK", "CONFIRM", "UNMASK"))
+    ],
 )
+"""Between two cuts is a round of which nothing is known but that whoever was cut off is in it again."""
 
 
 @dataclass(slots=True)
@@ -137,16 +140,16 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
 def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[str], None]) -> None:
     """One round with its death, and what is done after it."""
     rig.wait_for(f"round {number} to begin", lambda: rig.is_open(number), within_s=_ROUND_WITHIN_S)
-    changes = number in (script.revoke_after, script.add_after)
-    if changes:
+    cuts = [cut for cut in script.cuts if cut.round == number]
+    waits = bool(cuts) or number in (script.revoke_after, script.add_after)
+    if waits:
         rig.pause()
     for blow in script.blows:
         if blow.round == number:
             time.sleep(blow.after_s)
             tell(f"round {number}: kill -9 {blow.party} (process {rig.kill(blow.party)})")
-    for cut in script.cuts:
-        if cut.round == number:
-            _cut_off(rig, cut, script.cut_s, tell)
+    for cut in cuts:
+        told.seconds[f"round {number}: back after"] = _cut_off(rig, cut, script.cut_s, tell)
     told.seconds[f"round {number}"] = rig.wait_for_round(number, within_s=_ROUND_WITHIN_S)
     tell(f"round {number} is committed")
     if number == script.revoke_after:
@@ -154,7 +157,7 @@ def _round(rig: Rig, script: Script, number: int, told: Told, tell: Callable[[st
     if number == script.add_after:
         newcomer = rig.add(script.sites + 1)
         rig.wait_for(f"{newcomer.name} to connect", lambda: _is_connected(newcomer), within_s=_ROUND_WITHIN_S)
-    if changes:
+    if waits:
         rig.resume()
 
 
@@ -163,8 +166,11 @@ def _is_connected(hospital: Hospital) -> bool:
     return file.exists() and bool(json.loads(file.read_text())["connected"])
 
 
-def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) -> None:
-    """Nothing passes on a hospital's line from a step on; then everything does again, and nobody is told of either."""
+def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) -> float:
+    """Nothing passes on a hospital's line from a step on; then everything does again, and nobody is told of either.
+
+    How long after that the hospital's mailbox is connected, by itself.
+    """
     hospital = rig.hospitals[cut.hospital - 1]
     reached = rig.wait_for(
         f"{cut.phase} of round {cut.round}",
@@ -176,6 +182,7 @@ def _cut_off(rig: Rig, cut: Cut, seconds: float, tell: Callable[[str], None]) ->
     tell(f"round {cut.round}: {hospital.name} is cut off in {rig.open_phase() or 'between steps'}, {reached:.1f} s after it began")
     time.sleep(seconds)
     rig.partition(hospital, cut=False)
+    return rig.wait_for(f"{hospital.name} to connect again", lambda: _is_connected(hospital), within_s=_ROUND_WITHIN_S)
 
 
 def _compare(rig: Rig, script: Script, told: Told) -> None:
@@ -194,10 +201,11 @@ def _compare(rig: Rig, script: Script, told: Told) -> None:
 
 
 def _is_as_enrolled(script: Script, done: CommittedRound) -> bool:
-    """Whether who is revoked is out of the rounds after, and who is added in."""
+    """Whether who is revoked is out of the rounds after, and who is added in, and who was cut off in the round before."""
     gone, new = f"h{script.sites}", f"h{script.sites + 1}"
     revoked, added = (0 < after < done.round for after in (script.revoke_after, script.add_after))
-    return not (revoked and gone in done.sites) and (new in done.sites) == added
+    back = {f"h{cut.hospital}" for cut in script.cuts if cut.round == done.round - 1}
+    return not (revoked and gone in done.sites) and (new in done.sites) == added and back <= set(done.sites)
 
 
 def _search(rig: Rig, told: Told, expected: reference.Expected) -> None:
