@@ -39,6 +39,7 @@ from server.process import control, tls
 from server.process.control import Control
 from simulations.benchmarks.transport_app import ASK_FILE, FOLDER_VARIABLE, TOLD_FILE
 from simulations.benchmarks.typed import typed
+from simulations.rig.supernode import started
 
 SERVER_APP: Final = "simulations.benchmarks.transport_app:app"
 _LARGEST: Final = 1 << 30
@@ -127,12 +128,9 @@ def mailbox(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def supernode(folder: Path, link: Link, *, socket: Path, program: Sequence[str] = (), **run: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A stock SuperNode with that mailbox's key and nothing else of the site but the socket. `run` is for another user to run it."""
-    command = [
-        *(program or [script("flower-supernode")]),
-        *("--superlink", link.address, "--root-certificates", str(folder / "ca.crt"), "--port", str(free_port())),
-        *("--auth-supernode-private-key", str(folder / KEY_FILE)),
-    ]
-    environment = {**os.environ, **quiet(folder), "FEDWARD_SOCKET": str(socket), **run.pop("environment", {})}
+    stock = started(folder, superlink=link.address, socket=socket, port=free_port())
+    command = [*(program or stock.command[:1]), *stock.command[1:]]
+    environment = {**os.environ, **stock.environment, **run.pop("environment", {})}
     with running(command, folder / "supernode.log", environment, **run) as process:
         yield process
 

@@ -45,6 +45,9 @@ def up(
     drop_every: Annotated[
         float | None, typer.Option(min=1, help="Seconds after which all its connections are reset, again and again.")
     ] = None,
+    stock: Annotated[
+        list[int] | None, typer.Option(help="The number of a hospital with Flower's own SuperNode in its mailbox's place; may be repeated.")
+    ] = None,
     loopback: Annotated[bool, typer.Option("--loopback", help="Without namespaces, even as root.")] = False,
     folder: FolderOption = FOLDER,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove an earlier rig's folder first.")] = False,
@@ -58,7 +61,8 @@ def up(
     _clear(folder)
     why = "asked for" if loopback else missing()
     line = Line(rate_kbit=rate, delay_s=delay, loss=loss, drop_every_s=drop_every)
-    setting = Setting(sites=sites, plan=toy.plan_text(rounds=rounds, minimum_cohort=min(5, sites)), namespaces=not why, line=line)
+    plan = toy.plan_text(rounds=rounds, minimum_cohort=min(5, sites))
+    setting = Setting(sites=sites, plan=plan, namespaces=not why, line=line, stock=frozenset(stock or ()))
     if why:
         typer.echo(f"on loopback, without namespaces: {why}")
     with Rig(folder, setting, tell=typer.echo) as rig:
@@ -120,7 +124,8 @@ def _what_runs_where(rig: Rig) -> list[str]:
     rows.append(("nginx", _number(rig, "nginx"), _where(rig, None), f"listens at {host}:{port}, passes on /v1/fleet/"))
     for hospital in rig.hospitals:
         to = ":".join(map(str, rig.network.line(hospital)))
-        rows.append((f"{hospital.name} mailbox", _number(rig, f"mailbox {hospital.name}"), _where(rig, hospital), f"{to} and its socket"))
+        kind, name = hospital.carrier.split()
+        rows.append((f"{name} {kind}", _number(rig, hospital.carrier), _where(rig, hospital), f"{to} and its socket"))
         nothing = "its socket; it has no network" if rig.setting.namespaces else "its socket"
         rows.append(
             (f"{hospital.name} site", _number(rig, f"site {hospital.name}"), "no network" if rig.setting.namespaces else "-", nothing)

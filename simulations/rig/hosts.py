@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an auditor would look at on a hospital's hosts, over a whole run.
 
-    listening     no process of the hospital listens at a TCP or UDP port, in its namespace or in its site process's
+    listening     no process of the hospital listens at a TCP or UDP port, in its namespace or in its site process's; but a stock
+                  SuperNode does, at one port of its loopback
     egress        of everything that the hospital's namespace sent or tried to send, by its own firewall's counters: all to one address and
                   port, and how much was refused
     site process  its network namespace holds no interface but a loopback that is down; it runs as nobody who can do more; capabilities none
@@ -13,11 +14,14 @@ only listening (of the processes themselves) and images are looked at.
 
 import hashlib
 import json
+import socket
+import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from simulations.benchmarks.footprint import tree
 from simulations.rig.commands import tool
 from simulations.rig.network import Namespaces
 from simulations.rig.places import Hospital
@@ -64,16 +68,19 @@ class Watch:
             self._looks += 1
 
     def _look(self, hospital: Hospital) -> None:
-        for what in ("site", "mailbox"):
-            name = f"{what} {hospital.name}"
-            pid = self._rig.crew.pid(name) if name in self._rig.crew.names() else None
-            if pid is None:
+        for name in (f"site {hospital.name}", hospital.carrier):
+            first = self._rig.crew.pid(name) if name in self._rig.crew.names() else None
+            if first is None:
                 continue
-            with suppress(OSError):  # it died while it was looked at
-                for port in listening(pid):
-                    self._complain(f"{name} listens at {port}")
-                if isinstance(self._rig.network, Namespaces):
-                    self._look_closer(name, pid)
+            for pid in tree(first) if hospital.stock else [first]:
+                with suppress(OSError):  # it died while it was looked at
+                    for place in sorted(listening(pid) - self._may_listen(hospital, name)):
+                        self._complain(f"{name} listens at {place}")
+                    if isinstance(self._rig.network, Namespaces):
+                        self._look_closer(name, pid)
+
+    def _may_listen(self, hospital: Hospital, name: str) -> set[str]:
+        return {f"127.0.0.1:{self._rig.network.runtime(hospital)}"} if hospital.stock and name == hospital.carrier else set()
 
     def _look_closer(self, name: str, pid: int) -> None:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -100,20 +107,28 @@ class Watch:
         return facts
 
 
-def listening(pid: int) -> list[int]:
-    """Ports at which a process listens: its own sockets, found by inode in its namespace's tables. Raises: OSError, if it is gone."""
+def listening(pid: int) -> set[str]:
+    """Where a process listens, ADDRESS:PORT: its own sockets, found by inode in its namespace's tables. Raises: OSError, if it is gone."""
     own = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             own.add(str(entry.readlink()))
-    ports = []
+    places = set()
     for table, state in (("tcp", _LISTENING), ("tcp6", _LISTENING), ("udp", _UNCONNECTED), ("udp6", _UNCONNECTED)):
         with suppress(FileNotFoundError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
                 words = line.split()
                 if words[3] == state and f"socket:[{words[9]}]" in own:
-                    ports.append(int(words[1].rpartition(":")[2], 16))
-    return ports
+                    places.add(_spelt(words[1]))
+    return places
+
+
+def _spelt(local: str) -> str:
+    """As in /proc/net/tcp: an address of 4 or 16 bytes in words of the machine's own order, and a port, both in hexadecimal."""
+    raw, _, port = local.partition(":")
+    words = struct.unpack(f">{len(raw) // 8}I", bytes.fromhex(raw))
+    address = struct.pack(f"={len(words)}I", *words)
+    return f"{socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, address)}:{int(port, 16)}"
 
 
 def digest_of(folder: Path) -> str:

@@ -10,7 +10,8 @@
     round 5   kill -9 the coordinator's supervisor, and with it all that it runs
 
 Who is in changes between rounds: the coordinator is told to pause meanwhile, since these rounds take seconds and a custodian's work does
-too. But for that nobody helps: what stands in for systemd starts the dead again. In the end the weights are compared, bit for bit, with
+too. But for that nobody helps: what stands in for systemd starts the dead again. One hospital has a stock SuperNode in its mailbox's place,
+and has to be in every round all the same. In the end the weights are compared, bit for bit, with
 those of a run in one process over the same sites in which nobody died (simulations.rig.reference), the ledgers with what was trained,
 and the hospitals' hosts are looked at (simulations.rig.hosts): who listens, whom they reached, whether images changed.
 """
@@ -61,7 +62,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What happens. After which round the last hospital is revoked, and after which one is added; 0 is never. A cut lasts `cut_s`."""
+    """What happens. After which round the last hospital is revoked, and after which one is added; 0 is never. A cut lasts `cut_s`.
+
+    `stock` are the hospitals, by number, with a stock SuperNode in their mailbox's place: in every round all the same.
+    """
 
     sites: int
     minimum_cohort: int
@@ -71,6 +75,7 @@ class Script:
     cut_s: float = 20.0
     revoke_after: int = 0
     add_after: int = 0
+    stock: frozenset[int] = frozenset()
 
 
 FULL: Final = Script(
@@ -86,8 +91,15 @@ FULL: Final = Script(
     ],
     revoke_after=3,
     add_after=4,
+    stock=frozenset({4}),
 )
-SHORT: Final = Script(sites=3, minimum_cohort=3, rounds=2, blows=[Blow(round=1, party="superlink"), Blow(round=2, party="site h2")])
+SHORT: Final = Script(
+    sites=3,
+    minimum_cohort=3,
+    rounds=2,
+    blows=[Blow(round=1, party="superlink"), Blow(round=2, party="site h2")],
+    stock=frozenset({3}),
+)
 
 PARTITIONS: Final = Script(
     sites=4,
@@ -117,7 +129,7 @@ def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Ca
     """The journey. Raises: EngineError, if it does not come to its end."""
     told, started = Told(), time.monotonic()
     plan = toy.plan_text(rounds=script.rounds, minimum_cohort=script.minimum_cohort, deadline_s=120)
-    setting = Setting(sites=script.sites, plan=plan, namespaces=namespaces, line=line, noise_seed=SEED)
+    setting = Setting(sites=script.sites, plan=plan, namespaces=namespaces, line=line, noise_seed=SEED, stock=script.stock)
     with Rig(folder, setting, tell=tell) as rig:
         rig.begin()
         rig.enrol()
@@ -201,11 +213,11 @@ def _compare(rig: Rig, script: Script, told: Told) -> None:
 
 
 def _is_as_enrolled(script: Script, done: CommittedRound) -> bool:
-    """Whether who is revoked is out of the rounds after, and who is added in, and who was cut off in the round before."""
+    """Whether who is revoked is out of the rounds after; and in are who is added, who was cut off before, who has a stock SuperNode."""
     gone, new = f"h{script.sites}", f"h{script.sites + 1}"
     revoked, added = (0 < after < done.round for after in (script.revoke_after, script.add_after))
-    back = {f"h{cut.hospital}" for cut in script.cuts if cut.round == done.round - 1}
-    return not (revoked and gone in done.sites) and (new in done.sites) == added and back <= set(done.sites)
+    here = {f"h{cut.hospital}" for cut in script.cuts if cut.round == done.round - 1} | {f"h{number}" for number in script.stock}
+    return not (revoked and gone in done.sites) and (new in done.sites) == added and here <= set(done.sites)
 
 
 def _search(rig: Rig, told: Told, expected: reference.Expected) -> None:

@@ -7,9 +7,10 @@
                                      hospital N's line: 10.88.0.254:9000+N  ->  the proxy at 10.88.0.1:4433
 
 A hospital's namespace has nftables rules that let out TCP to its line's one address and port, and let in its answers; everything else is
-dropped and counted. Its site process is not even there: it gets a namespace with nothing in it. The coordinator's SuperLink listens on
-the loopback of the coordinator's namespace, where no hospital can reach it. Nothing touches the machine's own network, and whatever was
-made has the rig's tag in its name, so that `down` can take it away by looking.
+dropped and counted. One with a stock SuperNode has a loopback too, since that talks to its own processes over TCP. Its site process is not
+even there: it gets a namespace with nothing in it. The coordinator's SuperLink listens on the loopback of the coordinator's namespace,
+where no hospital can reach it. Nothing touches the machine's own network, and whatever was made has the rig's tag in its name, so that
+`down` can take it away by looking.
 
 Each process runs as a user of its own, with no capability left and none to be had; a site process sees its images through a read-only
 mount.
@@ -26,10 +27,11 @@ from typing import Final, Protocol
 
 from common.errors import EngineError
 from simulations.rig.commands import Operators, tool
-from simulations.rig.places import COORDINATOR_USER, FLEET_PORT, Hospital, Places
+from simulations.rig.places import COORDINATOR_USER, FLEET_PORT, MOST_HOSPITALS, Hospital, Places
 
 _WAN, _COORDINATOR = "10.88.0.254", "10.88.0.1"
 _FIRST_LINE: Final = 9000
+_RUNTIME_PORT: Final = 9094
 _BRIDGE: Final = "br0"
 _OUTBOUND_ONLY: Final = """
 table inet rig {{
@@ -38,11 +40,13 @@ table inet rig {{
     counter refused_in {{ }}
     chain out {{
         type filter hook output priority 0; policy drop;
+        {to_itself}
         ip daddr {line} tcp dport {port} counter name let_out accept
         counter name refused_out
     }}
     chain in {{
         type filter hook input priority 0; policy drop;
+        {from_itself}
         ip saddr {line} tcp sport {port} tcp flags != syn accept
         counter name refused_in
     }}
@@ -75,6 +79,10 @@ class Network(Protocol):
 
     def line(self, hospital: Hospital) -> tuple[str, int]:
         """Where a hospital's line begins: the one address that it may reach."""
+        ...
+
+    def runtime(self, hospital: Hospital) -> int:
+        """At which port of the hospital's own loopback a stock SuperNode there listens for the processes that it starts."""
         ...
 
     def of_coordinator(self) -> list[str]:
@@ -117,6 +125,9 @@ class Loopback:
 
     def line(self, hospital: Hospital) -> tuple[str, int]:
         return "127.0.0.1", self.first_line + hospital.number
+
+    def runtime(self, hospital: Hospital) -> int:
+        return self.first_line + MOST_HOSPITALS + hospital.number
 
     def of_coordinator(self) -> list[str]:
         return []
@@ -163,7 +174,10 @@ class Namespaces:
         _make(name)
         line, port = self.line(hospital)
         rules = hospital.folder / "nftables"
-        rules.write_text(_OUTBOUND_ONLY.format(line=line, port=port))
+        itself = {"to_itself": "oif lo accept", "from_itself": "iif lo accept"} if hospital.stock else {"to_itself": "", "from_itself": ""}
+        rules.write_text(_OUTBOUND_ONLY.format(line=line, port=port, **itself))
+        if hospital.stock:
+            tool(["ip", "-n", name, "link", "set", "lo", "up"])
         tool(["ip", "netns", "exec", name, "nft", "-f", rules])
         self._connect(name, str(hospital.number), self.address(hospital))
 
@@ -187,6 +201,10 @@ class Namespaces:
 
     def line(self, hospital: Hospital) -> tuple[str, int]:
         return _WAN, _FIRST_LINE + hospital.number
+
+    def runtime(self, hospital: Hospital) -> int:
+        del hospital
+        return _RUNTIME_PORT
 
     def address(self, hospital: Hospital) -> str:
         return f"10.88.{1 + hospital.number // 250}.{1 + hospital.number % 250}"

@@ -22,19 +22,26 @@ _FIRST_ID: Final = 61_000
 """Users and groups of the rig are numbers that no account has; a hospital gets ten of them."""
 COORDINATOR_USER: Final = _FIRST_ID
 FLEET_PORT: Final = 4433
+MOST_HOSPITALS: Final = 40
 STATE_FILE: Final = "rig.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hospital:
-    """One hospital's folders and users. `number` counts from 1."""
+    """One hospital's folders and users. `number` counts from 1. `stock`: a stock SuperNode has the mailbox's place and its folder."""
 
     number: int
     folder: Path
+    stock: bool = False
 
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def carrier(self) -> str:
+        """The name of the process that is on the network."""
+        return f"{'supernode' if self.stock else 'mailbox'} {self.name}"
 
     @property
     def home(self) -> Path:
@@ -83,8 +90,8 @@ class Places:
 
     folder: Path
 
-    def hospital(self, number: int) -> Hospital:
-        return Hospital(number=number, folder=self.folder / f"h{number}")
+    def hospital(self, number: int, *, stock: bool = False) -> Hospital:
+        return Hospital(number=number, folder=self.folder / f"h{number}", stock=stock)
 
     @property
     def plan(self) -> Path:

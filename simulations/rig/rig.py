@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rig: enrolled hospitals, a coordinator behind nginx, a line to each hospital, and their processes, started and hurt from here.
 
-Parties by name: "coordinator" (the supervisor), "nginx", and for each hospital "line hN", "mailbox hN" and "site hN". The coordinator's
-own children ("superlink", "superexec", "serverapp") can be killed too; it brings them back itself.
+Parties by name: "coordinator" (the supervisor), "nginx", and for each hospital "line hN", "site hN" and "mailbox hN", or "supernode hN"
+where Flower's own program has its place. The coordinator's own children ("superlink", "superexec", "serverapp") can be killed too; it brings
+them back itself.
 """
 
 import json
@@ -13,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,11 +25,11 @@ from common.plan import Plan, load
 from server.home import PAUSE_FILE
 from server.journal import CommittedRound
 from server.live.status import STATUS_FILE
-from simulations.rig import capture, enrolment, evidence
+from simulations.rig import capture, enrolment, evidence, supernode
 from simulations.rig.crew import Crew, Service, end_leftovers
 from simulations.rig.front import command, configure
 from simulations.rig.network import Loopback, Namespaces, Network, missing
-from simulations.rig.places import Hospital, Places
+from simulations.rig.places import MOST_HOSPITALS, Hospital, Places
 from simulations.rig.proxy import Line
 
 SUPERLINK_PORT: Final = 8000
@@ -39,13 +40,17 @@ _LOOK_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How a rig is to be: hospitals, plan, whether in namespaces, how their lines are; `noise_seed` only to compare two runs."""
+    """How a rig is to be: hospitals, plan, whether in namespaces, how their lines are; `noise_seed` only to compare two runs.
+
+    `stock` are the numbers of hospitals with a stock SuperNode in their mailbox's place.
+    """
 
     sites: int
     plan: str
     namespaces: bool
     line: Line = field(default_factory=Line)
     noise_seed: int | None = None
+    stock: frozenset[int] = frozenset()
 
 
 class Rig:
@@ -54,13 +59,16 @@ class Rig:
     def __init__(self, folder: Path, setting: Setting, *, tell: Callable[[str], None] = lambda _: None) -> None:
         """Raises: EngineError, where namespaces were asked for and are refused."""
         self.places, self.setting, self._tell = Places(folder.resolve()), setting, tell
-        self.hospitals = [self.places.hospital(number) for number in range(1, setting.sites + 1)]
+        self.hospitals = [self._hospital(number) for number in range(1, setting.sites + 1)]
         self._superlink_port = SUPERLINK_PORT if setting.namespaces else _free_port()
         self.network: Network = Namespaces(self.places.tag) if setting.namespaces else _loopback()
         if setting.namespaces and (why := missing()):
             raise EngineError(f"there can be no namespaces here: {why}.", fix="Leave --namespaces away, or run as root on Linux.")
         self._closing = ExitStack()
         self.crew: Crew
+
+    def _hospital(self, number: int) -> Hospital:
+        return self.places.hospital(number, stock=number in self.setting.stock)
 
     def __enter__(self) -> Self:
         folder = self.places.folder
@@ -108,7 +116,7 @@ class Rig:
 
     def add(self, number: int) -> Hospital:
         """One hospital more, while everything runs: it approves what is in force, and its peers' operators approve it."""
-        newcomer = self.places.hospital(number)
+        newcomer = self._hospital(number)
         self._prepare([newcomer])
         self.network.add(newcomer)
         enrolment.admit(self.places, [newcomer])
@@ -157,7 +165,7 @@ class Rig:
         return complaints
 
     def start_hospital(self, hospital: Hospital) -> None:
-        """Its line, its site process, its mailbox."""
+        """Its line, its site process, its mailbox or what it has in its place."""
         if isinstance(self.network, Namespaces) and shutil.which("tcpdump"):
             self._capture(hospital.name, self.network.namespace(hospital), "line0", ["-s", "96"])
         self.set_line(hospital, self.setting.line)
@@ -169,7 +177,7 @@ class Rig:
             Service(command=[*self.network.of_wan(), *line, *files], log=hospital.logs / "line.log", environment=_PYTHON),
         )
         self.start_site(hospital)
-        self.start_mailbox(hospital)
+        self.start_carrier(hospital)
 
     def start_site(self, hospital: Hospital, **environment: str) -> None:
         seed = self.setting.noise_seed
@@ -184,14 +192,19 @@ class Rig:
             ),
         )
 
-    def start_mailbox(self, hospital: Hospital) -> None:
+    def start_carrier(self, hospital: Hospital) -> None:
         join = [sys.executable, "-m", "client.mailbox", "--mailbox", str(hospital.mailbox), "--log-format", "json"]
+        environment: Mapping[str, str] = {}
+        if hospital.stock:
+            to, port = _spelt(self.network.line(hospital)), self.network.runtime(hospital)
+            stock = supernode.started(hospital.mailbox, superlink=to, socket=hospital.socket, port=port)
+            join, environment = stock.command, stock.environment
         self.crew.start(
-            f"mailbox {hospital.name}",
+            hospital.carrier,
             Service(
                 command=[*self.network.of_mailbox(hospital), *join],
-                log=hospital.logs / "mailbox.log",
-                environment={**_PYTHON, "HOME": str(hospital.mailbox)},
+                log=hospital.logs / f"{hospital.carrier.split()[0]}.log",
+                environment={**_PYTHON, "HOME": str(hospital.mailbox), **environment},
             ),
         )
 
@@ -325,7 +338,7 @@ def _free_port() -> int:
 
 
 def _loopback() -> Loopback:
-    return Loopback(front_port=_free_port(), first_line=_free_ports(40))
+    return Loopback(front_port=_free_port(), first_line=_free_ports(2 * MOST_HOSPITALS))
 
 
 def _free_ports(count: int) -> int:

@@ -84,8 +84,8 @@ def test_a_process_that_listens_is_seen_and_one_that_does_not_is_not() -> None:
         try:
             assert loud.stdout is not None
             port = int(loud.stdout.readline())
-            assert listening(loud.pid) == [port]
-            assert listening(quiet.pid) == []
+            assert listening(loud.pid) == {f"127.0.0.1:{port}"}
+            assert listening(quiet.pid) == set()
         finally:
             loud.kill()
             quiet.kill()
