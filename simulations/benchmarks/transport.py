@@ -130,7 +130,7 @@ def supernode(folder: Path, link: Link, *, socket: Path, program: Sequence[str] 
     """A stock SuperNode with that mailbox's key and nothing else of the site but the socket. `run` is for another user to run it."""
     stock = started(folder, superlink=link.address, socket=socket, port=free_port())
     command = [*(program or stock.command[:1]), *stock.command[1:]]
-    environment = {**os.environ, **stock.environment, **run.pop("environment", {})}
+    environment = {**os.environ, **quiet(folder), **stock.environment, **run.pop("environment", {})}
     with running(command, folder / "supernode.log", environment, **run) as process:
         yield process
 

@@ -15,15 +15,23 @@ _DEPLOYED: Final = Path(__file__).parents[2] / "deploy" / "nginx" / "nginx.conf"
 
 
 def configure(places: Places, *, listen: tuple[str, int], superlink: int) -> Path:
-    """Write the rig's own; returns its file. Raises: EngineError, if the deployed one has changed so that something is not found in it."""
-    folder = places.folder / "nginx"
+    """Write the rig's own; returns its file. Raises as `placed`."""
+    authority = places.coordinator / "tls" / "ca.crt"
+    return placed(places.folder / "nginx", live=places.proxy / "live", authority=authority, listen=listen, superlink=superlink)
+
+
+def placed(folder: Path, *, live: Path, authority: Path, listen: tuple[str, int], superlink: int) -> Path:
+    """Write the deployed file with one's own places: `live` has the proxy's certificate, `authority` is the SuperLink's.
+
+    Raises: EngineError, if the deployed one has changed so that something is not found in it.
+    """
     folder.mkdir(exist_ok=True)
     host, port = listen
     text = _DEPLOYED.read_text()
     for there, here in (
         (" /tmp/", f" {folder}/"),
-        ("/etc/fedward/tls/live", str(places.proxy / "live")),
-        ("/etc/fedward/superlink/ca.crt", str(places.coordinator / "tls" / "ca.crt")),
+        ("/etc/fedward/tls/live", str(live)),
+        ("/etc/fedward/superlink/ca.crt", str(authority)),
         ("listen 8443 ssl", f"listen {host}:{port} ssl"),
         ("        listen [::]:8443 ssl;\n", ""),
         ("server 127.0.0.1:8000", f"server 127.0.0.1:{superlink}"),

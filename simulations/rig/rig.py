@@ -2,8 +2,8 @@
 """One rig: enrolled hospitals, a coordinator behind nginx, a line to each hospital, and their processes, started and hurt from here.
 
 Parties by name: "coordinator" (the supervisor), "nginx", and for each hospital "line hN", "site hN" and "mailbox hN", or "supernode hN"
-where Flower's own program has its place. The coordinator's own children ("superlink", "superexec", "serverapp") can be killed too; it brings
-them back itself.
+where Flower's own program has its place. The coordinator's own children ("superlink", "superexec", "serverapp") can be killed too; it
+brings them back itself.
 """
 
 import json

@@ -28,7 +28,7 @@ class Started:
 
 
 def started(folder: Path, *, superlink: str, socket: Path, port: int) -> Started:
-    """With the mailbox's folder, whose key and authority it takes. Raises: EngineError, if the unit has changed so that it lacks a place."""
+    """With the mailbox's folder, whose key and authority it takes. Raises: EngineError, if the unit has changed and lacks a place."""
     settings: dict[str, list[str]] = {}
     for line in _placed(folder, superlink=superlink, socket=socket, port=port).splitlines():
         key, _, value = line.partition("=")

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from client.process.door import ask
+from common import transport_key
 from common.envelope import Envelope, Head
 from fedward import app
+from simulations.rig.supernode import started
 from tests.client.hospitals import hospitals
 from tests.deploy.authorities import tls
 from tests.deploy.test_nginx import free_port
@@ -29,6 +32,7 @@ HIGHEST = {
     "fedward-certificate.service": 1.5,
     "fedward-doctor.service": 3.0,
     "fedward-import.service": 2.0,
+    "fedward-supernode.service": 2.0,
 }
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs the Debian package systemd")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user, in a network of its own")
@@ -74,8 +78,9 @@ def test_little_is_exposed(installed: Path, name: str) -> None:
     assert float(level[1]) <= HIGHEST[name]
 
 
-def test_the_process_that_reads_images_has_no_network_and_the_one_on_the_network_has_no_images() -> None:
-    site, mailbox = service("fedward-site.service"), service("fedward-mailbox.service")
+@pytest.mark.parametrize("carrier", ["fedward-mailbox.service", "fedward-supernode.service"])
+def test_the_process_that_reads_images_has_no_network_and_the_one_on_the_network_has_no_images(carrier: str) -> None:
+    site, mailbox = service("fedward-site.service"), service(carrier)
     assert site["PrivateNetwork"] == ["yes"]
     assert site["RestrictAddressFamilies"] == ["AF_UNIX"]
     assert site["ReadOnlyPaths"] == ["-/srv/fedward-images"]
@@ -84,14 +89,16 @@ def test_the_process_that_reads_images_has_no_network_and_the_one_on_the_network
     assert site["SupplementaryGroups"] == mailbox["SupplementaryGroups"] == ["fedward-door"]
 
 
-@pytest.mark.parametrize("name", ["fedward-site.service", "fedward-mailbox.service", "fedward-coordinator.service"])
+@pytest.mark.parametrize(
+    "name", ["fedward-site.service", "fedward-mailbox.service", "fedward-supernode.service", "fedward-coordinator.service"]
+)
 def test_every_service_is_an_ordinary_user_without_capabilities_or_core_files(name: str) -> None:
     unit = service(name)
     assert unit["User"][0].startswith("fedward-")
     assert unit["CapabilityBoundingSet"] == [""]
     assert (unit["NoNewPrivileges"], unit["LimitCORE"], unit["UMask"], unit["ProtectSystem"]) == (["yes"], ["0"], ["0077"], ["strict"])
     assert unit["MemorySwapMax"] == ["0"]
-    assert "FLWR_TELEMETRY_ENABLED=0" in unit["Environment"][0]
+    assert "FLWR_TELEMETRY_ENABLED=0" in " ".join(unit["Environment"])
     assert unit["Restart"][0] in ("always", "on-failure")
 
 
@@ -187,12 +194,15 @@ def test_the_site_process_serves_under_what_its_unit_forbids(tmp_path: Path) -> 
         assert process.wait(60) == 0, (tmp_path / "said").read_text()
 
 
-def settled(words: list[str], name: str, folder: Path, sign: str) -> tuple[int, str]:
+def settled(words: list[str], name: str, folder: Path, sign: str, more: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Start a command under its unit, wait until it says `sign`, and end it with SIGTERM. How it ended, and all that it said."""
     said = folder / "said.log"
     with said.open("wb") as file:
         process = subprocess.Popen(
-            [*confinement(name, folder / "confinement.json", network=True), *words], stdout=file, stderr=file, env=environment(name)
+            [*confinement(name, folder / "confinement.json", network=True), *words],
+            stdout=file,
+            stderr=file,
+            env={**environment(name), **(more or {})},
         )
     try:
         until = time.monotonic() + 120
@@ -222,6 +232,24 @@ def test_the_mailbox_runs_under_what_its_unit_forbids(tmp_path: Path) -> None:
     words = [str(INSTALLED["/opt/fedward/bin/fedward"]), "site", "join", "--mailbox", str(folder), "--log-format", "json"]
     code, said = settled(words, "fedward-mailbox.service", tmp_path, "E_TRANSPORT")
     assert code == 0, said
+    assert "Traceback" not in said
+
+
+@needs_systemd
+@needs_root
+@pytest.mark.slow
+def test_a_stock_supernode_and_what_it_starts_run_under_what_its_unit_forbids(tmp_path: Path) -> None:
+    """Its SuperExec among them, which finds it over loopback; the coordinator is away."""
+    folder = tmp_path / "mailbox"
+    folder.mkdir()
+    transport_key.create(folder / transport_key.KEY_FILE, name="north")
+    tls("authority", tmp_path / "authority")
+    shutil.copy(tmp_path / "authority" / "ca.crt", folder)
+    given_to(folder, USER)
+    stock = started(folder, superlink=f"localhost:{free_port()}", socket=tmp_path / "site.sock", port=free_port())
+    code, said = settled(stock.command, "fedward-supernode.service", tmp_path, "Starting Flower SuperExec", stock.environment)
+    assert code == 0, said
+    assert "Connection attempt failed" in said
     assert "Traceback" not in said
 
 

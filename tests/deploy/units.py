@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 INSTALLED = {
     "/opt/fedward/bin/fedward": Path(sys.executable).with_name("fedward"),
+    "/opt/fedward/bin/flower-supernode": Path(sys.executable).with_name("flower-supernode"),
     "/opt/fedward/libexec/tls.sh": ROOT / "deploy/pki/tls.sh",
 }
 USER = 64_001 if all(each.stat().st_mode & 0o001 for each in Path(sys.executable).resolve().parents) else 0
