@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an empty machine to the first round, by docs/operations.md alone: its lists typed as they stand, and how long each took.
 
-    python -m simulations.rig.first_hour --wheels /opt/wheels       installed from a bundle, without a network, into a folder of its own
-    python -m simulations.rig.first_hour --installed                with the fedward that this Python has
+    python -m simulations.rig.first_hour                            from a bundle, installed into a folder of its own without a network
+    python -m simulations.rig.first_hour --prefix /opt/fedward      with what is installed there
 
 One coordinator, its custodian and three hospitals, each in a folder of its own, all on loopback, with the page's own proxy in front. What
 the page leaves to its reader is given: an address that exists, a plan that is small, names, images that are made. What it sends by courier
 is copied, and whoever is asked says yes. Lines that are fenced change the machine: of those only the bundle and its installation are typed.
 
-Seconds are the machine's. What a person needs to read, to telephone and to decide is not in them; the words that a role has to read and the
-lines that it has to type are counted beside them.
+Seconds are the machine's, and beside them those that its processors worked for the lines, since a machine may be busy with other things.
+What a person needs to read, to telephone and to decide is not in them; the words that a role reads and the lines that it types are counted.
 """
 
 import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -42,10 +43,11 @@ INSTALLING: Final = "Installing, everywhere alike"
 HOSPITALS: Final = ("north", "south", "west")
 ENVIRONMENT: Final[Mapping[str, str]] = {"HOME": "/nonexistent", "LANG": "C.UTF-8", "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
 _SYSTEM: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+_AFTER: Final = "when it is done"
 _NO_IMAGES: Final = '# root = "/data/images"'
 _SOCKET: Final = "/run/fedward/site.sock"
-_LINE_S: Final = 120.0
-_SITE_S: Final = 120.0
+_LINE_S: Final = 900.0
+_SITE_S: Final = 300.0
 _ROUND_S: Final = 900.0
 _LOOK_S: Final = 0.2
 
@@ -141,17 +143,28 @@ class Typist:
                 process.wait(10)
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds on the clock, and seconds of processors: of commands that have ended."""
+
+    seconds: float = 0.0
+    processor_s: float = 0.0
+
+    def __add__(self, other: "Took") -> "Took":
+        return Took(self.seconds + other.seconds, self.processor_s + other.processor_s)
+
+
 @dataclass(slots=True)
 class Told:
-    """What came of it. `seconds` are by role and by part of the page; `wrong` is what the doctor found at the first hospital."""
+    """What came of it. `parts` is by role and by part of the page; `wrong` is what the doctor found at the first hospital."""
 
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Took]] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     model: Path = Path()
 
-    def note(self, role: str, part: str, seconds: float) -> None:
-        parts = self.seconds.setdefault(role, {})
-        parts[part] = parts.get(part, 0.0) + seconds
+    def note(self, role: str, part: str, took: Took) -> None:
+        parts = self.parts.setdefault(role, {})
+        parts[part] = parts.get(part, Took()) + took
 
 
 def play(folder: Path, tools: str, *, rounds: int = 2, kind: type[Typist] = Typist) -> Told:
@@ -216,9 +229,9 @@ def _until_done(told: Told, coordinator: Typist, custodian: Path, hospitals: Seq
     began = time.monotonic()
     _wait(coordinator, "the first round", lambda: bool(evidence.committed(coordinator.folder / "coordinator" / "run", _plan(coordinator))))
     for role in ("coordinator", HOSPITALS[0]):
-        told.note(role, "until the first round is committed", time.monotonic() - began)
+        told.note(role, "until the first round is committed", Took(time.monotonic() - began))
     _wait(coordinator, "the end", lambda: coordinator.running[0].poll() == 0)
-    with _timed(told, "coordinator", "when it is done"):
+    with _timed(told, "coordinator", _AFTER):
         coordinator.types(done)
 
 
@@ -279,9 +292,19 @@ def _wait(coordinator: Typist, what: str, happened: Callable[[], bool]) -> None:
 
 @contextmanager
 def _timed(told: Told, role: str, part: str) -> Iterator[None]:
-    began = time.monotonic()
+    began = _now()
     yield
-    told.note(role, part, time.monotonic() - began)
+    told.note(role, part, _since(began))
+
+
+def _now() -> Took:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Took(time.monotonic(), children.ru_utime + children.ru_stime)
+
+
+def _since(began: Took) -> Took:
+    now = _now()
+    return Took(now.seconds - began.seconds, now.processor_s - began.processor_s)
 
 
 def _plan(coordinator: Typist) -> Plan:
@@ -293,20 +316,20 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def install(folder: Path, wheels: Path | None) -> tuple[str, dict[str, float]]:
-    """The two fenced lines of the page, from this checkout: where the programs are then, and how long each line took."""
+def install(folder: Path, wheels: Path | None) -> tuple[Path, dict[str, Took]]:
+    """The two fenced lines of the page, from this checkout: where it is installed then, and how long each line took."""
     bundling, installing = fenced(INSTALLING)
     prefix, bundle = folder / "opt" / "fedward", folder / "fedward-bundle"
     prefix.parent.mkdir()
     if wheels is not None:
         bundling = re.sub(r"--extra-index-url \S+", f"--find-links {wheels}", bundling)
-    seconds = {}
+    took = {}
     for part, line in (("bundle", bundling.replace("fedward-bundle", str(bundle))), ("installation", installing)):
         line = line.replace("fedward-bundle/", f"{bundle}/").replace("/opt/fedward", str(prefix))
-        began = time.monotonic()
+        began = _now()
         tool(["env", f"PYTHON={_interpreter()}", "bash", "-c", line], cwd=ROOT)
-        seconds[part] = time.monotonic() - began
-    return os.pathsep.join([str(prefix / "bin"), str(prefix / "libexec")]), seconds
+        took[part] = _since(began)
+    return prefix, took
 
 
 def _interpreter() -> str:
@@ -314,32 +337,34 @@ def _interpreter() -> str:
     return str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
 
 
-def table(told: Told, installed: Mapping[str, float]) -> str:
-    """For docs/figures: seconds of each part, and of each role until the first round; the words that it reads, the lines that it types."""
-    lines = [f"- {part}: {seconds:.0f} s" for part, seconds in installed.items()]
-    lines += ["", "| role | part | s |", "|---|---|---:|"]
-    for role, parts in told.seconds.items():
-        lines += [f"| {role} | {part} | {seconds:.1f} |" for part, seconds in parts.items()]
-    lines += ["", "| role | installation and all before the first round, s | lines typed | words of the page |", "|---|---:|---:|---:|"]
-    for role, heading in (("coordinator", COORDINATOR), (HOSPITALS[0], HOSPITAL)):
-        machine = installed.get("installation", 0.0) + sum(s for part, s in told.seconds[role].items() if part != "when it is done")
+def table(told: Told, installed: Mapping[str, Took]) -> str:
+    """For docs/figures: each part of the page, and each role until the first round; the words that it reads, the lines that it types."""
+    lines = ["| who | part of the page | s | processor s |", "|---|---|---:|---:|"]
+    parts = {"anybody": installed, **told.parts}
+    lines += [f"| {who} | {part} | {took.seconds:.0f} | {took.processor_s:.0f} |" for who in parts for part, took in parts[who].items()]
+    lines += ["", "| who | to the first round, s | processor s | lines typed | words read |", "|---|---:|---:|---:|---:|"]
+    for who, heading in (("coordinator", COORDINATOR), (HOSPITALS[0], HOSPITAL)):
+        before = [took for part, took in told.parts[who].items() if part != _AFTER]
+        whole = sum(before, installed.get("installation", Took()))
         typed = sum(map(len, blocks(heading))) + len(fenced(heading)) + len(fenced(INSTALLING))
-        lines.append(f"| {role} | {machine:.0f} | {typed} | {len((section(heading) + section(INSTALLING)).split())} |")
+        words = len((section(heading) + section(INSTALLING)).split())
+        lines.append(f"| {who} | {whole.seconds:.0f} | {whole.processor_s:.0f} | {typed} | {words} |")
     return "\n".join([*lines, "", f"the doctor finds wrong: {', '.join(sorted(told.wrong)) or 'nothing'}"])
 
 
 def main() -> int:
     """Exit code 0: the page led to a model."""
     parser = argparse.ArgumentParser(description="From an empty machine to the first round, by the page alone.")
-    parser.add_argument("--installed", action="store_true", help="with the fedward that this Python has, instead of a fresh installation")
+    parser.add_argument("--prefix", type=Path, help="with what is installed there, instead of a fresh installation")
     parser.add_argument("--wheels", type=Path, help="a folder with the CPU wheel of torch, instead of PyTorch's own index")
     parser.add_argument("--folder", type=Path, help="where everything lies afterwards; a temporary folder, if not given")
     asked = parser.parse_args()
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="fedward-hour-"))
+    folder = (asked.folder or Path(tempfile.mkdtemp(prefix="fedward-hour-"))).resolve()
     folder.mkdir(exist_ok=True)
-    here = os.pathsep.join([str(Path(sys.executable).parent), str(ROOT / "deploy" / "pki")])
-    tools, seconds = (here, {}) if asked.installed else install(folder, asked.wheels)
-    sys.stdout.write(table(play(folder, tools), seconds) + "\n")
+    load = os.getloadavg()[0]
+    prefix, installed = (asked.prefix.resolve(), {}) if asked.prefix else install(folder, asked.wheels)
+    told = play(folder, os.pathsep.join([str(prefix / "bin"), str(prefix / "libexec")]))
+    sys.stdout.write(f"{table(told, installed)}\nload {load:.1f} before, {os.getloadavg()[0]:.1f} after\n")
     return 0
 
 

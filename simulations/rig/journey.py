@@ -40,6 +40,9 @@ from simulations.rig.rig import Rig, Setting
 
 SEED: Final = 7
 _ROUND_WITHIN_S: Final = 600.0
+_DEADLINE_S: Final = 120
+_DEADLINE_BY_STOCK_S: Final = 300
+"""A step waits a tenth of it for the last, and a stock SuperNode's trip takes seconds where a mailbox's takes a fraction of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,8 @@ class Told:
 def play(script: Script, folder: Path, *, namespaces: bool, line: Line, tell: Callable[[str], None]) -> Told:
     """The journey. Raises: EngineError, if it does not come to its end."""
     told, started = Told(), time.monotonic()
-    plan = toy.plan_text(rounds=script.rounds, minimum_cohort=script.minimum_cohort, deadline_s=120)
+    deadline_s = _DEADLINE_BY_STOCK_S if script.stock else _DEADLINE_S
+    plan = toy.plan_text(rounds=script.rounds, minimum_cohort=script.minimum_cohort, deadline_s=deadline_s)
     setting = Setting(sites=script.sites, plan=plan, namespaces=namespaces, line=line, noise_seed=SEED, stock=script.stock)
     with Rig(folder, setting, tell=tell) as rig:
         rig.begin()

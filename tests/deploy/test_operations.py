@@ -45,8 +45,8 @@ def test_the_first_hours_are_typed_as_they_stand(tmp_path: Path) -> None:
     assert told.model.stat().st_size > 1000
     # All of this is one user's, who is root on some machines, in an environment of developers: that is wrong, and nothing else is.
     assert told.wrong <= {"permissions", "separation", "versions", "socket"}, told.wrong
-    assert all(seconds > 0 for parts in told.seconds.values() for seconds in parts.values())
-    assert set(told.seconds) == {"coordinator", "custodian", *HOSPITALS}
+    assert all(took.seconds > 0 for parts in told.parts.values() for took in parts.values())
+    assert set(told.parts) == {"coordinator", "custodian", *HOSPITALS}
 
 
 def short(tmp_path: Path) -> Path:

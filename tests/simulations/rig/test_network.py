@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,21 @@ def test_a_hospital_reaches_its_line_and_nothing_else(network: Namespaces, open_
             assert said(network.of_mailbox(hospital), CONNECT, address, port + 1) == "TimeoutError"
             assert said(network.of_mailbox(hospital), CONNECT, *network.front()) == "TimeoutError"
             assert counters(network, hospital)["refused_out"] >= 2
+        finally:
+            server.kill()
+
+
+def test_a_stock_supernode_reaches_itself_over_loopback_and_a_mailbox_has_none(network: Namespaces, open_folder: Path) -> None:
+    stock = replace(hospital_in(open_folder), number=2, folder=open_folder / "h2", stock=True)
+    stock.folder.mkdir()
+    network.add(stock)
+    inside, port = network.of_mailbox(stock), network.runtime(stock)
+    with listener(inside, "127.0.0.1", port) as server:
+        try:
+            assert said(inside, CONNECT, "127.0.0.1", port) == "here"
+            assert said(inside, CONNECT, *network.front()) == "TimeoutError"
+            assert said(network.of_wan(), CONNECT, network.address(stock), port) == "TimeoutError"
+            assert said(network.of_mailbox(hospital_in(open_folder)), CONNECT, "127.0.0.1", port) in ("OSError", "TimeoutError")
         finally:
             server.kill()
 
