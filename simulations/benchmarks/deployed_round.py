@@ -61,7 +61,7 @@ def measure(folder: Path, *, sites: int, rounds: int, victims: Sequence[str] = V
         back = {victim: _back_after(home, victim) for victim in victims}
         _fedward("server", "pause", "--folder", str(home.folder))
         _until(lambda: bool(_lines(home, "waiting")))
-        idle = _idle(coordinator.pid)
+        idle = _idle(coordinator.pid, played.pid)
     return {
         "sites": sites,
         "rounds": rounds,
@@ -111,12 +111,19 @@ def _furnished(folder: Path, sites: int, rounds: int) -> tuple[CoordinatorHome, 
     return home, folder / "hospitals"
 
 
-def _idle(pid: int) -> dict[str, float]:
-    """Of the coordinator's processes, while they have nothing to do but wait and be there: share of one core, and memory."""
-    used, began = cpu_s(pid), time.monotonic()
+def _idle(pid: int, hospitals: int) -> dict[str, float]:
+    """Of the coordinator's processes, while they have nothing to do but wait and be there: share of one core, and memory.
+
+    And the share that all sites' mailboxes take together, which here are threads of one process.
+    """
+    used, by_hospitals, began = cpu_s(pid), cpu_s(hospitals), time.monotonic()
     time.sleep(IDLE_S)
-    share = (cpu_s(pid) - used) / (time.monotonic() - began)
-    return {"idle_share_of_a_core": round(share, 3), "pss_mb": round(pss_bytes(tree(pid)) / 2**20)}
+    lasted = time.monotonic() - began
+    return {
+        "idle_share_of_a_core": round((cpu_s(pid) - used) / lasted, 3),
+        "idle_share_of_a_core_mailboxes": round((cpu_s(hospitals) - by_hospitals) / lasted, 3),
+        "pss_mb": round(pss_bytes(tree(pid)) / 2**20),
+    }
 
 
 def _took(home: CoordinatorHome, step: str) -> list[float]:
