@@ -207,12 +207,14 @@ def until(ready: Any, timeout_s: float) -> None:
         time.sleep(0.1)
 
 
+CARRIERS: Final = ("mailbox", "stock SuperNode")
 SMALL: Final = {"name": "1 kB", "type": "query.fsa1_share", "control": 1000, "values": 0}
 LARGE: Final = {"name": "40 MB", "type": "train.fsa1", "control": 1000, "values": 10_000_000}
 
 
 def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) -> dict[str, Any]:
     """Seconds from push to the last reply: the first trip, which finds everything cold, and the others."""
+    load = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         link = stack.enter_context(superlink(folder / "superlink"))
@@ -231,7 +233,7 @@ def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) ->
             raise RuntimeError(f"{carrier}, {trip['name']}: {bad[:1]}")
         first, *rest = (each["seconds"] for each in told)
         stats = [json.loads((each / "stats.json").read_text()) for each in folders] if carrier == "mailbox" else []
-    found = {"carrier": carrier, "trip": trip["name"], "sites": sites, "times": times, "first_s": first}
+    found = {"carrier": carrier, "trip": trip["name"], "sites": sites, "times": times, "load": [load, os.getloadavg()[0]], "first_s": first}
     sent = {"sent": sum(each["sent"] for each in stats), "again": sum(each["again"] for each in stats)} if stats else {}
     return {**found, "median_s": statistics.median(rest), "least_s": min(rest), "most_s": max(rest), **sent}
 
@@ -240,20 +242,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--times", type=int, default=10, help="trips of a small message; a quarter of it for large ones")
+    parser.add_argument(
+        "--carrier", nargs="*", choices=CARRIERS, default=CARRIERS, help="these alone; rows of others stay as they are in OUT"
+    )
     chosen = parser.parse_args()
-    rows = []
-    for carrier in ("mailbox", "stock SuperNode"):
+    before = json.loads(chosen.out.read_text())["rows"] if chosen.out.exists() else []
+    rows = [row for row in before if row["carrier"] not in chosen.carrier]
+    for carrier in chosen.carrier:
         for trip, sites, times in ((SMALL, 3, chosen.times), (LARGE, 1, max(1, chosen.times // 4))):
             rows.append(measure(carrier, trip, sites=sites, times=times))
             sys.stdout.write(f"{rows[-1]}\n")
-    before, after = LOAD_BEFORE, os.getloadavg()
-    machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "flwr": version("flwr"), "load": [before[0], after[0]]}
+    machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "flwr": version("flwr")}
     chosen.out.write_text(
         json.dumps({"command": typed("simulations.benchmarks.transport"), "machine": machine, "rows": rows}, indent=1) + "\n"
     )
-
-
-LOAD_BEFORE: Final = os.getloadavg()
 
 
 if __name__ == "__main__":
