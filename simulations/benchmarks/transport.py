@@ -247,15 +247,18 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     before = json.loads(chosen.out.read_text())["rows"] if chosen.out.exists() else []
-    rows = [row for row in before if row["carrier"] not in chosen.carrier]
+    rows = {(row["carrier"], row["trip"]): row for row in before}
     for carrier in chosen.carrier:
         for trip, sites, times in ((SMALL, 3, chosen.times), (LARGE, 1, max(1, chosen.times // 4))):
-            rows.append(measure(carrier, trip, sites=sites, times=times))
-            sys.stdout.write(f"{rows[-1]}\n")
+            rows[carrier, trip["name"]] = row = measure(carrier, trip, sites=sites, times=times)
+            sys.stdout.write(f"{row}\n")
+            _write(chosen.out, list(rows.values()))
+
+
+def _write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """After each row: the next one may fail."""
     machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "flwr": version("flwr")}
-    chosen.out.write_text(
-        json.dumps({"command": typed("simulations.benchmarks.transport"), "machine": machine, "rows": rows}, indent=1) + "\n"
-    )
+    out.write_text(json.dumps({"command": typed("simulations.benchmarks.transport"), "machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
