@@ -45,13 +45,14 @@ def pss_bytes(pids: list[int]) -> int:
 
 
 class PeakWatch:
-    """Samples a process tree while it is entered; `peak_bytes` is the most that was seen."""
+    """Samples a process tree while it is entered; `peak_bytes` and `most_processes` are the most that was seen."""
 
-    def __init__(self, root: int) -> None:
-        self._root = root
+    def __init__(self, root: int, *, every_s: float = _INTERVAL_S) -> None:
+        self._root, self._every_s = root, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak_bytes = 0
+        self.most_processes = 0
 
     def __enter__(self) -> "PeakWatch":
         self._thread.start()
@@ -63,6 +64,8 @@ class PeakWatch:
 
     def _watch(self) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, pss_bytes(tree(self._root)))
-            if self._stop.wait(_INTERVAL_S):
+            alive = tree(self._root)
+            self.peak_bytes = max(self.peak_bytes, pss_bytes(alive))
+            self.most_processes = max(self.most_processes, len(alive))
+            if self._stop.wait(self._every_s):
                 return

@@ -37,6 +37,7 @@ from common.envelope import Envelope, Head
 from common.transport_key import KEY_FILE
 from server.process import control, tls
 from server.process.control import Control
+from simulations.benchmarks.footprint import PeakWatch, pss_bytes, tree
 from simulations.benchmarks.transport_app import ASK_FILE, FOLDER_VARIABLE, TOLD_FILE
 from simulations.benchmarks.typed import typed
 from simulations.rig.supernode import started
@@ -45,6 +46,8 @@ SERVER_APP: Final = "simulations.benchmarks.transport_app:app"
 _LARGEST: Final = 1 << 30
 _UP_S: Final = 60.0
 _DOWN_S: Final = 15.0
+_LOOK_S: Final = 0.5
+_REST_S: Final = 3.0
 _PATIENCE_S: Final = 300.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -213,21 +216,23 @@ LARGE: Final = {"name": "40 MB", "type": "train.fsa1", "control": 1000, "values"
 
 
 def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) -> dict[str, Any]:
-    """Seconds from push to the last reply: the first trip, which finds everything cold, and the others."""
+    """Seconds from push to the last reply: the first trip, which finds everything cold, and the others; and what one carrier takes."""
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         link = stack.enter_context(superlink(folder / "superlink"))
-        folders = []
+        folders, carriers = [], []
         for number in range(sites):
             socket = folder / f"site-{number}" / "site.sock"
             stack.enter_context(echo(socket))
             folders.append(new_mailbox(folder / f"node-{number}", link, socket=socket))
-            if carrier == "mailbox":
-                stack.enter_context(mailbox(folders[-1]))
-            else:
-                stack.enter_context(supernode(folders[-1], link, socket=socket))
-        told = ask(link, nodes=sites, trips=[{**trip, "times": times + 1}], timeout_s=_PATIENCE_S)
+            carriers.append(
+                stack.enter_context(mailbox(folders[-1]) if carrier == "mailbox" else supernode(folders[-1], link, socket=socket))
+            )
+        with PeakWatch(carriers[0].pid, every_s=_LOOK_S) as most:
+            told = ask(link, nodes=sites, trips=[{**trip, "times": times + 1}], timeout_s=_PATIENCE_S)
+        time.sleep(_REST_S)
+        memory = {"processes": most.most_processes, "pss_mb": _mb(most.peak_bytes), "pss_mb_at_rest": _mb(pss_bytes(tree(carriers[0].pid)))}
         bad = [each for each in told if len(each["replies"]) < sites or any("error" in reply for reply in each["replies"])]
         if bad:
             raise RuntimeError(f"{carrier}, {trip['name']}: {bad[:1]}")
@@ -235,7 +240,11 @@ def measure(carrier: str, trip: Mapping[str, Any], *, sites: int, times: int) ->
         stats = [json.loads((each / "stats.json").read_text()) for each in folders] if carrier == "mailbox" else []
     found = {"carrier": carrier, "trip": trip["name"], "sites": sites, "times": times, "load": [load, os.getloadavg()[0]], "first_s": first}
     sent = {"sent": sum(each["sent"] for each in stats), "again": sum(each["again"] for each in stats)} if stats else {}
-    return {**found, "median_s": statistics.median(rest), "least_s": min(rest), "most_s": max(rest), **sent}
+    return {**found, "median_s": statistics.median(rest), "least_s": min(rest), "most_s": max(rest), **sent, **memory}
+
+
+def _mb(size: int) -> int:
+    return round(size / 1e6)
 
 
 def main() -> None:

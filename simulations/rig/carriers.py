@@ -15,14 +15,13 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from simulations.benchmarks.footprint import pss_bytes, tree
+from simulations.benchmarks.footprint import PeakWatch, pss_bytes, tree
 from simulations.rig import toy
 from simulations.rig.network import missing
 from simulations.rig.rig import Rig, Setting
@@ -59,16 +58,12 @@ def measure(folder: Path, *, stock: bool, rounds: int, namespaces: bool) -> Cost
         rig.start()
         rig.wait_for_round(1, within_s=_WITHIN_S)
         carrier = rig.hospitals[-1].carrier
-        root, seen = rig.crew.pid(carrier), [(0, 0)]
+        root = rig.crew.pid(carrier)
         assert root is not None
-        before, until = _processor_s(root), time.monotonic() + _WITHIN_S
-        while rig.crew.ended("coordinator") is None and time.monotonic() < until:
-            alive = tree(root)
-            seen.append((len(alive), pss_bytes(alive)))
-            time.sleep(_LOOK_S)
+        before = _processor_s(root)
+        with PeakWatch(root, every_s=_LOOK_S) as most:
+            rig.wait_for_end(within_s=_WITHIN_S)
         spent = _processor_s(root) - before
-        rig.wait_for_end(within_s=_WITHIN_S)
-        time.sleep(2 * _LOOK_S)
         seconds = [done.seconds for done in rig.committed()[1:]]
         rest = tree(root)
         return Cost(
@@ -77,9 +72,9 @@ def measure(folder: Path, *, stock: bool, rounds: int, namespaces: bool) -> Cost
             median_s=round(statistics.median(seconds), 1),
             least_s=round(min(seconds), 1),
             most_s=round(max(seconds), 1),
-            processes=max(count for count, _ in seen),
+            processes=most.most_processes,
             processes_at_rest=len(rest),
-            megabytes=round(max(size for _, size in seen) / 1e6),
+            megabytes=round(most.peak_bytes / 1e6),
             megabytes_at_rest=round(pss_bytes(rest) / 1e6),
             processor_s=round(spent / len(seconds), 2),
         )
