@@ -28,8 +28,7 @@ from common.errors import DataNotFound, RunFolderTaken
 from common.fingerprint import Fingerprint
 from common.plan import digest_of, load
 from server import bundle
-from server import export as exports
-from server.home import COORDINATOR_FILE, NODES_FOLDER, PAUSE_FILE, STOP_FILE, TEMPLATE, CoordinatorHome, TlsSection
+from server.home import CARD_FILE, COORDINATOR_FILE, MODEL_FILE, NODES_FOLDER, PAUSE_FILE, STOP_FILE, TEMPLATE, CoordinatorHome, TlsSection
 from server.live import show
 from server.live.look import look
 from server.process import tls
@@ -164,7 +163,7 @@ def export(
     The evidence is audit.zip: with the bundles of the sites it is what `fedward audit verify` takes.
     """
     home = CoordinatorHome.open(folder)
-    parts = [home.run / exports.MODEL_FILE, home.run / exports.CARD_FILE]
+    parts = [home.run / MODEL_FILE, home.run / CARD_FILE]
     for part in parts:
         if not part.is_file():
             raise DataNotFound(f"'{part}' is not there: the plan's last round is not committed.", fix="Look at: fedward server status.")

@@ -18,9 +18,8 @@ from common.durable import write_atomically
 from common.models import WEIGHTS_FOLDER, find
 from common.plan import Plan, digest_of, to_toml
 from common.update import Weights
+from server.home import CARD_FILE, MODEL_FILE
 
-MODEL_FILE = "model.safetensors"
-CARD_FILE = "model.json"
 CARD_VERSION = 1
 
 

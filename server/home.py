@@ -35,6 +35,8 @@ LOG_FILE: Final = "log.jsonl"
 LOCK_FILE: Final = "supervisor.lock"
 APP_LOCK_FILE: Final = "coordinator.lock"
 OUTCOME_FILE: Final = "outcome.json"
+MODEL_FILE: Final = "model.safetensors"
+CARD_FILE: Final = "model.json"
 PAUSE_FILE: Final = "pause"
 STOP_FILE: Final = "stop"
 

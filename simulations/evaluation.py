@@ -33,7 +33,7 @@ from common.tasks import by_patient, evaluate
 from common.tasks.scoring.groups import Groups, by_group
 from common.tasks.scoring.operating import OperatingPoint, Rule, choose
 from common.update import Weights
-from server.export import CARD_FILE, MODEL_FILE
+from server.home import CARD_FILE, MODEL_FILE
 from simulations.judging import AnyScores, judge
 
 _AGAIN = "Export the model again, or take it from a whole run folder."

@@ -30,7 +30,10 @@ def test_it_says_which_version_it_is() -> None:
     assert ran.output.startswith(f"fedward {version('fedward')} (flwr ")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["roster", "--help"], ["plan", "check", "--help"], ["simulate", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["roster", "--help"], ["plan", "check", "--help"], ["server", "start", "--help"], ["simulate", "--help"]],
+)
 def test_what_computes_nothing_loads_no_torch(words: list[str]) -> None:
     code = "import sys, fedward; app = fedward.door(sys.argv[1:])\ntry: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120)

@@ -22,11 +22,11 @@ from common import credentials, failpoints, keyfile
 from common.credentials import KEY_FILE
 from common.ending import run_to_the_end
 from common.plan import load
-from server.export import MODEL_FILE
 from server.home import (
     COORDINATOR_VARIABLE,
     EVIDENCE_VARIABLE,
     LOG_FILE,
+    MODEL_FILE,
     PLAN_VARIABLE,
     ROSTER_VARIABLE,
     RUN_VARIABLE,

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from server.export import MODEL_FILE
+from server.home import MODEL_FILE
 from simulations.engine.nursery import Nursery
 from tests.journeys.deployed import Federation, hospitals
 from tests.journeys.made import made_stage, reserved_rounds, train
