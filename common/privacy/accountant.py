@@ -32,11 +32,16 @@ if TYPE_CHECKING:
     import dp_accounting
     from dp_accounting import pld
 
-# dp-accounting brings scipy's distributions, half a second to import: it is imported where it is first needed.
+# dp-accounting brings scipy's distributions, a second to import: it is imported where it is first needed, or by `load`.
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0, 1024.0)
 """dp-accounting's own choice (a test holds the two equal)."""
 PLD_INTERVAL = 1e-3
+
+
+def load() -> None:
+    """Import what counts, before anything is to be counted: once in a process that others are forked from, not in each of them."""
+    import dp_accounting  # noqa: F401 - for those that come after
 
 
 def epsilon(events: Iterable[Event], delta: float, *, orders: tuple[float, ...] = ORDERS) -> float:

@@ -139,6 +139,8 @@ def _load(client_app: str) -> LoadedApp:
         app = operator.attrgetter(attribute)(importlib.import_module(module))
         if not isinstance(app, ClientApp):
             raise LoadClientAppError(f"'{client_app}' is {type(app).__name__}, expected a ClientApp.")
+        if accountant := sys.modules.get("common.privacy.accountant"):
+            accountant.load()  # a second, which every worker would spend at its first site
         return app
     except Exception as error:
         traceback.print_exc()

@@ -193,6 +193,12 @@ def test_engines_one_after_another_share_a_nursery(engine_app: str) -> None:
             LocalEngine("client.app:app", num_sites=1, nursery=nursery)
 
 
+def test_what_counts_privacy_is_imported_before_workers_are_forked(engine_app: str) -> None:
+    with LocalEngine("accounting_app:app", num_sites=1) as engine:
+        (reply,) = ask(engine, "query.counts")
+    assert reply["loaded"]["accountant"]
+
+
 def test_a_closed_engine_says_so(engine_app: str) -> None:
     engine = LocalEngine(engine_app, num_sites=1)
     engine.close()
