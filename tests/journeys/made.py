@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small federation for journeys: pictures that a tiny network can tell apart, of patients who do not exist."""
 
+import atexit
 import csv
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +98,22 @@ def made_scenario(*, private: bool, change: tuple[str, str] = ("", "")) -> Scena
 
 
 def made_stage(folder: Path, played: Scenario, *, aggregation: AggregationName = "fsa1", noise_seed: int | None = NOISE_SEED) -> Stage:
-    """A run folder, set and ready; its noise is seeded, unless told otherwise, so that two runs can be compared bit by bit."""
-    data = folder.parent / "pictures"
-    if not data.exists():
-        pictures(data)
-    shop = Workshop(
-        cache=folder.parent / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=noise_seed, aggregation=aggregation
-    )
-    return set_stage(played, data, folder, shop)
+    """A run folder, set and ready; its noise is seeded, unless told otherwise, so that two runs can be compared bit by bit.
+
+    Its patients are those of the folder `pictures` beside it, or else the same as everybody's.
+    """
+    place = folder.parent if (folder.parent / "pictures").exists() else _everybodys()
+    shop = Workshop(cache=place / "cache", workers=1, progress=lambda *_: None, unsafe_noise_seed=noise_seed, aggregation=aggregation)
+    return set_stage(played, place / "pictures", folder, shop)
+
+
+@cache
+def _everybodys() -> Path:
+    """Pictures and their cache, once for all tests of a process: to read them anew takes a process, and that a second."""
+    place = Path(tempfile.mkdtemp(prefix="fedward-made-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    pictures(place / "pictures")
+    return place
 
 
 def reserved_rounds(stage: Stage, site: str) -> list[int]:
