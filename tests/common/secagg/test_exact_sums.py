@@ -53,14 +53,28 @@ def test_two_hundred_rounds_of_ten_sites_with_thirty_percent_dropouts_are_exact(
 
 
 @pytest.fixture
-def remembered_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every site of a cohort checks the same signatures. Whether one holds never changes, so here, where sums are the matter, it is
-    worked out once and remembered: two thirds of a large round's time. The rounds of ten above, and all attacks, ask each time."""
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every site of a cohort checks the same signatures, and two sites agree on the same secret from both ends, to seal, to unseal and to
+    mask. Whether a signature holds and what two keys agree on never changes, so here, where sums are the matter, it is worked out once and
+    remembered: most of a large round's time. The rounds of ten above, and all attacks, ask each time."""
     monkeypatch.setattr(messages, "signature_holds", functools.lru_cache(maxsize=8192)(keys.signature_holds))
+    agree, secrets = keys.AgreementKey.agree, dict[frozenset[bytes], bytes | None]()
+
+    @functools.lru_cache(maxsize=1)  # a loaded key meets one peer after the other
+    def public(key: keys.AgreementKey) -> bytes:
+        return key._loaded.public_key().public_bytes_raw()
+
+    def agreed(key: keys.AgreementKey, peer_public: bytes) -> bytes | None:
+        pair = frozenset((public(key), peer_public))
+        if pair not in secrets:
+            secrets[pair] = agree(key, peer_public)
+        return secrets[pair]
+
+    monkeypatch.setattr(keys.AgreementKey, "agree", agreed)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("remembered_signatures")
+@pytest.mark.usefixtures("remembered")
 def test_fifty_rounds_of_fifty_sites_with_thirty_percent_dropouts_are_exact() -> None:
     f, rng = federation(50, 16), random.Random(8)
     for number in range(1, 51):
@@ -71,7 +85,7 @@ def test_fifty_rounds_of_fifty_sites_with_thirty_percent_dropouts_are_exact() ->
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("remembered_signatures")
+@pytest.mark.usefixtures("remembered")
 def test_five_rounds_of_two_hundred_sites_with_thirty_percent_dropouts_are_exact() -> None:
     f, rng = federation(200, 16), random.Random(10)
     for number in range(1, 6):
