@@ -4,7 +4,8 @@
     ASK -> RESERVE -> KEYS -> MEET, SHARE -> MASK -> CONFIRM -> RELEASE
                         `--------`-----------`-------`-> ABANDON
 
-An attempt that follows a failed one may answer KEYS without being paid for: it masks the update that was paid for before. Nothing else may.
+An attempt that follows a failed one may answer KEYS without being paid for: it masks the update that was paid for before. Nothing else may,
+and what was paid for under one plan pays for nothing under another: a smaller quorum there would make the noise too little.
 Here a log is asked about itself alone; whether others saw the same is asked in `common.audit.rounds`.
 """
 
@@ -26,6 +27,8 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
 }
 """What must have been done in an attempt before a step of it is answered."""
 _SAID = (Answered, Masked, Released, Abandoned)
+_Due = tuple[str, At]
+"""A plan, and what is asked under it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,10 +40,10 @@ class _Walk:
     found: Findings
     plan: str = ""
     done: dict[str, dict[str, Said | Met]] = field(default_factory=dict)
-    asked: dict[At, int] = field(default_factory=dict)
-    paid: dict[At, int] = field(default_factory=dict)
-    answered: set[tuple[str, int, str]] = field(default_factory=set)
-    lines_used: dict[tuple[int, str], At] = field(default_factory=dict)
+    asked: dict[_Due, int] = field(default_factory=dict)
+    paid: dict[_Due, int] = field(default_factory=dict)
+    answered: set[tuple[str, str, int, str]] = field(default_factory=set)
+    lines_used: dict[tuple[int, str], _Due] = field(default_factory=dict)
 
 
 def check(site: Witness, plans: Mapping[str, Plan], found: Findings) -> None:
@@ -51,7 +54,7 @@ def check(site: Witness, plans: Mapping[str, Plan], found: Findings) -> None:
             case PlanFollowed() as fact:
                 walk.plan = fact.plan
             case Asked() as fact:
-                walk.asked[fact.at] = entry.seq
+                walk.asked[walk.plan, fact.at] = entry.seq
             case Reserved() as fact:
                 _pay(walk, entry.seq, fact)
             case Met() as fact:
@@ -70,10 +73,11 @@ def exchanges(site: Witness) -> dict[tuple[str, str], tuple[int, Said]]:
 
 
 def _pay(walk: _Walk, line: int, fact: Reserved) -> None:
-    walk.paid[fact.at] = line
-    used = walk.lines_used.setdefault((fact.line, fact.head), fact.at)
-    if used != fact.at:
-        text = f"line {fact.line + 1} of the ledger of '{walk.site.name}' pays for round {used.round} and for round {fact.at.round}."
+    due = walk.plan, fact.at
+    walk.paid[due] = line
+    used = walk.lines_used.setdefault((fact.line, fact.head), due)
+    if used != due:
+        text = f"line {fact.line + 1} of the ledger of '{walk.site.name}' pays for round {used[1].round} and for round {fact.at.round}."
         walk.found.add("F_LEDGER", walk.site.name, text, line=line, number=fact.at.round)
 
 
@@ -97,8 +101,8 @@ def _answer(walk: _Walk, line: int, fact: Said) -> None:
 
 def _check_paid(walk: _Walk, line: int, exchange: Exchange) -> None:
     at = exchange.at
-    place = at.session, at.round, at.kind
-    asked, paid = walk.asked.get(at), walk.paid.get(at)
+    place = walk.plan, at.session, at.round, at.kind
+    asked, paid = walk.asked.get((walk.plan, at)), walk.paid.get((walk.plan, at))
     if asked is None and place not in walk.answered:
         _note(walk, "F_ORDER", line, exchange, "KEYS was answered without having been asked")
     plan = walk.plans.get(walk.plan)
