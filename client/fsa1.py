@@ -3,7 +3,7 @@
 
     KEYS      check the model, then: ledger, training, release, quantise; commit to the update, send fresh keys
     SHARE     does no peer remember more of this site's ledger than there is? deal the secrets of this attempt, sealed for each peer
-    MASK      send the masked update
+    MASK      note beside the ledger that it leaves; send the masked update
     CONFIRM   sign who survived
     UNMASK    open one share of each
     ABANDON   sign that this attempt's shares will never leave
@@ -11,7 +11,8 @@
 What may be answered is decided in `common.secagg.site`; what is trained, in `client.site`. Here is only the order: a step is written
 down before it is sent, and training begins after the header that asks for it is on disk. Another attempt of a round masks the stored
 update again and costs nothing, where the protocol allows that; where it does not, the update is forgotten and trained anew, which is a
-new release and on the ledger before it begins. A coordinator that breaks attempts off on purpose thus spends the budget, never more.
+new release and on the ledger before it begins. A coordinator that breaks attempts off on purpose thus spends the budget, never more. A
+record that is older than what has left, since its folder was put back from a copy, uses its update no more (`client.ledger.sent`).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +24,10 @@ import numpy as np
 from client.attempts import AttemptStore
 from client.audit import SiteAudit
 from client.echoes import Echoes
+from client.ledger.sent import SentUpdates
 from client.release import masked
 from common import failpoints
-from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased
+from common.errors import AbandonQuorum, AlreadyMasked, AlreadyReleased, UpdateNorm, UpdateTerms
 from common.secagg import site as protocol
 from common.secagg.messages import Step
 from common.secagg.model import Offer, Reference
@@ -56,11 +58,12 @@ class Desk:
     """All that a site answers from. `work` trains or counts, and charges the ledger before it opens an image; `now` gives Unix seconds.
 
     `echoes` puts the ledger's token into fresh keys, and looks for it in what peers remember before anything is dealt to them. `audit` has
-    the line about a reply on the disk before the reply leaves.
+    the line about a reply on the disk before the reply leaves, `sent` the note that an update does.
     """
 
     seat: Seat
     store: AttemptStore
+    sent: SentUpdates
     initial: Weights
     work: Work
     now: Clock
@@ -84,19 +87,23 @@ def answer(desk: Desk, request: SecureRequest) -> SecureReply:
         if outcome.reply is None:
             outcome = _work(desk, outcome.record, request)
         assert outcome.reply is not None
+        if outcome.vector is not None:
+            assert isinstance(outcome.record.stage, MaskedOut | Confirmed)
+            desk.sent.note(outcome.record.stage)
         desk.audit.answered(outcome.record, request.control, outcome.reply)
     update = masked(outcome) if outcome.vector is not None else None
     return SecureReply(site=desk.seat.site_id, control=outcome.reply, update=update)
 
 
 def _handle(desk: Desk, record: Record, request: SecureRequest) -> Outcome:
-    offer = None if request.model is None else Offer(values=_native(request.model), reference=_reference(desk))
+    offer = None if request.model is None else Offer(values=_native(request.model), initial=desk.initial.values, reference=_reference(desk))
     now = desk.now()
     begins = request.control[_STEP] == Step.KEYS.to_bytes(8, "big")
     heads = desk.echoes.announce() if begins else None
     try:
+        desk.sent.check(record.stage)
         return protocol.handle(desk.seat, record, request.control, now=now, offer=offer, heads=heads)
-    except (AlreadyMasked, AlreadyReleased, AbandonQuorum):
+    except (AlreadyMasked, AlreadyReleased, AbandonQuorum, UpdateTerms, UpdateNorm):
         if not begins:
             raise  # an ABANDON that comes too late forgets nothing
         # Everything about the header was good but the update's past.

@@ -14,7 +14,7 @@ A `Site` is opened on its home folder:
     site.toml       its name, whose patients its data are, and (in simulations only) an unsafe noise seed and another aggregation
     policy.toml     what it allows, whatever a plan asks
     identity.key    its own key, with roster and roots: who it is, and who takes part
-    ledger.jsonl    what was spent; ledger.head-N, how far it had come
+    ledger.jsonl    what was spent; ledger.head-N, how far it had come; ledger.sent-N, how far updates have left
     fsa1/           where it stands in secure aggregation
     answers/        the newest reply, where nothing is masked
     patient.key     the secret that turns patient ids into keys
@@ -40,11 +40,13 @@ from client.home import (
     ATTEMPTS_FOLDER,
     AggregationName,
     SiteFile,
+    ledger_place,
     read_site_file,
 )
 from client.imaging.dataset import Dataset
 from client.imaging.manifest import Manifest
 from client.imaging.splits import Split
+from client.ledger.sent import SentUpdates
 from client.release import counts_on_lattice, on_lattice, quantise, release
 from client.steps import Answered, StepStore, Update
 from client.training import LocalWork, NoiseSource, SystemNoise, UnsafeSeededNoise, choose, noised_sum, train_locally
@@ -77,6 +79,7 @@ class Site:
         self._unsafe_noise_seed = simulated.unsafe_noise_seed if simulated else None
         self._steps = StepStore(home / ANSWERS_FOLDER, power_cut_safe=power_cut_safe)
         self._attempts = AttemptStore(home / ATTEMPTS_FOLDER, power_cut_safe=power_cut_safe)
+        self._sent = SentUpdates(ledger_place(home, file).sent, power_cut_safe=power_cut_safe)
         self._account = Account(home, file)
         self._audit = SiteAudit(home, file)
         self._opened: Dataset | None = None
@@ -134,6 +137,7 @@ class Site:
         desk = fsa1.Desk(
             seat=seat,
             store=self._attempts,
+            sent=self._sent,
             initial=self._initial,
             work=work,
             now=lambda: int(time.time()),

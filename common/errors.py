@@ -35,10 +35,11 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- ModelLayout           E_MODEL_LAYOUT         another model's shapes, or a layer that leaks
     |   |-- ModelHash             E_MODEL_HASH           weights that are not the announced ones
     |   |-- ModelNonFinite        E_MODEL_NONFINITE      a global model with NaN or infinity
-    |   |-- ModelJump             E_MODEL_JUMP           a global model further from the last one than rounds allow
+    |   |-- ModelJump             E_MODEL_JUMP           a global model further from the last one, or from the first, than rounds allow
     |   |-- ModelChain            E_MODEL_CHAIN          a global model that follows from none seen here
     |   |-- UpdateNonFinite       E_UPDATE_NONFINITE     NaN or infinity
     |   |-- UpdateNorm            E_UPDATE_NORM          longer than the agreed bound
+    |   |-- UpdateTerms           E_UPDATE_TERMS         made under another plan, or on another grid, than the round's
     |   `-- AggregateNorm         E_AGG_NORM             a sum longer than its sites could make it
     |-- RosterError               E_ROSTER               who takes part is not settled
     |   |-- RosterFormat          E_ROSTER_FORMAT        not a roster in its canonical form
@@ -267,6 +268,10 @@ class UpdateNonFinite(UpdateError):
 
 class UpdateNorm(UpdateError):
     code = "E_UPDATE_NORM"
+
+
+class UpdateTerms(UpdateError):
+    code = "E_UPDATE_TERMS"
 
 
 class AggregateNorm(UpdateError):

@@ -38,6 +38,11 @@ class Place:
     head: Path
 
     @property
+    def sent(self) -> Path:
+        """How far updates have left, masked (client.ledger.sent)."""
+        return self.head.with_suffix(".sent")
+
+    @property
     def witness(self) -> Path:
         """What a peer remembers and the ledger does not."""
         return self.file.with_suffix(".witness")

@@ -78,11 +78,12 @@ class ModelOffered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """1 down, again, for an update that lives: another attempt of the same round."""
+    """1 down, again, for an update that lives: another attempt of the same round. `grid` is the digest of the update's."""
 
     header: Header
     seat: Seat
     earlier: RoundTag
+    grid: bytes
     masked_with: tuple[Peer, ...]
 
 

@@ -210,8 +210,20 @@ TABLE: dict[type, tuple[Check, ...]] = {
     ),
     InvitedBefore: (headers.plan_is_approved, headers.roster_is_mine, headers.roster_is_valid),
     Continued: (headers.plan_is_approved,),
-    ModelOffered: (headers.model_layout, headers.model_digest, headers.model_finite, headers.model_chain, headers.model_jump),
-    Retry: (headers.masked_update_has_abandons, headers.abandons_are_a_quorum),
+    ModelOffered: (
+        headers.model_layout,
+        headers.model_digest,
+        headers.model_finite,
+        headers.model_chain,
+        headers.model_jump,
+        headers.model_reach,
+    ),
+    Retry: (
+        headers.update_was_made_under_this_plan,
+        headers.update_lies_on_this_grid,
+        headers.masked_update_has_abandons,
+        headers.abandons_are_a_quorum,
+    ),
     Update: (headers.update_fits, headers.weight_is_declared),
     CohortNamed: (
         cohort_is_sorted,

@@ -3,7 +3,8 @@
 
 Two byte strings, because they change at different speeds: the record is a few kilobytes and is written at every step; the update is as
 large as the model and is written once, when the site joins. Reading back checks a digest over the record, and the update against the
-commitment that was announced, so a torn or exchanged file is refused rather than masked.
+commitment that was announced, so a torn or exchanged file is refused rather than masked. A record of the version before is read; an update
+that it has is forgotten, since it does not say on which grid that lies.
 
 The record holds the attempt's secrets: its file must be readable by the site process alone, and is overwritten when the stage changes.
 """
@@ -21,9 +22,12 @@ from common.secagg.quantise import QuantisedUpdate
 from common.secagg.site import Answer, Record
 from common.secagg.stages import Confirmed, GivenUp, Invited, Keyed, Listening, MaskedOut, Released, Shared, Stage
 
-_TITLE: Final = b"FSA1 site record 2\n"
+_TITLE: Final = b"FSA1 site record 3\n"
+_BEFORE: Final = b"FSA1 site record 2\n"
+"""In which a stage that has an update did not say which grid it lies on; all else is the same."""
 _WORDS: Final = {size.to_bytes(8, "big"): np.dtype(name) for size, name in ((2, "uint16"), (4, "uint32"))}
 _KINDS: Final[tuple[type[Stage], ...]] = (Listening, Invited, Keyed, Shared, MaskedOut, Confirmed, Released, GivenUp)
+_WITHOUT_UPDATE: Final = (Listening, Invited, Released)
 
 
 def save_record(record: Record) -> bytes:
@@ -62,11 +66,13 @@ def load_record(data: bytes, *, update: QuantisedUpdate | None = None, check_upd
 
     Comparing with the commitment reads the whole update: without `check_update`, whoever uses the update must have it compared first.
     """
-    body = data[len(_TITLE) + 32 :]
-    if not data.startswith(_TITLE) or data[len(_TITLE) : len(_TITLE) + 32] != canonical.digest(_TITLE, body):
+    title, body = data[: len(_TITLE)], data[len(_TITLE) + 32 :]
+    if title not in (_TITLE, _BEFORE) or data[len(_TITLE) : len(_TITLE) + 32] != canonical.digest(title, body):
         raise _corrupt("record", "fails its digest")
     try:
         kind, memory, stage, answers = _split(body)
+        if title == _BEFORE and _KINDS[kind[0]] not in _WITHOUT_UPDATE:
+            kind, stage, answers = bytes([_KINDS.index(Listening)]), b"", codec.write(())  # as if burnt
         record = Record(
             memory=codec.read(Memory, memory, what="the memory"),
             stage=codec.read(_KINDS[kind[0]], stage, what="the stage", apart={"update": update}),

@@ -17,6 +17,7 @@ from common.errors import (
     RoundTagMismatch,
     UnknownVersion,
     UpdateNorm,
+    UpdateTerms,
 )
 from common.secagg import codec, messages, model, quantise
 from common.secagg.cases import Addressed, Arrival, Continued, Invitation, InvitedBefore, ModelOffered, Retry, Update
@@ -157,6 +158,29 @@ def model_chain(case: ModelOffered) -> None:
 def model_jump(case: ModelOffered) -> None:
     tag = case.header.tag
     model.check_jump(case.offer, case.seat.terms, round_number=tag.round, announced=tag.model, seen=case.memory.models_seen)
+
+
+def model_reach(case: ModelOffered) -> None:
+    model.check_reach(case.offer, case.seat.terms, round_number=case.header.tag.round)
+
+
+def update_was_made_under_this_plan(case: Retry) -> None:
+    """A plan's quorum says how many shares of its noise are in a sum: what it paid for is too little noise for a smaller one."""
+    if case.earlier.plan != case.header.tag.plan:
+        raise UpdateTerms(
+            f"the update of round {case.earlier.round} was made under plan {case.earlier.plan.hex()[:16]}, "
+            f"the round now follows plan {case.header.tag.plan.hex()[:16]}.",
+            fix="Train again under a new reservation, which the new plan pays.",
+        )
+
+
+def update_lies_on_this_grid(case: Retry) -> None:
+    if case.grid != case.seat.terms.grid.digest:
+        raise UpdateTerms(
+            f"the update of round {case.earlier.round} lies on another grid than the round's: "
+            "the roster's heaviest weight is not what it was.",
+            fix="Train again under a new reservation.",
+        )
 
 
 def masked_update_has_abandons(case: Retry) -> None:

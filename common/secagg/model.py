@@ -4,8 +4,10 @@
 A coordinator that may choose weights freely can choose weights that copy an image into the gradient (Fowl et al. 2022,
 https://arxiv.org/abs/2110.13057; Boenisch et al. 2023, https://arxiv.org/abs/2112.02918). So a site trains a model only if it has seen
 it before (the initial model of the plan counts as seen), or if it is no further from the last one it saw than the rounds in between
-allow. What this does not stop: crafted weights inside that distance. Patient-level noise does not rely on it: what one patient can do to
-a sum is bounded for any weights (client/training/clipping.py, company.py).
+allow. And no model, seen or not, is further from the plan's initial one than the rounds before it allow: without that, sessions that each
+start with the last one's end, or go back and move on in another direction, would add up to any distance. What this does not stop: crafted
+weights inside these distances. Patient-level noise does not rely on it: what one patient can do to a sum is bounded for any weights
+(client/training/clipping.py, company.py).
 """
 
 from dataclasses import dataclass
@@ -29,9 +31,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A global model as it came, with what the site compares it to."""
+    """A global model as it came, with what the site compares it to. Shapes: (d,) float32; `initial` is the plan's."""
 
     values: NDArray[np.float32]
+    initial: NDArray[np.float32]
     reference: Reference | None
 
 
@@ -77,11 +80,19 @@ def check_jump(offer: Offer, terms: Terms, *, round_number: int, announced: byte
     """A model never seen must be near the last one: at most `step_norm` for each round in between."""
     if announced == terms.initial_model or announced in seen or offer.reference is None:
         return
-    rounds = max(0, round_number - offer.reference.round)
-    distance = quantise.distance(offer.values, offer.reference.values)
-    limit = rounds * terms.step_norm * quantise.SLACK
+    _check_distance(offer, terms, offer.reference.values, rounds=round_number - offer.reference.round, since="the last one seen here")
+
+
+def check_reach(offer: Offer, terms: Terms, *, round_number: int) -> None:
+    """Every model must be where the plan's rounds before this one could have led: the model of round 1 is the initial one."""
+    _check_distance(offer, terms, offer.initial, rounds=round_number - 1, since="the plan's initial one")
+
+
+def _check_distance(offer: Offer, terms: Terms, origin: NDArray[np.float32], *, rounds: int, since: str) -> None:
+    distance = quantise.distance(offer.values, origin)
+    limit = max(0, rounds) * terms.step_norm * quantise.SLACK
     if not distance <= limit:
         raise ModelJump(
-            f"the model moved {distance:.4g} in {rounds} rounds, expected at most {limit:.4g}.",
+            f"the model is {distance:.4g} from {since}, expected at most {limit:.4g} after {max(0, rounds)} rounds.",
             fix="Do not train on it: ask the coordinator which model this is.",
         )

@@ -75,6 +75,11 @@ class Grid:
         """How far rounding moves a coordinate at most, in steps."""
         return 0.5 if self.ring_bits == 32 else 1.0
 
+    @property
+    def digest(self) -> bytes:
+        """By which a stored update says what its integers mean."""
+        return canonical.digest(b"FSA1 grid", canonical.encode(self))
+
     def norm_limit(self, max_norm: float, num_values: int) -> float:
         """The longest that a vector of norm `max_norm` can be once it lies on this grid."""
         return max_norm * SLACK + self.rounding * self.step * math.sqrt(num_values)

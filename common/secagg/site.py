@@ -9,8 +9,8 @@ record. The same request again gets the same reply, another one is refused and c
 
 Training stands between the first request and its reply: `handle` answers a header with no reply and the stage `Invited`; the caller
 trains, releases, quantises, and `join`s. A header for another attempt of a round whose update still lives is answered at once, with
-fresh keys for the same update, if `Retry`'s checks allow it. Where they do not, `burn` forgets the update; training again is a new
-release, which the caller must reserve in its ledger.
+fresh keys for the same update, if `Retry`'s checks allow it and it still is what `join` would take. Where they do not, `burn` forgets the
+update; training again is a new release, which the caller must reserve in its ledger.
 
 What this does not do: it does not train, keep a ledger, open a file or know the time. It cannot know how many rounds its caller ran.
 """
@@ -130,7 +130,8 @@ def _begin(seat: Seat, record: Record, message: Down, request: bytes, *, now: in
                 fix="Train again under a new reservation.",
             )
         if not isinstance(earlier, Invited):
-            checks.run(cases.Retry(header=header, seat=seat, earlier=earlier.tag, masked_with=earlier.masked_with))
+            checks.run(cases.Retry(header=header, seat=seat, earlier=earlier.tag, grid=earlier.grid, masked_with=earlier.masked_with))
+            checks.run(cases.Update(update=earlier.update, seat=seat))  # as at first: the roster may declare another weight by now
             stage, reply = stages.announce(header.tag, header.kind, earlier.update, seat, heads)
             answers = (Answer(step=Step.KEYS, request=request, reply=reply),)
             return Outcome(record=Record(memory=memory.end(earlier.tag), stage=stage, answers=answers), reply=reply)

@@ -8,6 +8,8 @@ A stage is a frozen value: `Shared.mask(...)` returns a `Masked` and a message, 
 need is not there: a `Released` holds no key, and no stage can open a share without the survivors that it confirmed. The checks that
 guard each step stand in `checks.py` and run before the step does; what is computed here may assume them.
 
+`grid` is the digest of the one that the update lies on: its heaviest weight is the roster's, which may have changed by the next attempt.
+
 The point of no return is `mask`: once the vector has left, t other sites can release a sum that contains it. From there on the update
 may be masked again only when t sites of that cohort have signed that they gave the attempt up.
 """
@@ -78,6 +80,7 @@ class Keyed:
 
     tag: RoundTag
     kind: Kind
+    grid: Bytes32
     secrets: Secrets
     announcement: Signed
     update: QuantisedUpdate = dataclasses.field(metadata=APART, compare=False, repr=False)
@@ -106,6 +109,7 @@ class Keyed:
         stage = Shared(
             tag=self.tag,
             kind=self.kind,
+            grid=self.grid,
             secrets=self.secrets,
             transcript=transcript,
             cohort=peers,
@@ -122,6 +126,7 @@ class Shared:
 
     tag: RoundTag
     kind: Kind
+    grid: Bytes32
     secrets: Secrets
     announcement: Signed
     transcript: Bytes32
@@ -155,6 +160,7 @@ class Shared:
         stage = MaskedOut(
             tag=self.tag,
             kind=self.kind,
+            grid=self.grid,
             secrets=self.secrets,
             announcement=self.announcement,
             transcript=messages.t2(self.transcript, tuple(each.site_id for each in held)),
@@ -174,6 +180,7 @@ class MaskedOut:
 
     tag: RoundTag
     kind: Kind
+    grid: Bytes32
     secrets: Secrets
     announcement: Signed
     transcript: Bytes32
@@ -195,6 +202,7 @@ class MaskedOut:
         stage = Confirmed(
             tag=self.tag,
             kind=self.kind,
+            grid=self.grid,
             secrets=self.secrets,
             announcement=self.announcement,
             mask_transcript=self.transcript,
@@ -213,6 +221,7 @@ class Confirmed:
 
     tag: RoundTag
     kind: Kind
+    grid: Bytes32
     secrets: Secrets
     announcement: Signed
     mask_transcript: Bytes32
@@ -256,6 +265,7 @@ class GivenUp:
 
     tag: RoundTag
     kind: Kind
+    grid: Bytes32
     masked_with: tuple[Peer, ...]
     salt: Bytes32
     announcement: Signed
@@ -279,7 +289,8 @@ def announce(tag: RoundTag, kind: Kind, update: QuantisedUpdate, seat: Seat, hea
     reply = messages.up(seat.signer, tag, Step.KEYS, seat.site_id, said)
     sent = codec.read(messages.Up, reply)
     announcement = Signed(site_id=seat.site_id, body=sent.body, signature=sent.signature)
-    return Keyed(tag=tag, kind=kind, secrets=secrets, announcement=announcement, update=update), reply
+    grid = seat.terms.grid.digest
+    return Keyed(tag=tag, kind=kind, grid=grid, secrets=secrets, announcement=announcement, update=update), reply
 
 
 def signers(said: tuple[Signed, ...], peers: tuple[Peer, ...], tag: RoundTag, step: Step, body: bytes) -> frozenset[str]:
@@ -297,6 +308,7 @@ def give_up(stage: Living, seat: Seat) -> tuple[GivenUp, bytes]:
     ended = GivenUp(
         tag=stage.tag,
         kind=stage.kind,
+        grid=stage.grid,
         masked_with=stage.masked_with,
         salt=stage.secrets.salt,
         announcement=stage.announcement,

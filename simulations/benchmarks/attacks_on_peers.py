@@ -201,8 +201,10 @@ def shares_of_fsa1(num_sites: int = 5) -> Verdict:
     chair, seats, tag = _table(num_sites)
     records = {name: Record() for name in seats}
 
+    first = np.zeros(32, np.float32)
+
     def tell(name: str, control: bytes) -> bytes:
-        outcome = handle(seats[name], records[name], control, now=0, offer=Offer(values=np.zeros(32, np.float32), reference=None))
+        outcome = handle(seats[name], records[name], control, now=0, offer=Offer(values=first, initial=first, reference=None))
         if outcome.reply is None:
             delta = np.full(32, 0.1, np.float32)
             outcome = join(seats[name], outcome.record, quantise(delta, seats[name].terms.grid, weight=1))

@@ -195,7 +195,7 @@ def _invite(table: _Table) -> Inviting:
         seat = table.seats[name]
         table.seats[name] = seat = replace(seat, terms=replace(seat.terms, initial_model=digest))
         if seat.terms.num_values == table.terms.num_values:
-            offer = Offer(values=weights, reference=None)
+            offer = Offer(values=weights, initial=weights, reference=None)
             table.records[name] = handle(seat, Record(), inviting.header, now=NOW, offer=offer).record
         else:
             table.records[name] = _excused(table, name, inviting)

@@ -11,7 +11,7 @@ import numpy as np
 from common.secagg import codec, messages
 from common.secagg.coordinator import abandon
 from common.secagg.messages import Header, Step
-from common.secagg.model import Offer, Reference, digest
+from common.secagg.model import Offer, digest
 from common.secagg.terms import Kind
 from tests.attacks.lies import VICTIM, Lie, as_signed, attack, cohort_of, confirm, confirmed, invite, masked, say, share, swap, unmask
 from tests.common.secagg.federation import LAYOUT, LAYOUTS, Federation
@@ -22,7 +22,7 @@ JUDGED = 3
 
 def other_model(f: Federation) -> Offer:
     """As far from the last as a round allows: training could have led there."""
-    return Offer(values=np.full(f.terms.model_size, 0.01, dtype=np.float32), reference=Reference(values=f.weights_now, round=0))
+    return replace(f.offer(), values=np.full(f.terms.model_size, 0.01, dtype=np.float32))
 
 
 def released(f: Federation, kind: Kind) -> None:
@@ -62,7 +62,7 @@ def evaluation_of_a_foreign_model(f: Federation) -> Lie:
     """A model that no training of this federation made: how it judges patients is nobody's business."""
     f.turn_to(Kind.EVAL)
     values = np.full(f.terms.model_size, 5.0, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
 
 
 @attack("E_MODEL_LAYOUT")
@@ -70,7 +70,7 @@ def evaluation_of_a_model_of_another_size(f: Federation) -> Lie:
     """As long as what is counted, not as the model."""
     f.turn_to(Kind.EVAL)
     values = np.zeros(f.terms.num_values, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=None))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values, reference=None))
 
 
 @attack("E_EQUIVOCATION")

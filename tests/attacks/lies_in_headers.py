@@ -17,7 +17,7 @@ from common.secagg.messages import (
     Signed,
     Step,
 )
-from common.secagg.model import Offer, Reference, digest
+from common.secagg.model import Reference, digest
 from common.secagg.site import burn
 from common.secagg.terms import Kind
 from simulations.consortium import MONTH_S, found
@@ -177,7 +177,7 @@ def split_model(f: Federation) -> Lie:
     """One round, two models: the second is offered to a site that has the first."""
     f.to_keys()
     other = np.full(f.terms.num_values, 0.01, dtype=np.float32)
-    offer = Offer(values=other, reference=Reference(values=f.weights_now, round=0))
+    offer = replace(f.offer(), values=other)
     return Lie(control=invite(f, model=digest(other, LAYOUT)), offer=offer)
 
 
@@ -190,33 +190,61 @@ def round_announced_again_after_the_update_was_burnt(f: Federation) -> Lie:
 
 @attack("E_MODEL_HASH")
 def model_that_is_not_the_announced_one(f: Federation) -> Lie:
-    return Lie(control=invite(f), offer=Offer(values=np.full(f.terms.num_values, 0.01, dtype=np.float32), reference=f.offer().reference))
+    return Lie(control=invite(f), offer=replace(f.offer(), values=np.full(f.terms.num_values, 0.01, dtype=np.float32)))
 
 
 @attack("E_MODEL_NONFINITE")
 def model_with_nan(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, np.nan, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
 
 
 @attack("E_MODEL_LAYOUT")
 def model_of_another_type(f: Federation) -> Lie:
     """As many values, and doubles."""
     values: Any = f.weights_now.astype(np.float64)
-    return Lie(control=invite(f), offer=Offer(values=values, reference=None))
+    return Lie(control=invite(f), offer=replace(f.offer(), values=values, reference=None))
 
 
 @attack("E_MODEL_LAYOUT")
 def model_of_another_size(f: Federation) -> Lie:
     values = np.zeros(f.terms.num_values + 1, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=None))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values, reference=None))
+
+
+def _late(f: Federation, values: Any, *, attempt: int = 0) -> Lie:
+    """A model of the hundredth round, to a site that was there in the one before: the plan's rounds could have led there, one could not."""
+    last = Reference(values=f.weights_now, round=99)
+    control = invite(f, round=100, attempt=attempt, model=digest(values, LAYOUT))
+    return Lie(control=control, offer=replace(f.offer(), values=values, reference=last))
+
+
+@attack("E_MODEL_JUMP")
+def crafted_model_further_from_the_last_than_a_round_leads(f: Federation) -> Lie:
+    return _late(f, np.full(f.terms.num_values, 5.0, dtype=np.float32))
+
+
+@attack("E_MODEL_JUMP")
+def model_of_a_late_round_at_the_start_of_another_session(f: Federation) -> Lie:
+    """It was seen where it belonged. Trained on as a first model, it would let each session move on from where the last one ended."""
+    values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
+    f.tell(VICTIM, invite(f, round=900, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
+    return Lie(control=invite(f, session=bytes(16), model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
+
+
+@attack("E_MODEL_JUMP")
+def model_beside_the_last_that_the_rounds_before_it_cannot_have_reached(f: Federation) -> Lie:
+    """The last one on file is itself far away: a site that follows step by step is led as far as its coordinator likes."""
+    values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
+    reference = Reference(values=values, round=2)
+    return Lie(control=invite(f, round=3, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values, reference=reference))
 
 
 @attack("E_MODEL_JUMP")
 def crafted_model_far_from_the_last(f: Federation) -> Lie:
     """The weights that copy an image into the gradient are far away: training could not have led there."""
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
 
 
 @attack("E_MODEL_JUMP")
@@ -225,27 +253,27 @@ def crafted_model_smuggled_in_by_a_statistic(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
     tag = replace(f.tag, layout=LAYOUTS[Kind.STAT], model=digest(values, LAYOUT))
     f.tell(VICTIM, say(f, Step.KEYS, Header(tag=tag, kind=Kind.STAT), tag=tag))
-    return Lie(control=invite(f, round=2, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+    return _late(f, values)
 
 
 @attack("E_PLAN_MISMATCH")
 def crafted_model_that_a_million_rounds_could_have_reached(f: Federation) -> Lie:
     """The distance that a model may move grows with the rounds in between, and the coordinator counts them."""
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
-    return Lie(control=invite(f, round=10**6, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=f.offer().reference))
+    return Lie(control=invite(f, round=10**6, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values))
 
 
 @attack("E_MODEL_CHAIN")
 def crafted_model_for_a_site_that_has_none_to_compare(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=None))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values, reference=None))
 
 
 @attack("E_MODEL_CHAIN")
 def roll_back_to_a_model_never_seen(f: Federation) -> Lie:
     values = np.full(f.terms.num_values, 0.01, dtype=np.float32)
     reference = Reference(values=f.weights_now, round=f.tag.round)
-    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=Offer(values=values, reference=reference))
+    return Lie(control=invite(f, model=digest(values, LAYOUT)), offer=replace(f.offer(), values=values, reference=reference))
 
 
 def invited(f: Federation) -> bytes:
@@ -259,7 +287,7 @@ def invited(f: Federation) -> bytes:
 def crafted_model_beside_the_header_of_the_honest_one(f: Federation) -> Lie:
     """The header is the very one that was accepted; the weights beside it are not."""
     values = np.full(f.terms.num_values, 5.0, dtype=np.float32)
-    return Lie(control=invited(f), offer=Offer(values=values, reference=f.offer().reference))
+    return Lie(control=invited(f), offer=replace(f.offer(), values=values))
 
 
 @attack("E_PLAN_MISMATCH")
@@ -341,11 +369,50 @@ def abandons_of_sites_outside_the_old_cohort(f: Federation) -> Lie:
     return Lie(control=_retry_with(f, [*f.site_ids[:3], f.site_ids[5]]))
 
 
+def _asked_again(f: Federation, **agreed: Any) -> Lie:
+    """Another attempt, after the operator approved other terms or another roster came, for which the coordinator asks as it should."""
+    seat = f.seats[VICTIM]
+    roster, terms = agreed.pop("roster", seat.roster), replace(seat.terms, **agreed)
+    f.seats[VICTIM] = replace(seat, roster=roster, terms=terms)
+    return Lie(control=invite(f, attempt=1, plan=terms.plan, roster=roster.digest))
+
+
+@attack("E_UPDATE_TERMS")
+def update_of_one_plan_asked_for_under_another(f: Federation) -> Lie:
+    """The plan that paid for it has a noise quorum of five, the one that would sum it has three: too little noise."""
+    f.to_keys()
+    return _asked_again(f, plan=bytes(32))
+
+
+@attack("E_UPDATE_TERMS")
+def update_that_was_given_up_under_one_plan_asked_for_under_another(f: Federation) -> Lie:
+    f.to_keys()
+    f.tell(VICTIM, abandon(f.chair, f.tag))
+    return _asked_again(f, plan=bytes(32))
+
+
+@attack("E_UPDATE_TERMS")
+def update_on_the_grid_of_an_older_roster(f: Federation) -> Lie:
+    """A site four times as heavy as any before was enrolled: the integers of an update now mean four times as much."""
+    f.to_keys()
+    newcomer = replace(f.consortium.roster.members[0], site_id="site-005", public_key=b"\x07" * 32, weight=4)
+    newer = replace(f.consortium.roster, epoch=f.consortium.roster.epoch + 1, members=(*f.consortium.roster.members, newcomer))
+    return _asked_again(f, roster=newer, grid=replace(f.terms.grid, max_weight=4))
+
+
+@attack("E_UPDATE_NORM", weights={"site-000": 4}, max_weight=4)
+def update_with_the_weight_of_an_older_roster(f: Federation) -> Lie:
+    """The heaviest weight is as it was; the site's own is not."""
+    f.to_keys()
+    members = tuple(replace(each, weight=2) if each.site_id == VICTIM else each for each in f.consortium.roster.members)
+    return _asked_again(f, roster=replace(f.consortium.roster, epoch=f.consortium.roster.epoch + 1, members=members))
+
+
 @attack("E_EQUIVOCATION")
 def retry_with_another_model(f: Federation) -> Lie:
     f.to_keys()
     other = np.full(f.terms.num_values, 0.01, dtype=np.float32)
-    offer = Offer(values=other, reference=Reference(values=f.weights_now, round=0))
+    offer = replace(f.offer(), values=other)
     return Lie(control=invite(f, attempt=1, model=digest(other, LAYOUT)), offer=offer)
 
 

@@ -69,7 +69,9 @@ class Federation:
         self.tag = replace(self.tag, layout=terms.layout, ring_bits=terms.grid.ring_bits, round=number, attempt=0)
 
     def offer(self, site_id: str = "") -> Offer:
-        return Offer(values=self.weights_now, reference=Reference(values=self.weights_now, round=0))
+        return Offer(
+            values=self.weights_now, initial=np.zeros_like(self.weights_now), reference=Reference(values=self.weights_now, round=0)
+        )
 
     def tell(self, site_id: str, control: bytes, *, now: int = NOW, offer: Offer | None = None) -> Outcome:
         """Hand one message to one site; what it writes down and says is kept."""

@@ -327,7 +327,8 @@ class Site:
         return reply, vector
 
     def begin(self, r: Reader, outer: tuple[int, int, bytes], request: bytes, now: int, offer: dict[str, Any]) -> tuple[bytes, bytes]:
-        if KEYS in self.answers and self.answers[KEYS][0] == request:
+        known = KEYS in self.answers and self.answers[KEYS][0] == request
+        if known and self.answers[KEYS][1]:
             return self.answers[KEYS][1:]
         tag, kind, abandons = Tag.read(r), r.one_of(1, 2, 3), r.signed_list()
         r.end()
@@ -341,6 +342,10 @@ class Site:
         refuse_if(tag.layout.hex() != terms["layout"], "E_MODEL_LAYOUT")
         refuse_if(tag.roster != roster, "E_ROSTER_CHANGED")
         refuse_if(not validity[0] - GRACE <= now <= validity[1] + GRACE, "E_ROSTER_EXPIRED")
+        if known:  # it stopped before it had trained
+            if kind != STAT:
+                self.check_model(tag, offer)
+            return b"", b""
         here, mark = (tag.round, TURNS.index(kind), tag.attempt), self.marks.get(tag.session)
         if mark:
             refuse_if(here < mark[0], "E_REPLAY")
@@ -371,13 +376,15 @@ class Site:
         refuse_if(H(b"fedward model 1", bytes.fromhex(self.terms["model_layout"]), raw) != tag.model, "E_MODEL_HASH")
         values = struct.unpack(f"<{len(raw) // 4}f", raw)
         refuse_if(not all(map(math.isfinite, values)), "E_MODEL_NONFINITE")
-        if tag.model.hex() == self.terms["initial_model"] or tag.model in self.models:
-            return
-        refuse_if(reference is None or offer["reference_round"] >= tag.round, "E_MODEL_CHAIN")
-        old = struct.unpack(f"<{len(raw) // 4}f", bytes.fromhex(reference))
-        distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(values, old, strict=True)))
-        limit = (tag.round - offer["reference_round"]) * self.terms["step_norm"] * (1 + 2**-10)
-        refuse_if(distance > limit, "E_MODEL_JUMP")
+
+        def led_from(origin: str, rounds: int) -> bool:
+            old = struct.unpack(f"<{len(raw) // 4}f", bytes.fromhex(origin))
+            return math.dist(values, old) <= rounds * self.terms["step_norm"] * (1 + 2**-10)
+
+        if tag.model.hex() != self.terms["initial_model"] and tag.model not in self.models:
+            refuse_if(reference is None or offer["reference_round"] >= tag.round, "E_MODEL_CHAIN")
+            refuse_if(not led_from(reference, tag.round - offer["reference_round"]), "E_MODEL_JUMP")
+        refuse_if(not led_from(offer["initial"], tag.round - 1), "E_MODEL_JUMP")
 
     def check_retry(self, tag: Tag, abandons: list[tuple[str, bytes, bytes]]) -> None:
         assert self.tag is not None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.errors import UnknownVersion, WrongStage
+from common.errors import UnknownVersion, UpdateTerms, WrongStage
 from common.secagg import codec, groups
 from common.secagg.coordinator import Inviting
 from common.secagg.messages import Heads, Keys, PeerHead, Step, Up
-from common.secagg.site import handle, join
+from common.secagg.site import burn, handle, join
 from common.secagg.terms import Kind
 from common.secagg.unmask import open_sum
 from tests.common.secagg.federation import NOW, federation
@@ -141,3 +141,23 @@ def test_a_stage_has_only_the_step_that_is_due() -> None:
         join(f.seats["site-000"], f.records["site-000"], f.updates["site-000"])
     assert sharing.members
     assert codec.read(Up, f.reply("site-000", cohort)).step is Step.SHARE
+
+
+def test_a_heavier_site_enrolled_between_two_attempts_has_all_train_anew_and_the_mean_is_right() -> None:
+    """On the grid of the older roster the same integers would count four times as much."""
+    f = federation(5)
+    f.to_keys()
+    fair = f.plain_sum(f.site_ids) * f.terms.grid.step / 5  # these sites train to the same deltas again
+    newcomer = replace(f.consortium.roster.members[0], site_id="site-005", public_key=b"\x07" * 32, weight=4)
+    roster = replace(f.consortium.roster, epoch=f.consortium.roster.epoch + 1, members=(*f.consortium.roster.members, newcomer))
+    terms = replace(f.terms, grid=replace(f.terms.grid, max_weight=4))
+    f.chair = replace(f.chair, terms=terms, roster=roster)
+    f.seats = {name: replace(seat, terms=terms, roster=roster) for name, seat in f.seats.items()}
+    f.tag = replace(f.tag, attempt=1, roster=roster.digest)
+    for site_id in f.site_ids:
+        with pytest.raises(UpdateTerms):
+            f.announce(site_id, Inviting(chair=f.chair, tag=f.tag).header)
+        f.records[site_id] = burn(f.records[site_id])
+    opened = f.run()
+    assert np.abs(fair).max() > 0.1
+    np.testing.assert_allclose(opened.mean(terms), fair, atol=4 * terms.grid.step)

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from common import canonical
 from common.errors import AlreadyReleased, CheckpointCorrupt, Equivocation
+from common.secagg import codec
 from common.secagg.coordinator import Inviting, abandon
 from common.secagg.durable import living_update, load_record, load_update, save_record, save_update
 from common.secagg.messages import Step
@@ -115,6 +117,38 @@ def test_every_flipped_byte_of_a_record_is_noticed(stage: type) -> None:
             load_record(torn, update=update)
         with pytest.raises(CheckpointCorrupt):
             load_record(data[:at], update=update)
+
+
+def before(record: Record) -> bytes:
+    """As the version before wrote it: no stage said on which grid its update lies."""
+    stage, title = codec.write(record.stage), b"FSA1 site record 2\n"
+    grid = getattr(record.stage, "grid", None)
+    if grid is not None:
+        assert stage.count(grid) == 1
+        stage = stage.replace(grid, b"")
+    kind = save_record(record)[len(title) + 32 + 4]
+    body = canonical.length_prefixed(bytes([kind]), codec.write(record.memory), stage, codec.write(record.answers))
+    return title + canonical.digest(title, body) + body
+
+
+def test_a_record_of_the_version_before_is_read() -> None:
+    f = federation(5, 6)
+    f.run()
+    record = f.records["site-000"]
+    assert isinstance(record.stage, Released)
+    assert load_record(before(record)) == record
+
+
+def test_an_update_of_the_version_before_is_forgotten_and_its_round_is_not() -> None:
+    f = federation(4, 6)
+    f.to_keys()
+    record = f.records["site-000"]
+    found = load_record(before(record), update=living_update(record))
+    assert found == Record(memory=record.memory)
+    f.records["site-000"] = found
+    with pytest.raises(Equivocation):
+        f.tell("site-000", Inviting(chair=f.chair, tag=f.tag).header)
+    assert f.tell("site-000", Inviting(chair=f.chair, tag=replace(f.tag, attempt=1)).header).reply is None, "it trains anew"
 
 
 def test_another_update_than_the_committed_one_is_refused() -> None:

@@ -98,7 +98,8 @@ def update_from(record: Record, words: list[int], weight: int, seat: Seat) -> Qu
 def offer_from(v: dict[str, Any]) -> Offer:
     known = v["reference"] is not None
     reference = Reference(values=np.frombuffer(unhex(v["reference"]), "<f4"), round=v["reference_round"]) if known else None
-    return Offer(values=np.frombuffer(unhex(v["values"]), "<f4"), reference=reference)
+    values, initial = (np.frombuffer(unhex(v[name]), "<f4") for name in ("values", "initial"))
+    return Offer(values=values, initial=initial, reference=reference)
 
 
 @pytest.mark.parametrize("name", ROUNDS)

@@ -118,6 +118,7 @@ def offer_of(offer: Offer) -> dict[str, Any]:
     reference = offer.reference
     return {
         "values": offer.values.tobytes().hex(),
+        "initial": offer.initial.tobytes().hex(),
         "reference": reference.values.tobytes().hex() if reference else None,
         "reference_round": reference.round if reference else None,
     }
