@@ -222,7 +222,9 @@ def coordinator(
 @app.command()
 def sign(
     key: Annotated[Path, typer.Argument(help="A root's secret key file; it may lie on a stick.")],
-    renew: Annotated[bool, typer.Option("--renew", help="Draft the same roster for another thirty days, and sign that.")] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Sign the same roster for another thirty days. Refused while a draft waits.")
+    ] = False,
     yes: Yes = False,
     folder: Folder = Path("consortium"),
     as_json: AsJson = False,

@@ -99,7 +99,7 @@ class RosterFolder:
         if draft is not None:
             return roster.parse(draft)[0]
         if held is None:
-            raise RosterNotFound(f"'{self.path}' holds no roster.", fix=f"Begin one: fedward roster init '{self.path}'.")
+            raise self._nothing_here()
         return held
 
     def add(self, member: Member, *, replace: bool, now: int) -> Roster:
@@ -136,8 +136,20 @@ class RosterFolder:
         return self._propose(roster.renewed(replace(roster.next_epoch(base), coordinator=key), now=now))
 
     def renewal(self, *, now: int) -> bytes:
-        """The newest roster for another month, to be signed. Raises: RosterNotFound."""
-        return roster.render(roster.renewed(roster.next_epoch(self.newest()), now=now))
+        """The signed roster for another month, to be signed: the same members, coordinator and weights. A draft that waits is none of it.
+
+        Raises: RosterNotFound; RosterTaken where a draft waits, which somebody wrote who needs no key to write it.
+        """
+        held, draft = self.held(), self.draft()
+        if draft is not None:
+            raise RosterTaken(
+                f"'{self.draft_file}' (epoch {roster.parse(draft)[0].epoch}) waits for signatures; to renew means to sign what is signed.",
+                fix=f"Read it: fedward roster check '{self.draft_file}'. Then sign it without --renew, which lasts as long; or remove the"
+                " file, if nobody wants it, and renew again.",
+            )
+        if held is None:
+            raise self._nothing_here()
+        return roster.render(roster.renewed(roster.next_epoch(held), now=now))
 
     def sign(self, draft: bytes, key: SigningKey, *, now: int) -> Progress:
         """Put one root's signature under a draft, these very bytes; with enough of them it becomes the roster.
@@ -157,6 +169,9 @@ class RosterFolder:
         if progress.complete:
             self.draft_file.unlink(missing_ok=True)
         return progress
+
+    def _nothing_here(self) -> RosterNotFound:
+        return RosterNotFound(f"'{self.path}' holds no roster.", fix=f"Begin one: fedward roster init '{self.path}'.")
 
     def _propose(self, drafted: Roster) -> Roster:
         write_atomically(self.draft_file, roster.render(drafted), fsync=True)

@@ -174,6 +174,42 @@ def test_a_roster_is_renewed_without_an_edit() -> None:
     done("roster check")
 
 
+def test_a_renewal_signs_nothing_that_a_draft_slipped_in() -> None:
+    """Whoever may write the folder needs no key to leave a draft there; the custodian who renews each month must not sign it unread."""
+    signed()
+    before = (FOLDER / "roster").read_bytes()
+    done("roster keygen sybil.key")
+    done("roster add sybil sybil.pub")
+    draft = (FOLDER / "roster.draft").read_bytes()
+    error = refused("roster sign consortium/root.key --renew --yes")
+    assert (error.code, "roster.draft" in error.message, "without --renew" in error.fix) == ("E_ROSTER_TAKEN", True, True)
+    assert ((FOLDER / "roster").read_bytes(), (FOLDER / "roster.draft").read_bytes()) == (before, draft)
+    (FOLDER / "roster.draft").unlink()
+    done("roster sign consortium/root.key --renew --yes")
+    assert [member.site_id for member in verified().members] == ["north", "south", "west"]
+
+
+def test_a_first_draft_is_signed_and_not_renewed() -> None:
+    done("roster init")
+    assert refused("roster sign consortium/root.key --renew --yes").code == "E_ROSTER_TAKEN"
+    (FOLDER / "roster.draft").unlink()
+    assert refused("roster sign consortium/root.key --renew --yes").code == "E_ROSTER_NOT_FOUND"
+    assert not (FOLDER / "roster").exists()
+
+
+def test_the_second_custodian_of_a_renewal_signs_what_the_first_signed() -> None:
+    for name in "ab":
+        done(f"roster keygen {name}.key --role root")
+    done("roster init --root a.pub --root b.pub --needed 2")
+    done("roster sign a.key")
+    done("roster sign b.key")
+    before = verified()
+    done("roster sign a.key --renew")
+    assert "without --renew" in refused("roster sign b.key --renew --yes").fix
+    done("roster sign b.key")
+    assert (verified().epoch, verified().members) == (before.epoch + 1, before.members)
+
+
 def test_a_site_gets_a_new_key() -> None:
     signed()
     done("roster keygen north2.key")
