@@ -3,8 +3,9 @@
 
 Nothing is read from Flower's run config. Everything comes from the environment of the machine that runs the coordinator: the plan
 (`FEDWARD_PLAN`), the folder of its key (`FEDWARD_COORDINATOR`), that of roster and roots if it is another (`FEDWARD_ROSTER`), the run
-folder (`FEDWARD_RUN`), and what is kept there for auditors (`FEDWARD_EVIDENCE`). A run that finds its folder half done goes on where it
-stopped.
+folder (`FEDWARD_RUN`), what is kept there for auditors (`FEDWARD_EVIDENCE`), and whether mailboxes are known by their keys
+(`FEDWARD_MAILBOXES`: `fedward server start` sets it to "keys", unless the SuperLink is an insecure one). A run that finds its folder half
+done goes on where it stopped.
 
 One process at a time has a run: it holds a lock on the folder for as long as it lives, by which its supervisor (`fedward server start`)
 sees it live and die. Before it ends of its own accord it leaves word how (`server.process.outcome`); who was killed leaves none.
@@ -37,11 +38,13 @@ from server.home import (
     EVIDENCE_VARIABLE,
     JOURNAL_FILE,
     LOG_FILE,
+    MAILBOXES_VARIABLE,
     OUTCOME_FILE,
     PLAN_VARIABLE,
     ROSTER_VARIABLE,
     RUN_VARIABLE,
     VECTORS_FOLDER,
+    CoordinatorHome,
 )
 from server.journal import Journal
 from server.live.status import STATUS_FILE
@@ -50,7 +53,9 @@ from server.membership.consortium import Consortium, Crier
 from server.membership.roll import Roll
 from server.persistence import Persistence
 from server.process import logbook
+from server.process.control import Control
 from server.process.logbook import Logbook, RoundLines
+from server.process.nodes import Owners
 from server.process.outcome import Outcome
 from server.process.processes import Lock, die_with_parent
 from server.rounds import Coordinator
@@ -136,7 +141,8 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     gate, persistence, given = FolderGate(folder), Persistence(), Given()
     told, endorsement = _plan_as_signed()
     herald = Crier(line, members, plan=told, endorsement=endorsement)
-    roll = Roll(line=line, plan=digest_of(plan), minimum=plan.aggregation.minimum_cohort, herald=herald)
+    minimum = plan.aggregation.minimum_cohort
+    roll = Roll(line=line, plan=digest_of(plan), minimum=minimum, herald=herald, owners=_owners(folder, members))
     aggregation = SecureAggregation(
         roll=roll,
         plan=plan,
@@ -171,6 +177,15 @@ def _train(grid: Grid, folder: Path, plan: Plan, mine: Credentials, journal: Jou
     counted = [as_facts(plan, done) for done in journal.counts.closed()]
     export(folder, weights=weights, plan=plan, facts={"sites": sites, **given.as_facts(), "counted": counted})
     recorder.published(weights)
+
+
+def _owners(folder: Path, members: Consortium) -> Owners | None:
+    """Who is behind which node; None where nodes have no keys: an insecure SuperLink, or one that fedward did not start."""
+    if os.environ.get(MAILBOXES_VARIABLE) != "keys":
+        return None
+    home, book = CoordinatorHome.open(_from_environment(COORDINATOR_VARIABLE)), Logbook(folder / LOG_FILE)
+    control = Control(home.address, home.ca.read_bytes())
+    return Owners(control, home.nodes, members.read_roster, lambda error: book.write(logbook.Line(event="refused", code=error.code)))
 
 
 def _consortium() -> Consortium:

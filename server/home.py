@@ -45,6 +45,7 @@ RUN_VARIABLE: Final = "FEDWARD_RUN"
 COORDINATOR_VARIABLE: Final = "FEDWARD_COORDINATOR"
 ROSTER_VARIABLE: Final = "FEDWARD_ROSTER"
 EVIDENCE_VARIABLE: Final = "FEDWARD_EVIDENCE"
+MAILBOXES_VARIABLE: Final = "FEDWARD_MAILBOXES"
 """What the ServerApp's process is told by its environment (`server.app`)."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]

@@ -48,6 +48,8 @@ from server.strategies import StrategyState, strategy_of
 from server.transport.talks import FAILURES
 
 T = TypeVar("T")
+GREETING: Final = "GREETING"
+"""The phase under which observers hear of a site whose mailbox claims a name that is not its own."""
 _GATHER_S: Final = 30.0
 """How long a deployed coordinator that has just started waits for the rest of its sites, once the smallest cohort is there."""
 _TELL_S: Final = 30.0
@@ -133,6 +135,8 @@ class Coordinator:
         first = not self.roll.sites
         while True:
             self.roll.call(patience_s=FIRST_S if first else LATER_S)
+            for impostor in self.roll.impostors:
+                self.observer.site_heard(number, GREETING, impostor.site, code=impostor.why, bytes_up=0)
             enrolled = {site for group in self.groups() for site in group}
             present = len(enrolled.intersection(self.roll.sites))
             waited = time.monotonic() - began

@@ -154,6 +154,10 @@ REASONS: Final[Mapping[str, Reason]] = {
         what="finds the roster, or a member of it, out of its validity",
         todo="Renew the roster (fedward roster sign --renew), and compare the clocks.",
     ),
+    "E_NODE_KEY": Reason(
+        what="was greeted, and its mailbox gave a name that is not, or not only, its own",
+        todo="Ask the site what answers at its mailbox; until it gives its own name, the run goes on without it.",
+    ),
     "E_UNKNOWN_PEER": Reason(what="is in no group of this cohort", todo="Enrol the site, or have its new roster approved by the others."),
     "E_EQUIVOCATION": Reason(
         what="was asked two different things in one step, and refused",

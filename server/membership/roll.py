@@ -7,16 +7,19 @@ gone is out of it. Nobody else is disturbed: while all goes well a call costs on
 
 News come before greetings: a site that has yet to hear of its roster or plan refuses to be greeted, and may not after hearing.
 
-A name is only claimed here. Who claims another's gets its messages, and can answer none of them: what counts in a round is signed. A
-site that is there keeps its name, so that a claim takes nobody who answers out of a round.
+A name is only claimed in a greeting. Who claimed another's would get its messages; it could answer none of them, since what counts in a
+round is signed, but that site would be out of every round. So a claim counts only from the node that connects with the key of that site's
+mailbox (`owners`). Where mailboxes have no keys, in simulations, a site that is there keeps its name, and one that two new nodes claim is
+nobody's. A claim that does not count is among the refusals, by the name of the site whose mailbox made it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from common import wire
-from common.errors import ProtocolError
+from common.errors import NodeKey, ProtocolError
 from server.absences import Absence
 from server.aggregation import FAILED
 from server.transport.exchange import Answer, Line
@@ -25,6 +28,10 @@ from server.transport.patience import Patience
 FIRST_S: Final = 60.0
 LATER_S: Final = 10.0
 """How long greetings are waited for: at the start, and between rounds."""
+
+
+Owners = Callable[[], Mapping[int, str]]
+"""Which site each node is, by the key that it connects with (`server.process.nodes.Owners`)."""
 
 
 class Herald(Protocol):
@@ -43,12 +50,16 @@ class NoNews:
 
 @dataclass(slots=True, kw_only=True)
 class Roll:
-    """`sites` are those that are there, by name; one mapping for the whole run, which `call` keeps up to date."""
+    """`sites` are those that are there, by name; one mapping for the whole run, which `call` keeps up to date.
+
+    `owners` is asked whenever somebody is to be greeted; None where nodes have no keys.
+    """
 
     line: Line
     plan: str
     minimum: int
     herald: Herald = field(default_factory=NoNews)
+    owners: Owners | None = None
     sites: dict[str, int] = field(default_factory=dict)
     refusals: tuple[Absence, ...] = ()
     _silent: set[str] = field(default_factory=set)
@@ -63,7 +74,7 @@ class Roll:
             self.herald.tell(nodes)
         found = self._greet([node for node in nodes if node not in trusted], needed=self.minimum - len(trusted), patience_s=patience_s)
         kept = {site: node for site, node in known.items() if node in trusted or found.get(node) == site}
-        names = {site: node for node, site in found.items()} | kept
+        names = self._undisputed({node: site for node, site in found.items() if site not in kept}) | kept
         self._silent.clear()
         self.sites.clear()
         self.sites.update(sorted(names.items()))
@@ -71,6 +82,11 @@ class Roll:
     def doubt(self, sites: Iterable[str]) -> None:
         """These fell silent: greet them before they are asked again."""
         self._silent.update(sites)
+
+    @property
+    def impostors(self) -> tuple[Absence, ...]:
+        """Whose claims did not count in the last call, each name once."""
+        return tuple(dict.fromkeys(one for one in self.refusals if one.why == NodeKey.code))
 
     @property
     def has_refused_only(self) -> bool:
@@ -82,8 +98,11 @@ class Roll:
         """Which site each node says it is."""
         names: dict[int, str] = {}
         refusals = []
+        owners = self.owners() if self.owners and nodes else None
         for answer, note in self._answers(nodes, needed, patience_s):
             said = _name(answer)
+            if owners is not None and not isinstance(said, Absence) and owners.get(answer.node) != said:
+                said = Absence(site=owners.get(answer.node, f"node {answer.node}"), why=NodeKey.code)
             if isinstance(said, Absence):
                 refusals.append(said)
             else:
@@ -91,6 +110,13 @@ class Roll:
             note(good=not isinstance(said, Absence))
         self.refusals = tuple(refusals)
         return names
+
+    def _undisputed(self, claims: Mapping[int, str]) -> dict[str, int]:
+        """Those of the claims by nodes whose names nobody else claims; a name with two claimants is a refusal."""
+        claimants = Counter(claims.values())
+        disputed = sorted(site for site, count in claimants.items() if count > 1)
+        self.refusals += tuple(Absence(site=site, why=NodeKey.code) for site in disputed for _ in range(claimants[site]))
+        return {site: node for node, site in claims.items() if claimants[site] == 1}
 
     def _answers(self, nodes: list[int], needed: int, patience_s: float) -> Iterator[tuple[Answer, Callable[..., None]]]:
         if not nodes:

@@ -4,8 +4,8 @@
     nodes/north.pub    the public half of the key that site north's mailbox proves itself with
 
 The SuperLink's own list is made equal to that, whenever one of the two changed or the SuperLink lost its memory: what is missing is
-registered, what is not wanted any more is unregistered. The key opens the transport and nothing else: who a site is in a round, its
-identity key says.
+registered, what is not wanted any more is unregistered. The key opens the transport, and says whose messages a node may be given: a
+node that answers a greeting with another site's name is believed by nobody. What counts in a round, the site's identity key says.
 
 Flower never takes a key again that was unregistered once; a mailbox that comes back needs a new key, or the SuperLink a new database.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from common import transport_key
-from common.errors import FedwardError, NodeKey, RosterKey
+from common.errors import FedwardError, NodeKey, RosterKey, TransportError
 from common.roster import Roster
 from server.process.control import Node
 
@@ -79,6 +79,27 @@ def reconcile(control: NodeList, keys: dict[str, bytes]) -> Changes:
     for node in gone:
         control.unregister(node.node)
     return Changes(tuple(registered), tuple(sorted(node.name for node in gone)), tuple(refused))
+
+
+class Owners:
+    """Which site each node is, by the key that it connects with: what `server.membership.roll` believes a greeting by.
+
+    A SuperLink that does not answer leaves what it said last: a node of which it has not spoken is nobody's until it does.
+    """
+
+    def __init__(self, control: NodeList, folder: Path, roster: Callable[[], Roster], complain: Callable[[FedwardError], None]) -> None:
+        self._control, self._folder, self._roster, self._complain = control, folder, roster, complain
+        self._last: list[Node] = []
+
+    def __call__(self) -> dict[int, str]:
+        """Raises: RosterError."""
+        keys = wanted(self._folder, self._roster(), now=int(time.time()), complain=self._complain)
+        try:
+            self._last = self._control.nodes()
+        except TransportError as error:
+            self._complain(error)
+        mine = {key: site for site, key in keys.items()}
+        return {node.node: mine[node.key] for node in self._last if node.key in mine and not node.gone}
 
 
 class Gatekeeper:

@@ -26,6 +26,7 @@ from server.home import (
     COORDINATOR_VARIABLE,
     EVIDENCE_VARIABLE,
     LOG_FILE,
+    MAILBOXES_VARIABLE,
     MODEL_FILE,
     PLAN_VARIABLE,
     ROSTER_VARIABLE,
@@ -83,6 +84,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         COORDINATOR_VARIABLE: str(home.folder),
         ROSTER_VARIABLE: str(home.roster_folder),
         EVIDENCE_VARIABLE: home.file.run.evidence,
+        MAILBOXES_VARIABLE: "" if home.file.superlink.insecure else "keys",
     }
 
 

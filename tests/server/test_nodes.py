@@ -13,7 +13,7 @@ from common import roster, transport_key
 from common.errors import FedwardError, RosterExpired, TransportError
 from common.roster import Roster
 from server.process.control import Node
-from server.process.nodes import Changes, Gatekeeper, reconcile, wanted
+from server.process.nodes import Changes, Gatekeeper, Owners, reconcile, wanted
 from simulations import consortium
 
 SITES = ("east", "north", "west")
@@ -136,3 +136,28 @@ def test_what_failed_is_tried_again(nodes: Path, members: Roster, cause: str) ->
         keeper.attend(superlink, expired if cause == "roster" else lambda: members, lambda error: None)
     superlink.down = False
     assert keeper.attend(superlink, lambda: members, lambda error: None) == Changes(SITES, (), ())
+
+
+def test_a_node_is_whose_key_it_connects_with_whatever_it_is_called(nodes: Path, members: Roster) -> None:
+    superlink, complained = FakeSuperLink(), list[FedwardError]()
+    reconcile(superlink, keys_of(nodes, members))
+    superlink.known = [replace(node, name="north") for node in superlink.known]
+    owners = Owners(superlink, nodes, lambda: members, complained.append)
+    assert owners() == {1: "east", 2: "north", 3: "west"}
+    superlink.unregister(2)
+    (nodes / "west.pub").unlink()
+    assert owners() == {1: "east"}
+    assert complained == []
+
+
+def test_a_superlink_that_does_not_answer_lets_nobody_new_be_anybody(nodes: Path, members: Roster) -> None:
+    superlink, complained = FakeSuperLink(), list[FedwardError]()
+    owners = Owners(superlink, nodes, lambda: members, complained.append)
+    superlink.down = True
+    assert owners() == {}
+    superlink.down = False
+    reconcile(superlink, keys_of(nodes, members))
+    known = owners()
+    superlink.down = True
+    assert owners() == known == {1: "east", 2: "north", 3: "west"}
+    assert [error.code for error in complained] == ["E_TRANSPORT"] * 2

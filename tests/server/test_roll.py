@@ -64,6 +64,67 @@ def test_a_site_that_claims_anothers_name_takes_it_from_nobody_who_answers(silen
     assert roll.sites == {"north": 1, "south": 2}
 
 
+def test_at_the_start_too_a_claim_counts_only_from_the_mailbox_of_that_site() -> None:
+    """The rogue answers last, and honestly enrolled as west; without keys the last answer won, for the whole run."""
+    lobby = Lobby({1: "north", 2: "south", 9: "north"})
+    roll = roll_of(lobby)
+    roll.owners = lambda: {1: "north", 2: "south", 9: "west"}
+    for _ in range(2):
+        roll.call()
+        assert roll.sites == {"north": 1, "south": 2}
+        assert [(absence.site, absence.why) for absence in roll.impostors] == [("west", "E_NODE_KEY")]
+        roll.doubt(["north"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_rogue_mailbox_does_not_get_the_name_of_a_site_that_is_away(first: bool) -> None:
+    """Neither before that site has come nor while it is silent; and when it comes, it is there."""
+    lobby = Lobby({9: "north"} if first else {1: "north", 9: "west"})
+    roll = roll_of(lobby)
+    roll.owners = lambda: {1: "north", 9: "west"}
+    roll.call()
+    lobby.names = {9: "north"} if first else {1: None, 9: "north"}
+    roll.doubt(["north", "west"])
+    roll.call()
+    assert "north" not in roll.sites
+    lobby.names = {1: "north", 9: "north"}
+    roll.call()
+    assert roll.sites == {"north": 1}
+
+
+def test_a_node_that_no_key_is_known_of_is_nobodys() -> None:
+    roll = roll_of(Lobby({1: "north", 4: "south"}))
+    roll.owners = lambda: {1: "north"}
+    roll.call()
+    assert (roll.sites, [absence.site for absence in roll.impostors]) == ({"north": 1}, ["node 4"])
+
+
+def test_whose_nodes_they_are_is_asked_only_when_somebody_is_greeted() -> None:
+    asked = []
+
+    def owners() -> dict[int, str]:
+        asked.append(1)
+        return {1: "north"}
+
+    roll = roll_of(Lobby({1: "north"}))
+    roll.owners = owners
+    for _ in range(3):
+        roll.call()
+    assert len(asked) == 1
+
+
+def test_without_keys_a_name_that_two_new_nodes_claim_is_nobodys_until_one_gives_way() -> None:
+    lobby = Lobby({1: "north", 2: "south", 9: "north"})
+    roll = roll_of(lobby)
+    roll.call()
+    assert roll.sites == {"south": 2}
+    assert [(absence.site, absence.why) for absence in roll.impostors] == [("north", "E_NODE_KEY")]
+    assert roll.has_refused_only, "nobody waits for an answer that has come"
+    lobby.names[9] = None
+    roll.call()
+    assert (roll.sites, roll.impostors) == ({"north": 1, "south": 2}, ())
+
+
 def test_who_fell_silent_is_greeted_before_it_is_asked_again() -> None:
     lobby = Lobby({1: "north", 2: "south"})
     roll = roll_of(lobby)
