@@ -32,9 +32,9 @@ from common.models import build, write_weights
 from common.privacy import Lattice, lattice_of
 from common.tasks import task_of
 from common.update import Weights
-from tests.client.training.two_sites import NETWORKS, WAYS, Case, any_room, bench_of_way, make, sum_of
+from tests.client.training.two_sites import NAMES, WAYS, Case, any_room, bench_of_way, make, sum_of
 
-HOSPITALS = max(5, -(-int(os.environ.get("FEDWARD_SENSITIVITY", "0")) // (3 * len(NETWORKS))))
+HOSPITALS = max(5, -(-int(os.environ.get("FEDWARD_SENSITIVITY", "0")) // (3 * len(NAMES))))
 """Of each network; of each hospital at least three patients leave, one in each case."""
 ROUNDING = 0.02
 """Float32 against float64: what a patient's part may differ by where gradients are not steep, in clip norms."""
@@ -93,7 +93,7 @@ def _double(network: str) -> nn.Module:
     return build(plan.model, plan.input, task_of(plan).outputs).double()
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", NAMES)
 def test_taking_any_patient_away_moves_the_deployed_sum_by_at_most_the_clip_norm(network: str) -> None:
     found = [length for number in range(HOSPITALS) for length in lengths(number, network)]
     assert len(found) >= 3 * HOSPITALS

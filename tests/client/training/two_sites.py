@@ -7,9 +7,12 @@ task, a clip norm, at most K images, weights and images of any size, who is draw
 and a patient takes them along.
 """
 
+import atexit
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +27,7 @@ from client.training.bench import Bench, bench_of
 from client.training.by_unit import UnitHooks
 from client.training.device import Room
 from client.training.noise import Entropy
-from common.models import build, initial_weights
+from common.models import build, initial_weights, look_in
 from common.plan import (
     AggregationSpec,
     AugmentationSpec,
@@ -56,6 +59,7 @@ from common.plan import (
     UNetSpec,
 )
 from common.tasks import task_of
+from tests.common.models.pretrained_files import made_backbone
 
 Way = Literal["together", "by Opacus", "alone"]
 WAYS: tuple[Way, ...] = ("together", "by Opacus", "alone")
@@ -95,11 +99,23 @@ NETWORKS: Mapping[str, tuple[InputSpec, TaskSpec, ModelSpec]] = {
     "late fusion": (EVERYTHING, TWO, FusionSpec(how="late", **FUSED)),
     "cross-attention": (EVERYTHING, FINDINGS, FusionSpec(how="cross-attention", **FUSED)),
 }
+NAMES = (*NETWORKS, "backbone")
 AUGMENTED = AugmentationSpec(rotation_degrees=20, shift=0.1, scale=0.1, flip="both", contrast=0.2)
 
 Trait = Literal["usual", "steep", "black", "opposed", "copies", "broken"]
 """What is odd about a hospital: weights and images of any size; nothing to see; images that cancel; all alike; values that are none."""
 TRAITS: tuple[Trait, ...] = ("usual", "steep", "black", "opposed", "copies", "broken")
+
+
+@cache
+def network_of(name: str) -> tuple[InputSpec, TaskSpec, ModelSpec]:
+    """[input], [task] and [model]. A backbone's file lasts as long as the process."""
+    if name != "backbone":
+        return NETWORKS[name]
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    look_in(Path(folder.name))
+    return replace(IMAGE, height=32, width=32), THREE, made_backbone(Path(folder.name), width=4, trained_stages=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -197,7 +213,7 @@ def bench_of_way(network: str, way: Way) -> Bench:
 
 
 def _plan(rng: np.random.Generator, network: str) -> Plan:
-    image, task, model = NETWORKS[network]
+    image, task, model = network_of(network)
     most = MOST_IMAGES if rng.random() < 0.05 else int(_one(rng, (1, 2, 3, 4, 4, 5, 8, 16)))
     promise = PrivacySpec(unit="patient", epsilon=8.0, delta=1e-5, clip_norm=10 ** rng.uniform(-3, 2), images_per_patient=most)
     return Plan(
