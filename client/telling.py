@@ -42,6 +42,16 @@ def spending(found: Summary) -> Table:
     return table
 
 
+def tighter_in_line(found: Summary) -> list[str]:
+    """Of which plans the tighter figure is no bound; nothing, if of none."""
+    unfinished = [plan.name for plan in found.plans if not plan.is_whole]
+    return (
+        [f"(PLD) is a bound once all rounds of a plan are over; not yet, or they ended early: {', '.join(unfinished)}"]
+        if unfinished
+        else []
+    )
+
+
 def caps_as_json(caps: Caps) -> dict[str, float | str]:
     """No limit is the word "inf"."""
     return {name: "inf" if value == math.inf else value for name, value in asdict(caps).items()}

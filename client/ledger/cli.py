@@ -20,7 +20,7 @@ from client.ledger import export as bundle
 from client.ledger import recovery, witness
 from client.ledger.chain import Chain, read
 from client.ledger.summary import summary_of
-from client.telling import caps_as_json, caps_in_line, spending, tell
+from client.telling import caps_as_json, caps_in_line, spending, tell, tighter_in_line
 from common import keyfile
 from common.errors import DataNotFound, LedgerTampered, PolicyRefused
 from common.fingerprint import Fingerprint
@@ -75,6 +75,7 @@ def show(home: HomeOption = HERE, as_json: AsJson = False) -> None:
         bundle.as_json(found),
         f"patients of '{found.namespace}', {found.lines} lines, {found.opened[:10]} to {found.last[:10]}",
         spending(found),
+        *tighter_in_line(found),
         f"caps: {caps_in_line(found.caps)}",
         f"withdrawn: {found.excluded} patient(s)",
         *([f"NOT PRIVATE, and not in these sums: {', '.join(found.unprotected)}"] if found.unprotected else []),

@@ -2,7 +2,8 @@
 """What has been spent, for people: by plan, over all plans, and how it grew.
 
 Two figures for each sum. The Rényi one decided; the other, by privacy loss distributions, is smaller and holds for events that were fixed
-beforehand, as one plan's are. Both are of everything that was charged, whether its release came about or not.
+beforehand, as one plan's are when all its rounds are over (`PlanRow.is_whole`). Both are of everything that was charged, whether its
+release came about or not.
 """
 
 import math
@@ -43,6 +44,11 @@ class PlanRow:
     last: str
     outside: Sum
     own_share: Sum
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its rounds were charged. If not, how many were may depend on what they released, and only the Rényi figure counts."""
+        return self.releases.get("RESERVE", 0) >= self.rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

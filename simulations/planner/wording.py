@@ -85,6 +85,10 @@ def _at_most(known: Outlook) -> Iterator[str]:
     spec = known.plan.evaluation
     if spec is not None and spec.patience is not None:
         yield "The plan may end early ([evaluation] patience). All figures are of the whole of it, so they are the most that it costs."
+        yield (
+            "ε by PLD, too, bounds this plan only as all its rounds. When it ends depends on what it released, so what a ledger shows by "
+            "PLD after an early end is no bound; there, the Rényi figure of all rounds counts."
+        )
 
 
 def _by_hospital(found: Forecast) -> Iterator[str]:

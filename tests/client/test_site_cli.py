@@ -98,6 +98,19 @@ def test_show_says_both_views_and_both_figures(running: Path) -> None:
         assert word in words
 
 
+def test_the_tighter_figure_is_a_bound_only_once_all_rounds_are_over(running: Path) -> None:
+    """A plan that may end early ends when what it released says so: what was charged until then was not fixed beforehand."""
+    said, page = "(PLD) is a bound once all rounds of a plan are over; not yet, or they ended early: journey", "which is a bound only once"
+    assert said in done("site ledger show")
+    done("site ledger explain --out early.html")
+    assert page in Path("early.html").read_text(encoding="utf-8")
+    for number in range(3, told("site ledger show")["plans"][0]["rounds"] + 1):
+        account(running).pay(release(number))
+    assert said not in done("site ledger show")
+    done("site ledger explain --out whole.html")
+    assert page not in Path("whole.html").read_text(encoding="utf-8")
+
+
 def test_verify_names_what_is_wrong(running: Path) -> None:
     good = told("site ledger verify")
     assert good["ok"]
