@@ -22,13 +22,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from client.imaging.dataset import whole as whole_of
 from client.training import dpsgd
 from client.training.augmentation import SECRET_BYTES, shown
 from client.training.batches import inputs, targets
 from client.training.by_unit import UnitHooks
 from client.training.clipping import ROOM_FOR_ROUNDING, Kept, UnitGradients
+from client.training.device import Room
 from client.training.sampler import Draw
-from common.models import build, write_weights
+from common.models import build, initial_weights, write_weights
 from common.privacy import Lattice, lattice_of
 from common.tasks import task_of
 from common.update import Weights
@@ -114,6 +116,41 @@ def test_a_broken_patient_counts_as_nothing_and_is_not_passed_on() -> None:
 
 def own_part_is_finite(case: Case, leaver: int) -> bool:
     return bool(np.isfinite(case.data.parts["record"][np.flatnonzero(case.data.patients == leaver)]).all())
+
+
+def test_gradients_that_cancel_to_their_last_bits_move_nobody_else_where_each_patient_has_a_pass_alone() -> None:
+    """Three records of a patient, one of which undoes the others: what is left is rounding, and clipping makes it as long as anything.
+
+    Together with others it depends on how many they are (a library's last few numbers go another way), and a patient who leaves was seen
+    to move this sum by two clip norms. Alone it depends on nobody. docs/privacy.md says so.
+    """
+    case = undone(replace(make(0, networks=("mlp",)), way="alone", trait="steep"))
+    full, room = lattice_of(case.plan).clip_steps, Room(images=64, units=16)
+    whole = sum_of(case, room)
+    assert whole.any(), "rounding is all that there is"
+    for leaver in range(len(case.drawn)):
+        assert (whole - sum_of(case.without(leaver), room)).double().norm().item() <= full
+
+
+def undone(case: Case) -> Case:
+    """The same network with a head that says one in three of everything, and four patients whose records cancel."""
+    plan, rng, layout = case.plan, np.random.default_rng(1), bench_of_way(case.network, case.way).model.layout
+    record = np.repeat(rng.standard_normal((4, plan.input.record_width)) * 1e12, 3, axis=0).astype(np.float32)
+    data = replace(
+        case.data.subset(np.zeros(12, dtype=np.int64)),
+        labels=np.tile([0, 0, 1], 4),
+        patients=np.repeat(np.arange(4, dtype=np.int32), 3),
+        parts={"record": whole_of(record)},
+    )
+    weights = initial_weights(plan).values.copy()
+    head = np.prod(layout.shapes[-2], dtype=int) + 1
+    weights[-head:] = 0
+    weights[-1] = np.log(1 / 2)
+    promise = replace(plan.privacy, images_per_patient=3, clip_norm=1.0)
+    chance = np.zeros((4, 501), dtype=np.uint64)
+    return replace(
+        case, plan=replace(plan, privacy=promise), data=data, weights=weights, drawn=np.ones(4, dtype=bool), chance=chance
+    )  # fmt: skip
 
 
 # Broken trainers
