@@ -3,8 +3,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,7 +14,12 @@ from rich.table import Table
 from common.durable import write_atomically
 from common.plan import Plan, digest_of
 from simulations import evidence_cli, scenario
+from simulations.apps import CLIENT_APP
 from simulations.audits.findings import USUAL_CANARIES, Audit, Kind, Report, in_words, verdict
+from simulations.cli import cores, default_cache
+
+if TYPE_CHECKING:
+    from simulations.audits.privacy import Progress
 
 audit = typer.Typer(
     no_args_is_help=True,
@@ -39,13 +45,19 @@ def privacy(
     ] = USUAL_CANARIES,
     kind: Annotated[
         Kind,
-        typer.Option(help="gradient: every step is watched. slices: the same, 50 slices a patient. mislabelled: only the model is seen."),
+        typer.Option(
+            help="gradient: every step is watched. slices: the same, 50 slices a patient. mislabelled: only the model is seen. network: a "
+            "whole federation trains the plan's own network, and its sums are watched."
+        ),
     ] = "gradient",
     patients: Annotated[
         int | None, typer.Option(min=8, help="Patients a site (default: minimum_patients, or four times the plan's batch).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the coins; never of the noise.")] = 0,
     controls: Annotated[bool, typer.Option(help="Also break training in four ways that have to be caught.")] = True,
+    through_network: Annotated[
+        bool, typer.Option("--network/--no-network", help="With another kind: also watch the plan's own network, where its data are made.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
@@ -59,10 +71,16 @@ def privacy(
     from simulations.show import Show
 
     torch.set_num_threads(1)  # pictures are small: a second thread would only wait
-    plan = scenario.load(scenario.find(plan_name)).plan
-    asked = Audit(canaries=canaries, kind=kind, patients=patients or audits.usual_patients(plan), seed=seed)
+    asked = scenario.load(scenario.find(plan_name))
+    plan = asked.plan
+    how = Audit(canaries=canaries, kind=kind, patients=patients or audits.usual_patients(plan), seed=seed)
     with Show(Console(stderr=True, quiet=as_json)) as show:
-        report = audits.audit(plan, asked, with_controls=controls, progress=show.step)
+        if kind == "network":
+            report = _watched(asked, how, controls, show.step)
+        else:
+            report = audits.audit(plan, how, with_controls=controls, progress=show.step)
+            if through_network and audits.can_be_watched(asked):
+                report = replace(report, network=_watched(asked, how, False, show.step).plan)
     result = {"name": plan.name, "digest": digest_of(plan), **report.as_dict()}
     if out is not None:
         write_atomically(out, json.dumps(result, indent=1).encode(), fsync=False)
@@ -74,12 +92,22 @@ def privacy(
         raise typer.Exit(1)
 
 
+def _watched(asked: scenario.Scenario, how: Audit, controls: bool, progress: "Progress") -> Report:
+    from simulations.audits.network import Studio
+    from simulations.audits.privacy import audit_network
+    from simulations.engine.nursery import Nursery
+
+    with Nursery(CLIENT_APP) as nursery:
+        studio = Studio(cache=default_cache(), workers=cores(), nursery=nursery)
+        return audit_network(asked, how, studio, with_controls=controls, progress=progress)
+
+
 def _print(plan: Plan, report: Report) -> None:
     asked = report.asked
     table = Table(title=f"{asked.canaries} {asked.kind} canaries, {asked.patients} patients a site", title_justify="left")
     for heading in ("training", "epsilon claimed", "at least (95 %)", "guessed right", "verdict"):
         table.add_column(heading, justify="left" if heading in ("training", "verdict") else "right")
-    for trial in (report.plan, *report.controls):
+    for trial in report.trials:
         tally = trial.bound.tally
         right, style = f"{tally.correct} of {tally.guesses}", None if trial.is_as_expected else "bold red"
         table.add_row(trial.name, f"{trial.claimed:g}", f"{trial.bound.epsilon:.2f}", right, verdict(trial), style=style)

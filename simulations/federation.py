@@ -59,8 +59,8 @@ Outcome = tuple[Weights, list[CommittedRound]]
 class Federation:
     """A plan, the folder of its sites' homes, and the folder where its journal and checkpoints go.
 
-    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say. From `gate` on
-    they are what a deployed coordinator has, for tests of it.
+    `coordinator` is the folder of the coordinator's key and roster; `aggregation` must be what the sites' own files say. `tap` sees all
+    that the coordinator sees of updates, for an audit. From `gate` on they are what a deployed coordinator has, for tests of it.
     """
 
     plan: Plan
@@ -73,6 +73,7 @@ class Federation:
     unsafe_noise_seed: int | None = None
     faults: tuple[Fault, ...] = ()
     evidence: Keep = "hashes"
+    tap: Callable[[Aggregation], Aggregation] | None = None
     gate: Gate = field(default_factory=Open)
     persistence: Persistence | None = None
     power_cut_safe: bool = False
@@ -128,6 +129,7 @@ class Federation:
         initial, members = initial_weights(self.plan), Consortium(key=self.coordinator, roster=self.coordinator)
         recorder = self._recorder(initial, journal, members)
         roll = Roll(line=Line(grid, self.pace), plan=digest_of(self.plan), minimum=self.plan.aggregation.minimum_cohort)
+        aggregation = self._aggregation(roll, initial, journal, members, observer, recorder)
         return Coordinator(
             roll=roll,
             plan=self.plan,
@@ -136,7 +138,7 @@ class Federation:
             journal=journal,
             checkpoints=CheckpointFolder(self.folder / CHECKPOINTS, power_cut_safe=self.power_cut_safe),
             observer=Several(recorder, observer) if recorder else observer,
-            aggregation=self._aggregation(roll, initial, journal, members, observer, recorder),
+            aggregation=self.tap(aggregation) if self.tap else aggregation,
             gate=self.gate,
             persistence=self.persistence,
         )

@@ -41,7 +41,7 @@ _PASSES: Final = 2
 """Into how many passes the units of one size would go at least, if all sizes that the plan allows were equally common."""
 
 
-def places(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], together: Together) -> int:
+def places_for(bench: Bench, data: Dataset, plan: Plan, rows: NDArray[np.int64], together: Together) -> int:
     """How many units of as many images as these `rows` go through together. 1: each has a pass to itself."""
     if bench.by_unit is None:
         return 1

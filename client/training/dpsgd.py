@@ -18,7 +18,7 @@ weaker.
     U  units in a chunk      I  their images      P  values of the model
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -30,7 +30,7 @@ from client.training.augmentation import SECRET_BYTES, shown
 from client.training.batches import cases_of, inputs, targets
 from client.training.bench import Bench
 from client.training.clipping import Kept, UnitGradients, add_clipped
-from client.training.company import places
+from client.training.company import places_for
 from client.training.noise import NoiseThreads
 from client.training.optimiser import optimiser_of
 from client.training.sampler import Draw, draw, pick
@@ -91,14 +91,23 @@ def sum_of_clipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Tens
     Guarantees: one unit more or less moves it by at most the plan's clip norm (L2).
     """
     total_P = torch.zeros_like(bench.model.values, dtype=torch.int64)
-    parts, together = parts_of(total_P, bench.model.layout), partial(_together, bench, plan)
-    for alike in drawn.alike():
-        most = places(bench, data, plan, alike.rows[: alike.sizes[0]], together)
-        for chunk in alike.chunks(most):
-            gradients = together(data, chunk.filled(most)) if most > 1 else _alone(bench, data, plan, chunk)
-            there_U = torch.arange(most, device=total_P.device) < len(chunk)
-            add_clipped(parts, gradients, lattice_of(plan), there_U)
+    parts = parts_of(total_P, bench.model.layout)
+    for chunk, gradients, places in unclipped(bench, data, plan, drawn):
+        there_U = torch.arange(places, device=total_P.device) < len(chunk)
+        add_clipped(parts, gradients, lattice_of(plan), there_U)
     return total_P
+
+
+def unclipped(bench: Bench, data: Dataset, plan: Plan, drawn: Draw) -> Iterator[tuple[Draw, list[UnitGradients], int]]:
+    """The gradients of a draw's units at the present weights, chunk by chunk; those of the next chunk overwrite them.
+
+    They have more places than the chunk has units, perhaps: what stands behind its units counts as nothing.
+    """
+    together = partial(_together, bench, plan)
+    for alike in drawn.alike():
+        places = places_for(bench, data, plan, alike.rows[: alike.sizes[0]], together)
+        for chunk in alike.chunks(places):
+            yield chunk, together(data, chunk.filled(places)) if places > 1 else _alone(bench, data, plan, chunk), places
 
 
 def _together(bench: Bench, plan: Plan, data: Dataset, chunk: Draw) -> list[UnitGradients]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from common.plan import Plan
 from simulations.audits.one_run import Bound, canaries_to_refute
 
-Kind = Literal["gradient", "slices", "mislabelled"]
+Kind = Literal["gradient", "slices", "mislabelled", "network"]
 USUAL_CANARIES = 2000
 
 
@@ -44,21 +44,30 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The plan's own trial, the controls, and the most that any trial with so many canaries could have shown."""
+    """The plan's own trial, the controls, and the most that any trial with so many canaries could have shown.
+
+    `network`: the plan's trial through its own network, beside one with other canaries.
+    """
 
     asked: Audit
     plan: Trial
     controls: tuple[Trial, ...]
     ceiling: float
+    network: Trial | None = None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return (self.plan, *([self.network] if self.network else []), *self.controls)
 
     @property
     def passes(self) -> bool:
-        return all(trial.is_as_expected for trial in (self.plan, *self.controls))
+        return all(trial.is_as_expected for trial in self.trials)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             **asdict(self.asked),
             "plan": self.plan.as_dict(),
+            "network": self.network.as_dict() if self.network else None,
             "controls": [trial.as_dict() for trial in self.controls],
             "ceiling": self.ceiling,
             "passes": self.passes,
@@ -78,7 +87,12 @@ def in_words(plan: Plan, report: Report) -> list[str]:
     assert delta is not None
     shown = f"An observer of {plan.name} can prove, with 95 % confidence, that its epsilon is at least {own.bound.epsilon:.2f}"
     said = [f"{shown}; it claims {own.claimed:g} at delta {delta:g} per {plan.privacy.unit}."]
-    if own.is_refuted:
+    if (whole := report.network) is not None:
+        said.append(
+            f"Through the plan's own network, trained by a whole federation in which {whole.bound.tally.canaries} patients were planted, "
+            f"the coordinator can prove at least {whole.bound.epsilon:.2f}."
+        )
+    if own.is_refuted or (whole is not None and whole.is_refuted):
         said.append("The claim does not hold. Do not train this plan with patients' data.")
     elif report.ceiling <= own.claimed:
         enough = canaries_to_refute(own.claimed, delta=delta)

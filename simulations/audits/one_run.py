@@ -110,12 +110,13 @@ def _binomial(trials: int, epsilon: float) -> NDArray[np.float64]:
     successes = np.arange(trials + 1)
     miss = -epsilon - math.log1p(math.exp(-epsilon))
     hit = -math.log1p(math.exp(-epsilon))
-    chances: NDArray[np.float64] = np.exp(_log_choose(trials) + successes * hit + (trials - successes) * miss)
+    chances: NDArray[np.float64] = np.exp(log_choose(trials) + successes * hit + (trials - successes) * miss)
     return chances
 
 
 @lru_cache(maxsize=64)
-def _log_choose(trials: int) -> NDArray[np.float64]:
+def log_choose(trials: int) -> NDArray[np.float64]:
+    """The logarithms of the binomial coefficients, (trials + 1,)."""
     factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
     chosen: NDArray[np.float64] = factorials[-1] - factorials - factorials[::-1]
     return chosen

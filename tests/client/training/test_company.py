@@ -136,8 +136,8 @@ def test_how_many_places_there_are_follows_from_plan_and_machine(make_plan, make
         plan = make_plan(private=True, privacy=replace(PATIENTS, images_per_patient=kept), batch=batch)
         with bench_for(plan, initial_weights(plan)) as bench:
             rows, bench = np.arange(images), replace(bench, room=room)
-            assert company.places(bench, data, plan, rows, lambda d, c: dpsgd._together(bench, plan, d, c)) == expected  # noqa: B023
-            assert company.places(replace(bench, by_unit=None), data, plan, rows, None) == 1
+            assert company.places_for(bench, data, plan, rows, lambda d, c: dpsgd._together(bench, plan, d, c)) == expected  # noqa: B023
+            assert company.places_for(replace(bench, by_unit=None), data, plan, rows, None) == 1
 
 
 def test_where_places_differ_fewer_units_go_together_and_at_last_each_alone(make_plan, make_dataset):
@@ -155,7 +155,7 @@ def test_where_places_differ_fewer_units_go_together_and_at_last_each_alone(make
                 return found
 
             bench = replace(bench, room=Room(images=64, units=8))
-            assert company.places(bench, data, plan, np.arange(1), uneven) == expected
+            assert company.places_for(bench, data, plan, np.arange(1), uneven) == expected
             bench.by_unit.alike.clear()
 
 
@@ -165,7 +165,7 @@ def test_trying_the_places_leaves_the_model_its_dropout_and_all_random_states_al
         bench.model.module.train()
         bench.by_unit.alike.clear()
         before = read_weights(bench.model.module).values.copy(), bench.model.module.dropout.rng.bit_generator.state, torch.get_rng_state()
-        assert company.places(bench, data, plan, np.arange(1), lambda d, c: dpsgd._together(bench, plan, d, c)) == 8
+        assert company.places_for(bench, data, plan, np.arange(1), lambda d, c: dpsgd._together(bench, plan, d, c)) == 8
         assert np.array_equal(read_weights(bench.model.module).values, before[0])
         assert bench.model.module.dropout.rng.bit_generator.state == before[1]
         assert torch.equal(torch.get_rng_state(), before[2])
@@ -185,7 +185,7 @@ def test_weights_of_zero_do_not_hide_that_places_differ(make_plan, make_dataset)
                     gradient.values[1:] *= 1 + 2**-20
             return found
 
-        assert company.places(bench, data, plan, np.arange(1), uneven) == 1
+        assert company.places_for(bench, data, plan, np.arange(1), uneven) == 1
         bench.by_unit.alike.clear()
 
 
