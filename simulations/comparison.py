@@ -23,6 +23,7 @@ from dataclasses import replace
 
 from flwr.app import Message, RecordDict
 
+from client.home import AggregationName
 from common import canonical, wire
 from common.durable import write_atomically
 from common.errors import TrainFailed
@@ -34,9 +35,11 @@ from server.strategies import StrategyState, strategy_of
 from simulations.apps import CLIENT_APP
 from simulations.engine import LocalEngine
 from simulations.engine.nursery import Nursery
-from simulations.stage import PLAN_FILE, Stage, clone_home, pool_homes
+from simulations.federation import Federation
+from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, pool_homes
 
 POOLED = "pooled"
+NOT_PRIVATE = "not_private"
 COMPARISON = "comparison"
 
 Progress = Callable[[int, int], None]
@@ -66,6 +69,31 @@ def without_privacy(plan: Plan, *, learning_rate: float | None) -> Plan:
     images = plan.privacy.images_per_patient if plan.privacy.unit == "patient" else 1
     training = replace(plan.training, batch=plan.training.batch * images, learning_rate=learning_rate or plan.training.learning_rate)
     return replace(plan, training=training, privacy=PrivacySpec(unit="none"), evaluation=None, statistics=None)
+
+
+def twin_without_privacy(stage: Stage) -> tuple[Stage, Federation]:
+    """The same federation with nothing clipped and no noise, in a folder of its own: what privacy costs, and what data could give at most.
+
+    Nothing leaves this machine and masks would not change a bit of it, so it does without.
+    """
+    scenario, folder = stage.scenario, stage.folder / NOT_PRIVATE
+    plan = without_privacy(scenario.plan, learning_rate=scenario.simulation.learning_rate_without_privacy)
+    aggregation: AggregationName = "plain" if aggregation_of(stage) == "plain" else "ideal"
+    for site in stage.sites:
+        clone_home(stage, site, folder / SITES / site, aggregation=aggregation)
+    write_atomically(folder / PLAN_FILE, to_toml(plan).encode(), fsync=False)
+    twin = replace(stage, folder=folder, scenario=replace(scenario, plan=plan))
+    federation = Federation(
+        plan=plan,
+        plan_file=twin.plan_file,
+        sites=folder / SITES,
+        num_sites=len(stage.sites),
+        folder=folder,
+        coordinator=stage.coordinator,
+        aggregation=aggregation,
+        unsafe_noise_seed=None,
+    )
+    return twin, federation
 
 
 def train_apart(

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from client.home import LEDGER_FILE, AggregationName
+from client.home import LEDGER_FILE
 from common.durable import write_atomically
 from common.plan import ClassificationSpec, Plan, digest_of
-from common.plan import to_toml as plan_toml
 from common.privacy import own_share_epsilon
 from common.tasks.scores import RESAMPLES
 from common.update import Weights
@@ -27,7 +26,7 @@ from server.counts import as_facts
 from server.export import export
 from simulations import report
 from simulations.audits import exhibits
-from simulations.comparison import POOLED, train_apart, without_privacy
+from simulations.comparison import NOT_PRIVATE, POOLED, train_apart, twin_without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
 from simulations.federation import EngineName, Federation
@@ -35,7 +34,7 @@ from simulations.judging import judge, judge_by_site
 from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
-from simulations.stage import PLAN_FILE, SITES, Stage, aggregation_of, clone_home, device_of, unsafe_seed
+from simulations.stage import SITES, Stage, aggregation_of, device_of, unsafe_seed
 
 COMPARISON_FILE = "comparison.json"
 JUDGEMENT_FILE = "judgement.json"
@@ -44,7 +43,6 @@ PREDICTIONS_FILE = "predictions.json"
 MEMBERSHIP_FILE = "membership.json"
 INVERSION_FILE = "inversion.json"
 RUN_FILE = "run.json"
-NOT_PRIVATE = "not_private"
 _LIBRARIES = ("torch", "flwr", "opacus", "pydicom", "dp-accounting", "numpy")
 
 
@@ -104,31 +102,10 @@ def _compare(stage: Stage, options: Options, show: Show, nursery: Nursery) -> di
 
 
 def _without_privacy(stage: Stage, options: Options, show: Show, nursery: Nursery) -> Weights:
-    """The same federation with nothing clipped and no noise: what privacy costs, and what the data could give at most.
-
-    Nothing leaves this machine and masks would not change a bit of it, so it does without.
-    """
-    scenario = stage.scenario
-    folder = stage.folder / NOT_PRIVATE
-    plan = without_privacy(scenario.plan, learning_rate=scenario.simulation.learning_rate_without_privacy)
-    aggregation: AggregationName = "plain" if aggregation_of(stage) == "plain" else "ideal"
-    for site in stage.sites:
-        clone_home(stage, site, folder / SITES / site, aggregation=aggregation)
-    write_atomically(folder / PLAN_FILE, plan_toml(plan).encode(), fsync=False)
-    apart = replace(stage, folder=folder, scenario=replace(scenario, plan=plan))
-    federation = Federation(
-        plan=plan,
-        plan_file=apart.plan_file,
-        sites=folder / SITES,
-        num_sites=len(stage.sites),
-        folder=folder,
-        coordinator=stage.coordinator,
-        aggregation=aggregation,
-        unsafe_noise_seed=None,
-    )
-    observer = _watch(replace(stage, scenario=apart.scenario), "the same, not private", show, record=False)
+    twin, federation = twin_without_privacy(stage)
+    observer = _watch(replace(stage, scenario=twin.scenario), "the same, not private", show, record=False)
     weights, _ = federation.train(observer, engine="local", workers=options.workers, nursery=nursery)
-    shutil.rmtree(folder)
+    shutil.rmtree(twin.folder)
     return weights
 
 

@@ -10,7 +10,20 @@ from typing import Literal, get_args
 from common.errors import PlanValue
 
 Kind = Literal[
-    "cells", "tissue", "vessels", "blood", "slices", "follow-up", "slides", "findings", "records", "notes", "pairs", "complaints"
+    "cells",
+    "tissue",
+    "vessels",
+    "blood",
+    "slices",
+    "follow-up",
+    "slides",
+    "findings",
+    "records",
+    "notes",
+    "pairs",
+    "complaints",
+    "organs",
+    "growths",
 ]
 """One module each; its docstring says what is to be learnt."""
 KINDS: tuple[Kind, ...] = get_args(Kind)

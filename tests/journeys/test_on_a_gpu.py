@@ -21,7 +21,7 @@ from tests.journeys.made import goodness, made_scenario, pictures, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
-OF_REAL_IMAGES = {"cell-bccd3", "cell-malaria", "ct-lung", "det-bccd", "seg-nuclei", "template"}
+OF_REAL_IMAGES = {"cell-bccd3", "cell-malaria", "ct-lung", "det-bccd", "seg-nuclei", "template", "xray-pneumonia"}
 
 
 @pytest.fixture(autouse=True)

@@ -32,9 +32,13 @@ class Way:
     steps: int
     rate: float
     at_least: float
+    side: int | None = None  # of smaller pictures, where the plan's own cost too much
 
 
 WAYS = {
+    "organs": Way(patients=60, rounds=4, steps=15, rate=0.005, at_least=0.8, side=56),
+    "organs-small": Way(patients=60, rounds=4, steps=15, rate=0.01, at_least=0.8),
+    "growths": Way(patients=24, rounds=4, steps=15, rate=0.01, at_least=0.8),
     "tissue-patches": Way(patients=24, rounds=3, steps=12, rate=0.01, at_least=0.8),
     "cell-outlines": Way(patients=16, rounds=4, steps=10, rate=0.01, at_least=0.6),
     "lesions-in-volumes": Way(patients=8, rounds=4, steps=15, rate=0.015, at_least=0.45),
@@ -54,9 +58,12 @@ def shortened(name: str, *, private: bool) -> Scenario:
         training = replace(training, strategy="fedavg", rounds=way.rounds, local_steps=way.steps, learning_rate=way.rate)
         privacy = PrivacySpec(unit="none")
     made = replace(simulation.made, hospitals=HOSPITALS, patients_per_hospital=16 if private else way.patients)
+    image = plan.input
+    if way.side is not None:
+        made, image = replace(made, size_px=way.side), replace(image, height=way.side, width=way.side)
     aggregation = replace(plan.aggregation, minimum_cohort=HOSPITALS, update_norm=50.0)
     return Scenario(
-        plan=replace(plan, training=training, privacy=privacy, aggregation=aggregation),
+        plan=replace(plan, input=image, training=training, privacy=privacy, aggregation=aggregation),
         simulation=replace(simulation, sites=HOSPITALS, folds=4, made=made),
     )
 
