@@ -19,6 +19,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -34,9 +35,11 @@ from common.plan import digest_of
 from common.tasks.scores import LevelScores, Scores
 from common.update import Weights
 from simulations import scenario as scenarios
-from simulations.benchmarks.pooled_gap import Gap, Tell, federate, gap_of, of_seed, sentence
+from simulations.apps import CLIENT_APP
+from simulations.benchmarks.pooled_gap import Gap, federate, gap_of, of_seed, sentence
 from simulations.benchmarks.typed import typed
 from simulations.comparison import POOLED, train_apart
+from simulations.engine.nursery import Nursery
 from simulations.judging import judge
 from simulations.options import DeviceOption
 from simulations.scenario import Scenario
@@ -63,14 +66,12 @@ class Pair:
     pooled: float
 
 
-def play(
-    scenario: Scenario, data: Path | None, folder: Path, *, workers: int, tell: Tell, device: str = "cpu", figure: str | None = None
-) -> Pair:
+def play(scenario: Scenario, data: Path | None, folder: Path, shop: Workshop, *, nursery: Nursery, figure: str | None = None) -> Pair:
     """Train both from one seed, and judge them. Raises: FedwardError."""
-    shop = Workshop(cache=folder / "cache", workers=workers, progress=tell, device=device)
     stage = set_stage(scenario, data, folder / f"seed_{scenario.plan.training.seed}", shop)
-    federated = federate(stage, workers, tell)
-    pooled = train_apart(stage, workers=workers, progress=lambda done, total: tell("pooled", done, total), only={POOLED})[POOLED]
+    workers, tell = shop.workers, shop.progress
+    federated = federate(stage, workers, tell, nursery)
+    apart = train_apart(stage, workers=workers, progress=partial(tell, "pooled"), nursery=nursery, only={POOLED})
     name, untrained = _figure(stage, initial_weights(scenario.plan), figure)
     return Pair(
         seed=scenario.plan.training.seed,
@@ -80,7 +81,7 @@ def play(
         figure=name,
         untrained=untrained,
         federated=_figure(stage, federated, figure)[1],
-        pooled=_figure(stage, pooled, figure)[1],
+        pooled=_figure(stage, apart[POOLED], figure)[1],
     )
 
 
@@ -159,15 +160,20 @@ def main(
     try:
         scenario = scenarios.load(scenarios.find(plan))
         pairs = on_file(file, scenario)
-        with tempfile.TemporaryDirectory(prefix="fedward-gap-") as scratch, Progress(console=console, transient=True) as bar:
+        with (
+            tempfile.TemporaryDirectory(prefix="fedward-gap-") as scratch,
+            Progress(console=console, transient=True) as bar,
+            Nursery(CLIENT_APP) as nursery,  # one for all pairs: each engine of its own would import everything again
+        ):
             task = bar.add_task("", total=None)
             for seed in sorted({*range(first_seed, first_seed + seeds)} - {pair.seed for pair in pairs}):
 
                 def tell(what: str, done: int, total: int, seed: int = seed) -> None:
                     bar.update(task, description=f"seed {seed}: {what}", completed=done, total=total)
 
-                asked, many = of_seed(scenario, seed), workers or os.cpu_count() or 1
-                pairs.append(play(asked, data, Path(scratch), workers=many, tell=tell, device=device, figure=figure))
+                folder, many = Path(scratch), workers or os.cpu_count() or 1
+                shop = Workshop(cache=folder / "cache", workers=many, progress=tell, device=device)
+                pairs.append(play(of_seed(scenario, seed), data, folder, shop, nursery=nursery, figure=figure))
                 if file:
                     file.write_text(json.dumps(as_dict(scenario, pairs), indent=1) + "\n", encoding="utf-8")
     except FedwardError as error:

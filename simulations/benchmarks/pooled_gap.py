@@ -45,6 +45,7 @@ from server.journal import CommittedRound
 from simulations import scenario as scenarios
 from simulations.benchmarks.typed import typed
 from simulations.comparison import POOLED, train_apart
+from simulations.engine.nursery import Nursery
 from simulations.federation import Federation
 from simulations.observer import score
 from simulations.scenario import Scenario
@@ -147,7 +148,7 @@ class Watch(Silent):
         self._tell("federation", done.round, self._rounds)
 
 
-def federate(stage: Stage, workers: int, tell: Tell) -> Weights:
+def federate(stage: Stage, workers: int, tell: Tell, nursery: Nursery | None = None) -> Weights:
     """The stage's plan, trained by all of its sites."""
     plan = stage.scenario.plan
     federation = Federation(
@@ -158,7 +159,7 @@ def federate(stage: Stage, workers: int, tell: Tell) -> Weights:
         folder=stage.folder,
         coordinator=stage.coordinator,
     )
-    weights, _ = federation.train(Watch(plan.training.rounds, tell), engine="local", workers=workers)
+    weights, _ = federation.train(Watch(plan.training.rounds, tell), engine="local", workers=workers, nursery=nursery)
     return weights
 
 
