@@ -59,6 +59,7 @@ from common.plan import Plan, digest_of
 from common.privacy import round_charge
 from common.privacy.entries import Use
 from common.roster import Roster
+from common.secagg import complaints
 from common.secagg.stages import Invited
 from common.secagg.terms import Kind, Seat
 from common.update import Layout, NoisedSum, QuantisedDelta, ReleasedDelta, Vector, Weights
@@ -103,13 +104,21 @@ class Site:
     def secure(self, request: SecureRequest) -> SecureReply:
         """Answer one step of secure aggregation; what is refused is in the audit log too, by its code.
 
+        Where peers are at fault, the error that is raised has this site's signed complaint about them.
+
         Raises: ProtocolError, RosterError, UpdateError, CohortTooSmall, SecretFile, AuditTampered; before any image is opened
         BudgetExceeded, EpsilonImpossible, TooFewPatients.
         """
         try:
             return self._secure(request)
-        except Exception as error:
-            self._audit.refused(request.control, error.code if isinstance(error, FedwardError) else TrainFailed.code)
+        except FedwardError as error:
+            self._audit.refused(request.control, error.code)
+            if error.accused:
+                signer = credentials.load(self.home, "site").signer
+                error.complaint = complaints.write(signer, self.name, request.control, error.accused)
+            raise
+        except Exception:
+            self._audit.refused(request.control, TrainFailed.code)
             raise
 
     def _secure(self, request: SecureRequest) -> SecureReply:

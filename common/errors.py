@@ -47,7 +47,7 @@ expected; `fix` says what to do next. No message holds a patient's data, a key, 
     |   |-- RosterChanged         E_ROSTER_CHANGED       another or an older roster than the one held here
     |   |-- RosterExpired         E_ROSTER_EXPIRED       a roster, or a member, out of its validity
     |   |-- RosterNotFound        E_ROSTER_NOT_FOUND     no roster, draft or public key where one was named
-    |   |-- RosterTaken           E_ROSTER_TAKEN         a folder or a name that has its owner already
+    |   |-- RosterTaken           E_ROSTER_TAKEN         a folder, name or draft that is there already
     |   |-- RosterKey             E_ROSTER_KEY           something given for a public key that is none, or another party's
     |   |-- RosterPending         E_ROSTER_PENDING       a newer roster takes trust from somebody, and waits for this site's operator
     |   `-- EnrolmentRefused      E_ENROLMENT            a site's request or statement that does not hold, or is too old
@@ -118,15 +118,20 @@ from typing import ClassVar
 
 
 class FedwardError(Exception):
-    """The root. `str(error)` is for people; `error.code` is for machines."""
+    """The root. `str(error)` is for people; `error.code` is for machines.
+
+    `accused` are sites whose fault it is; `complaint` is what a site has signed of that, for the coordinator (common.secagg.complaints).
+    """
 
     code: ClassVar[str] = "E_FEDWARD"
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, fix: str = "") -> None:
+    def __init__(self, message: str, *, fix: str = "", accused: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.accused = accused
+        self.complaint = b""
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".rstrip()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from common import roster
 from common.errors import MessageFormat, MessageTooLarge
 from common.news import News
+from common.secagg import complaints
 from common.update import Layout, MaskedUpdate, QuantisedDelta, ReleasedDelta, Vector, Weights, Words
 
 VERSION: Final = 1
@@ -146,11 +147,13 @@ class SecureReply:
 class Refusal:
     """Site to coordinator: no, with a stable code. The words, which may name a folder, stay at the site.
 
-    `site` is empty where the site could not read its own name.
+    `site` is empty where the site could not read its own name. `complaint` is there where peers are at fault: who, signed by the site
+    (common.secagg.complaints). A refusal without one has no such field, so that a coordinator of before reads it.
     """
 
     site: str
     code: str
+    complaint: bytes = b""
 
 
 def encode_hello(message: Hello) -> RecordDict:
@@ -193,7 +196,8 @@ def encode_secure_reply(message: SecureReply) -> RecordDict:
 
 
 def encode_refusal(message: Refusal) -> RecordDict:
-    return _pack({"type": "refusal", "site": message.site, "code": message.code})
+    complaint = {"complaint": message.complaint} if message.complaint else {}
+    return _pack({"type": "refusal", "site": message.site, "code": message.code, **complaint})
 
 
 def decode_hello(content: RecordDict) -> Hello:
@@ -280,8 +284,13 @@ def _step(fields: Mapping[str, Any]) -> Step:
 
 
 def _decode_refusal(content: RecordDict) -> Refusal:
-    fields = _unpack(content, "refusal", {"site": str, "code": str})
-    return Refusal(site=fields["site"], code=fields["code"])
+    record = content[_FIELDS]
+    more: dict[str, type] = {"complaint": bytes} if "complaint" in record else {}
+    fields = _unpack(content, "refusal", {"site": str, "code": str, **more})
+    complaint: bytes = fields.get("complaint", b"")
+    if more and not 0 < len(complaint) <= complaints.LARGEST:
+        raise MessageTooLarge(f"a complaint has {len(complaint)} bytes, expected 1 to {complaints.LARGEST}.", fix=_SAME_VERSION)
+    return Refusal(site=fields["site"], code=fields["code"], complaint=complaint)
 
 
 def _pack(fields: dict[str, Any], vector: Vector | Words | None = None) -> RecordDict:

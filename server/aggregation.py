@@ -17,6 +17,8 @@ from server.journal import CommittedRound
 
 SILENT: Final = "E_SILENT"
 FAILED: Final = "E_SITE_FAILED"
+LEFT_OUT: Final = "E_LEFT_OUT"
+"""Why a site is missing that was not asked: in an earlier attempt at this sum its shares, or its word about another's, did not hold."""
 ATTEMPTS: Final = 2
 """How often a round is tried before the run stops by name."""
 

@@ -13,7 +13,7 @@ A coordinator that cannot write its log does not go on.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -101,8 +101,11 @@ class Recorder(Silent):
     def heard(self, inviting: Inviting, group: int, step: Step, heard: Heard) -> None:
         """A step is over, and in the journal. Raises: AuditTampered, DiskFull."""
         at = at_of(inviting.tag, inviting.kind)
-        items = tuple(Reply(site_id=site, control=control) for site, control in sorted(heard.replies.items()))
+        items = _in_order(heard.replies)
         self._keep(evidence.step_name(at, group, step.name), evidence.write_replies(Replies(closed=heard.at, items=items)))
+        if heard.complaints:
+            said = Replies(closed=heard.at, items=_in_order(heard.complaints))
+            self._keep(evidence.complaints_name(at, group), evidence.write_replies(said))
         self._log.say(
             entries.Heard(
                 at=at,
@@ -112,6 +115,11 @@ class Recorder(Silent):
                 missing=tuple(sorted(heard.missing.items())),
             )
         )
+
+    def left_out(self, inviting: Inviting, group: int, site: str, by: Sequence[str]) -> None:
+        """The attempts after this one go without a site. Raises: AuditTampered, DiskFull."""
+        at = at_of(inviting.tag, inviting.kind)
+        self._log.say(entries.LeftOut(at=at, group=group, site=site, accusers=tuple(sorted(by))))
 
     def summed(self, unmasking: Unmasking, group: int, opened: GroupSum, vectors: VectorFolder) -> None:
         """A sum is open; the masked updates that it was made of are still there. Raises: AuditTampered, DiskFull."""
@@ -169,3 +177,7 @@ class Recorder(Silent):
         path = self._folder / name
         if not path.exists() or path.read_bytes() != content:
             write_atomically(path, content, fsync=self._fsync, mode=OWNER_ONLY)
+
+
+def _in_order(said: Mapping[str, bytes]) -> tuple[Reply, ...]:
+    return tuple(Reply(site_id=site, control=control) for site, control in sorted(said.items()))

@@ -13,6 +13,10 @@ misses its deadline has never entered the cryptography. A site that falls later 
 of them is left. When too few are left there is no sum, not even a part of one: the attempt is given up by all who can still sign
 that, and the next one masks the same updates afresh, for free, or trains anew where the protocol does not allow it.
 
+A site whose shares are no good can make an attempt fail. Those who found out say so, signed; the attempts to come go without it
+(`common.secagg.complaints`), in this round, and are not counted as tries while each leaves somebody more out. A dealer that is found only
+when the sum is opened is left out too; that try counts, since sites train, and pay, again.
+
 Enrolled sites beyond the plan's max_group are several groups, each a protocol of its own with its own attempts, side by side
 (`server.transport.talks`). A group that fails twice is missing from the round, and the round fails when no group is left.
 
@@ -23,6 +27,7 @@ as long as that says, in the same attempt. Which roster an attempt follows is se
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -31,13 +36,14 @@ from common import failpoints, wire
 from common.counting import Form
 from common.errors import CohortTooSmall, Equivocation, FedwardError, MessageFormat, Replay, SecondCoordinator, UnknownPeer
 from common.plan import Plan
+from common.secagg import complaints
 from common.secagg import coordinator as protocol
 from common.secagg.messages import Step
 from common.secagg.terms import Kind, Terms
 from common.secagg.unmask import open_sum
 from common.update import Weights
 from server.absences import Absence
-from server.aggregation import ATTEMPTS, FAILED, SILENT, Collected, Observer, absent, reasons
+from server.aggregation import ATTEMPTS, FAILED, LEFT_OUT, SILENT, Collected, Observer, absent, reasons
 from server.audit import Recorder
 from server.checkpoint import KEPT
 from server.combine import GroupSum, combine, total
@@ -127,16 +133,32 @@ class SecureAggregation:
         opened: dict[int, GroupSum] = {}
         errors: list[FedwardError] = []
         ended: dict[int, Room] = {}
-        for _ in range(ATTEMPTS):
+        tries = Counter[int]()
+        goes_on = True
+        while goes_on:
             rooms = made.open(subject)
             ended = {group: ended[group] if group in opened else room for group, room in rooms.items()}
-            waiting = {group: rooms[group] for group in large_enough(subject, rooms) if group not in opened}
+            due = [group for group in large_enough(subject, rooms) if group not in opened and tries[group] < ATTEMPTS]
             speaker = self._speaker(rooms[0].terms)
-            results = speaker.side_by_side({group: self._sum(room) for group, room in waiting.items()})
+            results = speaker.side_by_side({group: self._sum(rooms[group]) for group in due})
             opened |= {group: result for group, result in results.items() if isinstance(result, GroupSum)}
-            errors += [result for result in results.values() if isinstance(result, FedwardError)]
-            speaker.side_by_side({group: self._give_up(room) for group, room in waiting.items() if group not in opened})
+            failed = {group: error for group, error in results.items() if isinstance(error, FedwardError)}
+            tries.update(group for group, error in failed.items() if not self._leave_out(rooms[group], error))
+            errors += failed.values()
+            speaker.side_by_side({group: self._give_up(rooms[group]) for group in failed})
+            goes_on = any(tries[group] < ATTEMPTS for group in failed)
         return Sums(opened=opened, rooms=ended, error=errors[-1] if errors else None)
+
+    def _leave_out(self, room: Room, error: FedwardError) -> bool:
+        """Write down whom the attempts to come go without. True if complaints name one more: to try again then costs nobody a training."""
+        found = {**dict.fromkeys(error.accused, ()), **room.due}
+        for site, by in sorted(found.items()):
+            if self.recorder:
+                self.recorder.left_out(room.inviting, room.group, site, by)
+            self.observer.site_heard(room.tag.round, phase_name(room.inviting.kind, Step.MASK), site, code=LEFT_OUT, bytes_up=0)
+        known = self.journal.phases.left_out(room.tag.round, room.kind, before=room.tag.attempt)
+        self.journal.phases.leave_out(room.tag.round, room.kind, room.tag.attempt, found)
+        return bool(room.due.keys() - known)
 
     def settle(self, number: int) -> None:
         """Drop the masked vectors, and the sums of rounds whose checkpoints are gone."""
@@ -166,7 +188,9 @@ class SecureAggregation:
             self.vectors.keep_vector(room.attempt, site, reply.update.words)
             failpoints.reach("coordinator_after_vector")
 
-        confirming, survivors = masking.survive((yield from self._hear(room, Step.MASK, deliveries, needed, keep)))
+        masked = yield from self._hear(room, Step.MASK, deliveries, needed, keep)
+        self._accuse(room, masking, deliveries)
+        confirming, survivors = masking.survive(masked)
         room.note(confirming.rejected)
         confirmed = yield from self._hear(room, Step.CONFIRM, dict.fromkeys(confirming.masked, survivors), needed)
         unmasking, quorum = confirming.quorum(confirmed)
@@ -178,6 +202,12 @@ class SecureAggregation:
         if self.recorder:
             self.recorder.summed(unmasking, room.group, found, self.vectors)
         return self._store(room, found)
+
+    def _accuse(self, room: Room, masking: protocol.Masking, deliveries: Mapping[str, bytes]) -> None:
+        """Who refused to mask, and says that it is for a peer's shares. It matters if this attempt comes to nothing."""
+        heard = self.journal.phases.heard(room.phase(Step.MASK))
+        said = masking.accusations(heard.complaints if heard else {}, deliveries)
+        room.due.update(complaints.judge(said, cohort=len(masking.members) + len(room.left_out)))
 
     def _give_up(self, room: Room) -> Talk[None]:
         """End an attempt that gave no sum: whoever has not released signs that it never will."""
@@ -210,7 +240,12 @@ class SecureAggregation:
                 question = replace(question.of(lost), needed=needed - len(heard.replies), again=question.again + 1)
                 more = yield question
                 refused = {site: why for site, why in heard.missing.items() if site not in lost}
-                heard = Heard(replies={**heard.replies, **more.replies}, missing={**refused, **more.missing}, at=more.at)
+                heard = Heard(
+                    replies={**heard.replies, **more.replies},
+                    missing={**refused, **more.missing},
+                    at=more.at,
+                    complaints={**heard.complaints, **more.complaints},
+                )
             self._close(room, step, heard)
         self._record(room, step, heard)
         room.note_missing(heard.missing)
@@ -295,6 +330,7 @@ def _absences(asked: Sequence[str], sums: Sums) -> tuple[tuple[Absence, ...], tu
     missing, fallen = dict.fromkeys(asked, UnknownPeer.code), dict[str, str]()
     for group, room in sums.rooms.items():
         counted = sums.opened[group].sites if group in sums.opened else ()
+        missing |= dict.fromkeys(room.left_out, LEFT_OUT)
         for site in room.sites:
             why = room.missing.get(site)
             if site not in counted:

@@ -35,7 +35,8 @@ from server.vectors import Attempt
 class Room:
     """One group in one attempt: what it is invited to, who of it is asked, who has not answered to the end and why.
 
-    `nodes` says where everybody can be reached now, also those of no room; `sites` are asked to train.
+    `nodes` says where everybody can be reached now, also those of no room; `sites` are asked to train. `left_out` would be among them but
+    for an earlier attempt; `due` are those whom the next one is to go without, if this one fails, each with whose word stands against it.
     """
 
     group: int
@@ -43,7 +44,9 @@ class Room:
     model: Vector | None
     sites: tuple[str, ...]
     nodes: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    due: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def tag(self) -> RoundTag:
@@ -106,14 +109,22 @@ class Rooms:
         for group, members in enumerate(groups_of(self.plan, opening.roster)):
             chair = self._chair(sitting, opening.roster, members)
             tag = self._tag(subject, chair, self._attempt(subject, opening, group))
+            out = self._left_out(chair, tag)
             made[group] = Room(
                 group=group,
                 inviting=Inviting(chair=chair, tag=tag, abandons=self._abandons(sitting, chair, tag, group)),
                 model=subject.weights.values if subject.kind.has_model else None,
-                sites=tuple(site for site in subject.asked if site in members),
+                sites=tuple(site for site in subject.asked if site in members - out),
                 nodes=subject.nodes,
+                left_out=tuple(site for site in subject.asked if site in members & out),
             )
         return made
+
+    def _left_out(self, chair: Chair, tag: RoundTag) -> frozenset[str]:
+        """Whom this attempt goes without. Nobody, if the group has too few members to do without them: it cannot be waited for others."""
+        members = chair.terms.members
+        out = members & self.journal.phases.left_out(tag.round, chair.terms.kind.name, before=tag.attempt)
+        return out if len(members - out) >= chair.terms.smallest_cohort else frozenset()
 
     def _openings(self, subject: Subject, mine: Credentials) -> tuple[Opening, ...]:
         """All of a sum's, the one in force last; opens one where that is due."""
@@ -207,8 +218,10 @@ def large_enough(subject: Subject, rooms: Mapping[int, Room]) -> list[int]:
     if not large:
         largest = max((len(room.sites) for room in rooms.values()), default=0)
         needed = next(iter(rooms.values())).terms.smallest_cohort
+        out = sorted(site for room in rooms.values() for site in room.left_out)
+        without = f" without {', '.join(out)}, whose shares or complaints did not hold" if out else ""
         raise CohortTooSmall(
-            f"in round {subject.round} {len(subject.asked)} sites are asked, in groups of at most {largest}; "
+            f"in round {subject.round} {len(subject.asked)} sites are asked, in groups of at most {largest}{without}; "
             f"a sum needs {needed} to hide one of them.",
             fix="Let more sites take part, or enlarge max_group.",
         )

@@ -7,6 +7,9 @@ A federation is judged by what it does when a hospital fails, so a simulation ca
     crash     the site's process dies
     silent    the site never answers
     poison    the site trains against what it found, as far as the plan's norm lets an update reach (where noise is not shared)
+    rubbish   at step share: what the site seals for its peers does not open
+    misdeal   at step share: what it seals opens, and is shares of nothing
+    slander   at step mask: it says of every peer that its shares do not open
 
 A fault is written SITE:KIND:ROUND[:STEP] ("hospital_03:silent:5:mask"; ROUND may be * for every round). STEP is a step of secure
 aggregation: keys (training, and the default), share, mask, confirm, unmask. A fault reaches the workers by an environment variable,
@@ -14,12 +17,14 @@ which only the simulator sets.
 """
 
 import os
+import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 from flwr.app import Context, Message
@@ -33,13 +38,15 @@ from client.training import LocalWork
 from common import wire
 from common.errors import PlanValue
 from common.plan import Plan
+from common.secagg import field, keys, shamir
 from common.update import RawDelta, Weights
 
 FAULTS_VARIABLE: Final = "FEDWARD_FAULTS"
-KINDS: Final = ("raise", "crash", "silent", "poison")
+KINDS: Final = ("raise", "crash", "silent", "poison", "rubbish", "misdeal", "slander")
 STEPS: Final = ("keys", "share", "mask", "confirm", "unmask")
 _EVERY: Final = "*"
 _FOREVER_S: Final = 86_400.0
+_SEALED: Final = 2 * field.ELEMENT_SIZE + keys.NONCE_SIZE + keys.TAG_SIZE
 _BOOST: Final = np.float32(1000)
 
 
@@ -129,19 +136,35 @@ def _commit(kind: str, poison: ExitStack) -> None:
             time.sleep(_FOREVER_S)
         case "poison":
             poison.enter_context(_poisoned())
+        case "rubbish":
+            poison.enter_context(_instead(keys, "seal", lambda key, plaintext, **_: bytes(_SEALED)))
+        case "misdeal":
+            poison.enter_context(
+                _instead(shamir, "share", lambda secret, *, count, **_: tuple(secrets.randbits(256) for _ in range(count)))
+            )
+        case "slander":
+            poison.enter_context(_instead(keys, "unseal", lambda *_, **__: None))
 
 
 @contextmanager
 def _poisoned() -> Iterator[None]:
     """Training gives the opposite of what it found, and far more of it than may leave."""
-    names = vars(site)
-    honestly = names["train_locally"]
+    honestly = vars(site)["train_locally"]
 
     def poisoned(weights: Weights, data: Dataset, plan: Plan, work: LocalWork) -> RawDelta:
         return RawDelta(values=-_BOOST * honestly(weights, data, plan, work).values)
 
-    names["train_locally"] = poisoned
+    with _instead(site, "train_locally", poisoned):
+        yield
+
+
+@contextmanager
+def _instead(module: ModuleType, name: str, rogue: Callable[..., Any]) -> Iterator[None]:
+    """One function of a module does something else."""
+    names = vars(module)
+    honestly = names[name]
+    names[name] = rogue
     try:
         yield
     finally:
-        names["train_locally"] = honestly
+        names[name] = honestly

@@ -5,7 +5,8 @@ There is one handler, and three doors lead to it: a Flower ClientApp (`client.ap
 and the site process (`client.process.serve`), which is what hospitals run. A door knows how messages come; what may be answered is decided
 here and in `client.site`.
 
-Whatever goes wrong becomes a refusal with a code and nothing else: no text, no traceback, no path leaves. The words go to `error.log` in
+Whatever goes wrong becomes a refusal with a code: no text, no traceback, no path leaves. Beside the code stands one thing, where peers are
+at fault: the site's signed complaint about them, names of the roster and digests. The words go to `error.log` in
 the site's own folder, or to nobody if that cannot be written. An exception that is not ours is written down without its text
 (`common.backtrace`).
 
@@ -106,23 +107,23 @@ def guarded(reply: Callable[[], Content], home: Callable[[], Path | None]) -> Co
     try:
         return reply()
     except FedwardError as error:
-        return _refuse(home(), error.code, str(error))
+        return _refuse(home(), error.code, str(error), error.complaint)
     except Exception as error:  # whatever broke, nothing of it may travel
         keep_whole(error)
         return _refuse(home(), TrainFailed.code, outline(error))
 
 
-def refusal_from(home: Path | None, code: str) -> Content:
+def refusal_from(home: Path | None, code: str, complaint: bytes = b"") -> Content:
     """A refusal in the site's name, as its own file says it; in nobody's, if that cannot be read."""
-    return wire.encode_refusal(wire.Refusal(site=_name_at(home), code=code))
+    return wire.encode_refusal(wire.Refusal(site=_name_at(home), code=code, complaint=complaint))
 
 
-def _refuse(home: Path | None, code: str, words: str) -> Content:
+def _refuse(home: Path | None, code: str, words: str, complaint: bytes = b"") -> Content:
     if home is None:
         log.error("%s: this node does not know which site it is", code)
     else:
         _write_down(home, f"{code} {words}")
-    return refusal_from(home, code)
+    return refusal_from(home, code, complaint)
 
 
 def _write_down(home: Path, line: str) -> None:

@@ -18,6 +18,7 @@
     SESSION  the run begins, from which model                    SUM     a group's sum: over whom, and its hash
     INVITE   whom a header went to, about which model            COMMIT  a round is done: the model that came of it
     HEAR     a step is over: each reply's hash, who is missing   PUBLISH the model is exported
+    EXCLUDE  whom the next attempts at a sum go without, and by whose word
 
 There is no field for text: no reason, file name, path, address or exception, and nothing about a patient. Names are names of the roster,
 codes those of `common.errors`. `transcript` is what the protocol calls T1, T2 or T3 (common.secagg.messages): by it a log says exactly
@@ -269,6 +270,18 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """The attempts after this one go without `site`. `accusers` are those whose word is kept; none, where opening the sum named it."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["EXCLUDE"] = "EXCLUDE"
+    at: At
+    group: Count
+    site: Name
+    accusers: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summed:
     """A group's sum is open. `transcript` is T3, `vectors` the digests of the masked updates in it, `sum` the SHA-256 of its words."""
 
@@ -333,6 +346,7 @@ Fact: TypeAlias = (
     | SessionBegun
     | Invited
     | Heard
+    | LeftOut
     | Summed
     | Committed
     | Published

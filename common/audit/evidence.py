@@ -4,6 +4,7 @@
     evidence/plan-DIGEST.toml           a plan that the log names
              roster-DIGEST              a roster that it names, as the roots signed it
              ROUND-KIND-GROUP-ATTEMPT-STEP          every reply of one step, as it came: keys, confirmations, opened shares
+             ROUND-KIND-GROUP-ATTEMPT-complaints    what sites signed about peers whose shares did not open there
              ROUND-KIND-GROUP-ATTEMPT-vector-SITE   a masked update, where the coordinator was told to keep them
 
 The coordinator saw all of it when the round was on. What keeping it adds, and why it opens no site's update, stands in docs/evidence.md.
@@ -50,6 +51,10 @@ def roster_name(digest: str) -> str:
 
 def step_name(at: At, group: int, step: str) -> str:
     return f"{_attempt(at, group)}-{step}"
+
+
+def complaints_name(at: At, group: int) -> str:
+    return f"{_attempt(at, group)}-complaints"
 
 
 def vector_name(at: At, group: int, site: str) -> str:

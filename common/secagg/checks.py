@@ -138,10 +138,18 @@ def sharers_are_enough(case: SharesDelivered) -> None:
 
 
 def shares_are_field_elements(case: SharesOpened) -> None:
-    for site_id, plaintext in case.opened:
-        halves = plaintext[: field.ELEMENT_SIZE], plaintext[field.ELEMENT_SIZE :]
-        if any(field.from_bytes(half) is None for half in halves):
-            raise ShareFormat(f"'{site_id}' sealed something that is not two shares.", fix="Leave that site out of the next attempt.")
+    unfit = tuple(
+        site_id
+        for site_id, plaintext in case.opened
+        if any(field.from_bytes(half) is None for half in (plaintext[: field.ELEMENT_SIZE], plaintext[field.ELEMENT_SIZE :]))
+    )
+    if unfit:
+        names = ", ".join(f"'{site_id}'" for site_id in unfit)
+        raise ShareFormat(
+            f"{names} sealed something that is not two shares.",
+            fix="The coordinator is told, and can leave them out of the next attempt.",
+            accused=unfit,
+        )
 
 
 def survivors_are_sorted(case: SurvivorsNamed) -> None:

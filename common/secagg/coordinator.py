@@ -7,8 +7,9 @@ Each stage takes the replies of its step and gives the next stage and what to se
 own, so a coordinator that was killed rebuilds its stage by feeding the journalled replies through again, and sends the same bytes.
 
 A reply that does not fit is laid aside with its reason (`rejected`); the round goes on without that site while a threshold is left, and
-ends by a named error, without a sum, when it is not. No rogue site can stall it by sending nonsense; a site that deals inconsistent
-shares can make a sum impossible, and is named.
+ends by a named error, without a sum, when it is not. No rogue site can stall it by sending nonsense. One whose shares do not open, or fit
+nothing, can make an attempt fail: its peers complain of it (`complaints`), or the sum's opening names it (`unmask`), and the next attempt
+can do without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +32,13 @@ from common.errors import (
     UnknownPeer,
 )
 from common.secagg import codec, field, keys, messages
+from common.secagg import complaints as complaining
 from common.secagg.messages import (
     Cohort,
     Confirmation,
     Deliveries,
     Delivery,
+    Down,
     Header,
     Keys,
     Masked,
@@ -186,6 +189,21 @@ class Masking:
         _expect(len(survivors), self.chair.terms.threshold(len(self.members)), "sent a masked vector", SurvivorSet)
         stage = Confirming(masking=self, masked=masked, transcript=messages.t3(self.transcript, survivors), rejected=rejected)
         return stage, messages.down(self.chair.signer, self.tag, Step.CONFIRM, Survivors(site_ids=survivors))
+
+    def accusations(self, complaints: Replies, deliveries: Mapping[str, bytes]) -> Mapping[str, frozenset[str]]:
+        """Who accuses whom, of those who were sent `deliveries`. Raises: nothing; a complaint that does not hold is passed over."""
+        mine = {site_id: content for site_id, content in complaints.items() if site_id in self.sharers}
+        found, _ = _sort_out(mine, lambda site_id, content: self._accused(site_id, content, deliveries[site_id]))
+        return found
+
+    def _accused(self, site_id: str, content: bytes, delivered: bytes) -> frozenset[str]:
+        member = next(member for member in self.members if member.site_id == site_id)
+        said = complaining.read(content, self.tag, site_id, member.identity)
+        items = codec.read(Deliveries, codec.read(Down, delivered).body).items
+        sealed = {item.site_id: complaining.digest(item.sealed) for item in items}
+        if any(sealed.get(accused) != quoted for accused, quoted in said.items()):
+            raise ShareFormat(f"site '{site_id}' complains of shares that it was not sent.")
+        return frozenset(said)
 
     def check_vector(self, site_id: str, control: bytes, vector: memoryview) -> None:
         """Before a vector is stored: is it as long as the plan says, and the one that its site signed?

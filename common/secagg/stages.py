@@ -139,19 +139,23 @@ class Shared:
         return ()
 
     def unseal(self, deliveries: Deliveries, seat: Seat) -> tuple[tuple[str, bytes], ...]:
-        """What peers sealed for this site. Raises: ShareDecrypt, naming the peer."""
+        """What peers sealed for this site. Raises: ShareDecrypt, naming every peer whose share does not open."""
         by_id = {peer.site_id: peer for peer in self.cohort}
         channel = keys.AgreementKey.load(self.secrets.share_private)
-        opened = []
+        opened, shut = [], []
         for item in deliveries.items:
             key = _channel_key(channel, by_id[item.site_id], self.transcript, sender=item.site_id, receiver=seat.site_id)
             plaintext = keys.unseal(key, item.sealed, transcript=self.transcript)
             if plaintext is None:
-                raise ShareDecrypt(
-                    f"the share that '{item.site_id}' sealed for '{seat.site_id}' does not open.",
-                    fix="The coordinator should leave that site out of the next attempt.",
-                )
-            opened.append((item.site_id, plaintext))
+                shut.append(item.site_id)
+            else:
+                opened.append((item.site_id, plaintext))
+        if shut:
+            raise ShareDecrypt(
+                f"what {_names(shut)} sealed for '{seat.site_id}' does not open.",
+                fix="The coordinator is told, and can leave them out of the next attempt.",
+                accused=tuple(shut),
+            )
         return tuple(opened)
 
     def mask(self, opened: tuple[tuple[str, bytes], ...], seat: Seat) -> tuple["MaskedOut", bytes, Body]:
@@ -356,6 +360,10 @@ def _agreed(key: keys.AgreementKey, public: bytes, peer_id: str) -> bytes:
     if secret is None:
         raise MessageFormat(f"the public key of '{peer_id}' has small order.", fix="The coordinator should leave that site out.")
     return secret
+
+
+def _names(sites: list[str]) -> str:
+    return ", ".join(f"'{site}'" for site in sites)
 
 
 def _held(site_id: str, plaintext: bytes) -> Held:

@@ -6,7 +6,8 @@ shared but did not survive. Both are made again from reconstructed secrets and t
 one accumulator, so memory does not grow with the cohort; `load` may read them from disk.
 
 A reconstructed secret must match what its owner committed to: b against H(T1, b), s against the public key. If a set of shares does not,
-other sets are tried, then every holder whose share lies off the right polynomial is named and left out. Three known words sit in every
+other sets are tried, then every holder whose share lies off the right polynomial is named and left out; dealers of whose secrets no set is
+right are accused, all of them at once, since what follows costs everybody a training. Three known words sit in every
 vector's tail: the survivors' declared weights, their number, and a word of T2. A sum in which they are wrong is noise, and is refused;
 so is a sum longer than its sites could honestly make it. A site that boosts its update within that bound is not found here.
 """
@@ -79,12 +80,20 @@ def _secrets(stage: Unmasking, shares: Mapping[str, Mapping[int, int]]) -> tuple
     seeds: dict[str, bytes] = {}
     scalars: dict[str, bytes] = {}
     liars: set[int] = set()
+    failed: list[str] = []
     for owner in masking.sharers:
         honest = {x: share for x, share in shares[owner].items() if x not in liars}
-        if owner in stage.confirming.masked:
-            seeds[owner] = _reconstruct(stage, owner, honest, liars, partial(_opens_seed, masking, owner))
-        else:
-            scalars[owner] = _reconstruct(stage, owner, honest, liars, partial(_opens_key, public[owner]))
+        survived = owner in stage.confirming.masked
+        matches = partial(_opens_seed, masking, owner) if survived else partial(_opens_key, public[owner])
+        secret = _reconstruct(stage, owner, honest, liars, matches)
+        if secret is not None:
+            (seeds if survived else scalars)[owner] = secret
+            continue
+        failed.append(owner)
+        if 3 * len(failed) >= len(masking.members):
+            break
+    if failed:
+        raise _unfit(stage, failed)
     names = [member.site_id for member in masking.members]
     named = tuple(
         Rejected(site_id=names[x - 1], reason=ShareReconstruct(f"site '{names[x - 1]}' returned a share that is off its polynomial."))
@@ -101,8 +110,23 @@ def _opens_key(public: bytes, scalar: bytes) -> bool:
     return keys.agreement_public(scalar) == public
 
 
-def _reconstruct(stage: Unmasking, owner: str, shares: Mapping[int, int], liars: set[int], matches: Callable[[bytes], bool]) -> bytes:
-    """One secret from any t of its shares; wrong holders are added to `liars`."""
+def _unfit(stage: Unmasking, owners: list[str]) -> ShareReconstruct:
+    """Dealers are accused while they are fewer than a third of the cohort. Of more, not all can be at fault: it is holders who lied."""
+    dealers = 3 * len(owners) < len(stage.confirming.masking.members)
+    names = ", ".join(f"'{owner}'" for owner in owners)
+    return ShareReconstruct(
+        f"the shares of {names} give no secret that was committed to, in any of the sets of {stage.threshold} that were tried.",
+        fix="The next attempt is without them; or too many of the holders sent wrong shares."
+        if dealers
+        else "Holders sent wrong shares, more than can be told apart: keep the evidence, and ask every site what it runs.",
+        accused=tuple(owners) if dealers else (),
+    )
+
+
+def _reconstruct(
+    stage: Unmasking, owner: str, shares: Mapping[int, int], liars: set[int], matches: Callable[[bytes], bool]
+) -> bytes | None:
+    """One secret from any t of its shares, None if no set gives it; wrong holders are added to `liars`."""
     if len(shares) < stage.threshold:
         raise ConfirmQuorum(
             f"{len(shares)} usable shares of '{owner}' came back, expected {stage.threshold}.",
@@ -114,10 +138,7 @@ def _reconstruct(stage: Unmasking, owner: str, shares: Mapping[int, int], liars:
             if attempt:
                 liars.update(shares.keys() - shamir.agree(shares, trusted=subset))
             return secret
-    raise ShareReconstruct(
-        f"{len(shares)} shares of '{owner}' give no secret that it committed to, in any of the sets of {stage.threshold} that were tried.",
-        fix="Begin another attempt without that site: it, or too many of the holders, sent wrong shares.",
-    )
+    return None
 
 
 def _add_up(stage: Unmasking, load: Load) -> tuple[Body, NDArray[np.uint32]]:

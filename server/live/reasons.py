@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common import errors
-from server.aggregation import FAILED, SILENT
+from server.aggregation import FAILED, LEFT_OUT, SILENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ _CAUSES: Final[Mapping[str, str]] = dict(re.findall(r"[|`]-- \w+ +(E_[A-Z0-9_]+)
 
 def known() -> frozenset[str]:
     """Every code that this version can be told."""
-    return frozenset(_CAUSES) | {SILENT, FAILED}
+    return frozenset(_CAUSES) | {SILENT, FAILED, LEFT_OUT}
 
 
 def reason(code: str) -> Reason:
@@ -81,6 +81,15 @@ REASONS: Final[Mapping[str, Reason]] = {
     FAILED: Reason(
         what="failed while it answered, or its link broke",
         todo="Nothing, if it comes back by itself. If not, ask the site to run fedward site doctor.",
+    ),
+    LEFT_OUT: Reason(
+        what="is left out of the rest of this round: shares that it dealt are no good, or it says so of another's and too few others do",
+        todo="Read EXCLUDE in the coordinator's audit log and ask the site what it runs. It is asked again in the next round; if it"
+        " repeats, revoke it: fedward roster revoke.",
+    ),
+    "E_SHARE_DECRYPT": Reason(
+        what="could not open what another site sealed for it, and says whose",
+        todo="If the round goes on, nothing now. If it repeats, read whom it accuses (docs/protocol.md), and ask both what they run.",
     ),
     "E_SITE_PAUSED": Reason(what="is paused by its operator", todo="Nothing: it comes back when its operator runs fedward site resume."),
     "E_SITE_LEFT": Reason(
@@ -185,7 +194,8 @@ REASONS: Final[Mapping[str, Reason]] = {
         what="is in a group with too few answers for a sum", todo="Bring the silent sites back; a sum of fewer would not hide them."
     ),
     "E_SHARE_RECONSTRUCT": Reason(
-        what="sent shares that fit nothing", todo="The attempt is repeated without it; if it repeats, ask the site what it runs."
+        what="sent shares that fit nothing",
+        todo="The attempt is repeated without it, and sites train again; if it repeats, ask the site what it runs, or revoke it.",
     ),
     "E_SUM_CANARY": Reason(
         what="is in a sum that was altered on the way", todo="The attempt is repeated; if it repeats, find who alters vectors."

@@ -19,7 +19,7 @@ from common.counting.evaluation import EvaluationFigures
 from common.counting.statistics import StatisticFigures
 from common.errors import RunStopped
 from common.plan import Plan, digest_of
-from server.aggregation import FAILED, SILENT
+from server.aggregation import FAILED, LEFT_OUT, SILENT
 from server.counts import CountedRound
 from server.journal import CommittedRound
 from server.live.status import (
@@ -140,7 +140,7 @@ def site_heard(status: Status, phase: str, name: str, code: str | None, bytes_up
 
     def heard(site: SiteStatus) -> SiteStatus:
         state = "answered" if code is None else _STATES.get(code, "refused")
-        seen = site.last_seen if code in (FAILED, SILENT) else now
+        seen = site.last_seen if code in (FAILED, SILENT, LEFT_OUT) else now
         moved = replace(_moved(site, state, now), code=code or "", last_seen=seen, bytes_up=site.bytes_up + bytes_up)
         return _stepped(moved, phase, now)
 

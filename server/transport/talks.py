@@ -123,6 +123,7 @@ class Speaker:
         patience = {group: Patience(self.deadline_s, asked=there[group], needed=question.needed) for group, question in questions.items()}
         replies: dict[int, dict[str, bytes]] = {group: {} for group in questions}
         missing = {group: dict.fromkeys(question.contents, SILENT) for group, question in questions.items()}
+        complaints: dict[int, dict[str, bytes]] = {group: {} for group in questions}
         for question in questions.values():
             self.observer.phase_opened(question.round, question.phase, asked=sorted(question.contents))
         for answer in self.roll.line.ask(
@@ -134,35 +135,38 @@ class Speaker:
             until=lambda: max(each.end for each in patience.values()),
         ):
             group, site = named[answer.node]
-            verdict = FAILED if answer.content is None else self._judge(questions[group], site, answer.content)
-            good = isinstance(verdict, bytes)
+            verdict = self._judge(questions[group], site, answer.content)
             if isinstance(verdict, bytes):
                 replies[group][site] = verdict
                 del missing[group][site]
             else:
-                missing[group][site] = verdict
-            patience[group].note(good=good)
+                missing[group][site] = verdict.code
+                if verdict.complaint:
+                    complaints[group][site] = verdict.complaint
+            patience[group].note(good=isinstance(verdict, bytes))
             self._tell(questions[group], site, verdict, answer.content)
         now = int(time.time())
-        return {group: Heard(replies=replies[group], missing=missing[group], at=now) for group in questions}
+        return {group: Heard(replies=replies[group], missing=missing[group], at=now, complaints=complaints[group]) for group in questions}
 
-    def _tell(self, question: Question, site: str, verdict: bytes | str, content: RecordDict | None) -> None:
-        code = verdict if isinstance(verdict, str) else None
+    def _tell(self, question: Question, site: str, verdict: bytes | wire.Refusal, content: RecordDict | None) -> None:
+        code = verdict.code if isinstance(verdict, wire.Refusal) else None
         bytes_up = size_of(content) if content is not None else 0
         self.observer.site_heard(question.round, question.phase, site, code=code, bytes_up=bytes_up)
         if question.step is Step.KEYS:
             self.observer.site_answered(question.round, site, refused=code is not None)
 
-    def _judge(self, question: Question, site: str, content: RecordDict) -> bytes | str:
-        """A site's control bytes, or the code of why there are none."""
+    def _judge(self, question: Question, site: str, content: RecordDict | None) -> bytes | wire.Refusal:
+        """A site's control bytes, or its refusal, or what is as good as one."""
+        if content is None:
+            return wire.Refusal(site=site, code=FAILED)
         try:
             reply = wire.decode_secure_reply(content, self.num_values, self.grid.word)
             if isinstance(reply, wire.Refusal):
-                return reply.code
+                return reply
             if question.keep is not None:
                 question.keep(site, reply)
         except (ProtocolError, UpdateError) as error:
-            return error.code
+            return wire.Refusal(site=site, code=error.code)
         return reply.control
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.errors import FedwardError
-from common.secagg import codec, field, keys, masks, messages, quantise, stages
+from common.errors import FedwardError, ShareDecrypt, ShareFormat, ShareReconstruct
+from common.secagg import codec, complaints, coordinator, field, keys, masks, messages, quantise, stages
 from common.secagg.coordinator import Inviting, Masking, Rejected, Unmasking
 from common.secagg.messages import Confirmation, Keys, Masked, Opened, Shares, Step, Up
 from common.secagg.quantise import QuantisedUpdate
@@ -271,7 +271,107 @@ def test_inconsistent_dealing_is_attributed_to_its_dealer() -> None:
     replies[ROGUE] = resaid(f, replies[ROGUE], lambda shares: replace(shares, sealed=sealed), Shares, Step.SHARE)
     with pytest.raises(FedwardError, match=ROGUE) as refusal:
         f.to_sum(*f.to_confirmations(*f.to_masks(*sharing.route(replies))))
-    assert refusal.value.code == "E_SHARE_RECONSTRUCT"
+    assert (refusal.value.code, refusal.value.accused) == ("E_SHARE_RECONSTRUCT", (ROGUE,))
+
+
+def rubbish(f: Federation, replies: dict[str, bytes], rogue: str, victims: set[str]) -> dict[str, bytes]:
+    """What the rogue sealed for its victims does not open."""
+    up = codec.read(Up, replies[rogue])
+    order = [site for site in f.site_ids if site != rogue]
+    sealed = codec.read(Shares, up.body).sealed
+    spoilt = tuple(bytes(len(each)) if site in victims else each for site, each in zip(order, sealed, strict=True))
+    shares = replace(codec.read(Shares, up.body), sealed=spoilt)
+    return replies | {rogue: messages.up(f.consortium.sites[rogue], f.tag, Step.SHARE, rogue, shares)}
+
+
+def refused_to_mask(f: Federation, deliveries: Mapping[str, bytes], silent: set[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Masked updates, and the complaints of those who could not open what came."""
+    replies, complained = {}, {}
+    for site in sorted(set(f.site_ids) - silent):
+        try:
+            replies[site] = f.reply(site, deliveries[site])
+        except (ShareDecrypt, ShareFormat) as error:
+            complained[site] = complaints.write(f.consortium.sites[site], site, deliveries[site], error.accused)
+    return replies, complained
+
+
+@pytest.mark.parametrize("victims", ["all", "two"])
+def test_a_site_that_seals_rubbish_is_left_out_of_the_next_attempt(victims: str) -> None:
+    """For everybody, or for as few as can be and then falling silent itself: no attempt succeeds with it, and the next one does without."""
+    chosen, left_out = {"all": ("023456", "1"), "two": ("03", "01")}[victims]
+    f = federation(7)
+    sharing, cohort = f.to_keys()
+    spoilt = rubbish(f, {s: f.reply(s, cohort) for s in f.site_ids}, ROGUE, {f"site-00{each}" for each in chosen})
+    masking, deliveries = sharing.route(spoilt)
+    replies, complained = refused_to_mask(f, deliveries, silent={ROGUE})
+    with pytest.raises(FedwardError) as refusal:
+        masking.survive(replies)
+    assert refusal.value.code == "E_SURVIVOR_SET"
+    out = complaints.judge(masking.accusations(complained, deliveries), cohort=7)
+    assert set(out) == {f"site-00{each}" for each in left_out}
+    trained = {site: update.body.tobytes() for site, update in f.updates.items()}
+    given_up = {s: f.reply(s, coordinator.abandon(f.chair, f.tag)) for s in f.site_ids}
+    given_up = coordinator.abandons(f.chair, f.tag, given_up)
+    f.tag = replace(f.tag, attempt=1)
+    inviting = Inviting(chair=f.chair, tag=f.tag, abandons=given_up)
+    result = f.run(drops={1: out}, inviting=inviting)
+    assert set(result.survivors) == set(f.site_ids) - set(out)
+    assert {site: update.body.tobytes() for site, update in f.updates.items()} == trained, "nobody has trained again"
+
+
+def test_shares_that_open_to_nonsense_are_complained_of_too() -> None:
+    f = federation(7)
+    sharing, cohort = f.to_keys()
+    replies = {s: f.reply(s, cohort) for s in f.site_ids}
+    stage = f.records[ROGUE].stage
+    assert isinstance(stage, Shared)
+    channel = keys.AgreementKey.load(stage.secrets.share_private)
+    sealed = tuple(
+        keys.seal(
+            stages._channel_key(channel, peer, stage.transcript, sender=ROGUE, receiver=peer.site_id),
+            b"\xff" * 2 * field.ELEMENT_SIZE,
+            nonce=bytes(12),
+            transcript=stage.transcript,
+        )
+        for peer in stage.cohort
+        if peer.site_id != ROGUE
+    )
+    replies[ROGUE] = resaid(f, replies[ROGUE], lambda shares: replace(shares, sealed=sealed), Shares, Step.SHARE)
+    masking, deliveries = sharing.route(replies)
+    _, complained = refused_to_mask(f, deliveries, silent=set())
+    out = complaints.judge(masking.accusations(complained, deliveries), cohort=7)
+    assert out == {ROGUE: tuple(site for site in f.site_ids if site != ROGUE)}
+
+
+def test_a_complaint_of_shares_that_were_not_sent_is_passed_over() -> None:
+    """Nor does one count that another site signed, that names a stranger, or that comes from outside."""
+    f = federation(7)
+    masking, deliveries = f.to_shares(*f.to_keys())
+    honest = complaints.write(f.consortium.sites[ROGUE], ROGUE, deliveries[ROGUE], ("site-000",))
+    assert masking.accusations({ROGUE: honest}, deliveries) == {ROGUE: frozenset({"site-000"})}
+    assert masking.accusations({"site-002": honest, "sybil": honest, ROGUE: honest[:-1]}, deliveries) == {}
+    items = tuple(messages.Delivery(site_id=name, sealed=b"made up") for name in ("site-000", "site-002"))
+    made_up = messages.down(f.chair.signer, f.tag, Step.MASK, messages.Deliveries(items=items))
+    assert masking.accusations({ROGUE: complaints.write(f.consortium.sites[ROGUE], ROGUE, made_up, ("site-000",))}, deliveries) == {}
+
+
+def test_dealers_of_whom_nothing_opens_are_accused_all_at_once_but_never_a_third_of_the_cohort() -> None:
+    """A retry costs everybody a training. And where a third seems to be at fault, it is holders who lie, and nobody is accused."""
+    f = federation(7)
+    unmasking, replies = to_unmasking(f)
+    for liars, accused in ((("site-000", "site-001"), ("site-002", "site-003")), (("site-000", "site-001"), ())):
+        spoilt = dict(replies)
+        for liar in liars:
+            opened = codec.read(Opened, codec.read(Up, replies[liar]).body)
+            order = unmasking.confirming.masking.sharers
+            shares = tuple(
+                field.to_bytes((field.from_bytes(share) or 0) ^ 1) if not accused or owner in accused else share
+                for owner, share in zip(order, opened.shares, strict=True)
+            )
+            spoilt[liar] = messages.up(f.consortium.sites[liar], f.tag, Step.UNMASK, liar, Opened(shares=shares))
+        with pytest.raises(ShareReconstruct) as refusal:
+            open_sum(unmasking, spoilt, f.vectors.__getitem__)
+        assert refusal.value.accused == accused
 
 
 def test_a_confirmation_of_other_survivors_is_laid_aside() -> None:

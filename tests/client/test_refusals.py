@@ -16,8 +16,9 @@ from client.process.handler import Desk
 from client.site import Site
 from common import wire
 from common.backtrace import DEBUG_VARIABLE
-from common.errors import DataUnreadable, MessageFormat
+from common.errors import DataUnreadable, MessageFormat, MessageTooLarge, ShareDecrypt
 from common.plan import digest_of, dump
+from common.secagg import complaints
 from tests.journeys.made import made_scenario
 
 NAME = "Doe^Jane"
@@ -78,6 +79,27 @@ def test_our_own_words_stay_in_the_sites_folder(home: Path) -> None:
     log = home / "error.log"
     assert log.read_text() == f"E_DATA_UNREADABLE '{home}' is damaged. Mend it.\n"
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_complaint_leaves_beside_its_code_and_no_words_do(home: Path) -> None:
+    def reply(site: Site) -> RecordDict:
+        error = ShareDecrypt(f"what 'west' sealed for '{site.name}' does not open.", accused=("west",))
+        error.complaint = b"signed"
+        raise error
+
+    desk = Desk(home, lambda: embedded.site_at(home, home / "plan.toml"))
+    content = handler.guarded(lambda: reply(desk.site()), lambda: home)
+    assert dict(content["fedward"]) == {"version": 1, "type": "refusal", "site": "north", "code": "E_SHARE_DECRYPT", "complaint": b"signed"}
+    assert wire.decode_hello_reply(content) == wire.Refusal(site="north", code="E_SHARE_DECRYPT", complaint=b"signed")
+    assert (home / "error.log").read_text() == "E_SHARE_DECRYPT what 'west' sealed for 'north' does not open.\n"
+
+
+@pytest.mark.parametrize("complaint", [b"", b"x" * (complaints.LARGEST + 1), "words"], ids=["empty", "long", "text"])
+def test_a_complaint_that_is_none_is_refused_by_name(complaint: bytes | str) -> None:
+    content = wire.encode_refusal(wire.Refusal(site="north", code="E_SHARE_DECRYPT"))
+    content["fedward"]["complaint"] = complaint  # type: ignore[index] # a config record
+    with pytest.raises((MessageFormat, MessageTooLarge)):
+        wire.decode_hello_reply(content)
 
 
 def test_an_exception_that_nobody_foresaw_is_written_down_without_its_text(home: Path) -> None:

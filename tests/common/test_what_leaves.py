@@ -13,6 +13,7 @@ from flwr.app import Metadata
 
 from common import errors, wire
 from common.secagg import messages
+from common.secagg.complaints import Accused, Complaint
 from common.secagg.messages import Confirmation, Keys, Masked, Nothing, Opened, Shares, Step, Up
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def listed(section: str) -> set[str]:
 
 
 def test_every_field_that_a_site_can_send_is_on_the_page() -> None:
-    assert listed(PAGE) == fields_of(*SENT_BY_A_SITE, Up, *BODIES.values())
+    assert listed(PAGE) == fields_of(*SENT_BY_A_SITE, Up, *BODIES.values(), Complaint)
 
 
 def test_a_field_more_would_be_noticed() -> None:
@@ -110,8 +111,8 @@ def test_every_code_is_on_the_page() -> None:
 def test_bodies_hold_no_free_text() -> None:
     """Strings and open-ended bytes are where a field could come to hold what nobody foresaw; each is known by name."""
     wide = set()
-    for kind in (Up, *BODIES.values(), messages.Heads, messages.PeerHead):
+    for kind in (Up, *BODIES.values(), messages.Heads, messages.PeerHead, Complaint, Accused):
         for name, hint in typing.get_type_hints(kind, include_extras=True).items():
             if hint in (str, bytes) or (bytes in typing.get_args(hint) and typing.get_origin(hint) is tuple):
                 wide.add(f"{kind.__name__}.{name}")
-    assert wide == {"Up.site_id", "Up.body", "Shares.sealed", "Opened.shares", "PeerHead.site_id"}
+    assert wide == {"Up.site_id", "Up.body", "Shares.sealed", "Opened.shares", "PeerHead.site_id", "Complaint.site_id", "Accused.site_id"}
