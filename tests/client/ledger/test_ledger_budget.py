@@ -248,7 +248,7 @@ def test_processes_that_are_killed_at_random_never_overspend(tmp_path: Path) -> 
             os.kill(crew[victim].pid, signal.SIGKILL)  # type: ignore[arg-type]
             crew[victim].join()
             crew[victim] = start(8 + kills)
-            kills, due = kills + 1, tried.value + ATTEMPTS // 40
+            kills, due = kills + 1, due + ATTEMPTS // 40
         time.sleep(0.002)
     for process in crew:
         process.join()
