@@ -7,6 +7,7 @@
     [plans]    units, noise, families, releases, minimum_cohort: what a plan may be
     [roster]   revocations, renewals, additions, changes: which changes of who takes part need nobody's word here; known_peers
     [images]   burned_in: whether pictures may be used that say themselves that a patient's data are written into them
+               seconds, memory_gib, file_gib: what reading one file may cost, and how large it may be
 
 Defaults are the strict end. With shared noise a site's own share is small, so own_share caps of 8 refuse nearly every such plan: a hospital
 that wants one raises them, knowing that it relies on the other sites. Caps come from here, and from the ledger, which remembers the highest
@@ -68,10 +69,17 @@ class RosterRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRules:
-    """[images]. `burned_in`: what becomes of an image whose Burned In Annotation (0028,0301) is YES; a model may learn to read."""
+    """[images]. `burned_in`: what becomes of an image whose Burned In Annotation (0028,0301) is YES; a model may learn to read.
+
+    What one file may cost its reader, which is a process without keys: `seconds` of processor time and `memory_gib`; and how large it may
+    be, `file_gib`. Whole slides of a hundred thousand tiles need more than other images do.
+    """
 
     __pydantic_config__ = STRICT
     burned_in: Literal["refuse", "accept"] = "refuse"
+    seconds: Annotated[int, Field(ge=1, le=86_400)] = 20
+    memory_gib: Annotated[int, Field(ge=1, le=1024)] = 2
+    file_gib: Annotated[int, Field(ge=1, le=256)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +123,9 @@ known_peers = 2             # automatic only while so many of the other sites we
 
 [images]
 burned_in = "refuse"        # "accept": also pictures that say that names or dates are written into them (ultrasound often is)
+seconds = 20                # of processor time that reading one file may take; whole slides of very many tiles take longer
+memory_gib = 2              # that it may take; about three times the size of the largest file
+file_gib = 1                # larger files are not opened
 """
 
 

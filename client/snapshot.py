@@ -84,7 +84,7 @@ def _before(home: Path) -> Manifest | None:
 
 def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress | None) -> tuple[Dataset, IntakeReport]:
     """The folder of images, through the intake."""
-    from client.imaging.intake import DataSource, open_dataset  # brings the DICOM reader
+    from client.imaging.intake import DataSource, limits_of, open_dataset  # brings the DICOM reader
 
     assert source.root is not None
     rules = policy.load_or_default(home)
@@ -94,7 +94,7 @@ def _read_anew(home: Path, source: DataSection, plan: Plan, progress: Progress |
         accept_burned_in=rules.images.burned_in == "accept",
     )
     secret = load_or_create(home / PATIENT_KEY_FILE)
-    return open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, progress=progress)
+    return open_dataset(images, plan, cache=home / CACHE_FOLDER, key=secret, limits=limits_of(rules.images), progress=progress)
 
 
 def _replace(home: Path, data: Dataset) -> None:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.imaging import slots
+from client.imaging.pictures import Grid
 from client.imaging.rejection import Reason
 from client.imaging.slots import Shape
 from common.errors import DiskFull
@@ -44,7 +45,7 @@ class Contents:
     """What a build found: for each image the slot it was written to, its keyed name and its patient's key; and the rest, counted.
 
     series, places: the keyed name of each image's series and how far along it the image lies, where files say so; else empty.
-    skipped: frames of used files that showed nothing.
+    grids: what each image lies on, of pictures and volumes. skipped: beside a file's first image, how many of its frames showed nothing.
     """
 
     slots: tuple[int, ...]
@@ -54,7 +55,8 @@ class Contents:
     rejected: Counter[Reason]
     series: tuple[str, ...] = ()
     places: tuple[float | None, ...] = ()
-    skipped: int = 0
+    grids: tuple[Grid, ...] = ()
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,8 @@ class Cached:
     rejected: Counter[Reason]
     series: tuple[str, ...] = ()
     places: tuple[float | None, ...] = ()
-    skipped: int = 0
+    grids: tuple[Grid, ...] = ()
+    skipped: tuple[int, ...] = ()
 
 
 Fill = Callable[[int], Contents]  # writes samples to their slots of the open file
@@ -118,6 +121,7 @@ def _build(building: Path, key: str, shape: Shape, fill: Fill) -> None:
             "rejected": contents.rejected,
             "series": contents.series,
             "places": contents.places,
+            "grids": contents.grids,
             "skipped": contents.skipped,
         }
     ).encode("ascii")
@@ -151,7 +155,8 @@ def _open(home: Path, key: str, shape: Shape) -> Cached | None:
             rejected=Counter({Reason(reason): count for reason, count in index["rejected"].items()}),
             series=tuple(index["series"]),
             places=tuple(index["places"]),
-            skipped=index["skipped"],
+            grids=tuple(map(tuple, index["grids"])),
+            skipped=tuple(index["skipped"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

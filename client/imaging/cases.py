@@ -60,6 +60,18 @@ def neighbours(cases: Sequence[Rows], length: int) -> Rows:
     return around
 
 
+def shown(items: Sequence[str], rows: Rows) -> tuple[set[str], int]:
+    """Of the files that images came from, those that give the model at least one image; and how many images they give it.
+
+    `items` names each image's file, `rows` are (N, T).
+
+    >>> shown(["a", "b", "c", "c", "d"], np.array([[0, 1], [3, 3]])) == ({"a", "b", "c"}, 3)
+    True
+    """
+    used = np.unique(rows).tolist()
+    return {items[row] for row in used}, len(used)
+
+
 def require_one_truth(cases: Sequence[Rows], truth: Sequence[Hashable], *, where: str) -> None:
     """Raises: LabelsMismatch, if images of one case are not labelled alike, or not on one side; `where` is the table that says so."""
     apart = sum(len({truth[row] for row in rows}) > 1 for rows in cases)

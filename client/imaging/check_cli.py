@@ -17,8 +17,8 @@ from client.telling import tell
 from common.plan import load
 
 if TYPE_CHECKING:
-    from client.imaging.inventory import Inventory
     from client.imaging.readers import Progress as Step
+    from client.imaging.rows import Inventory
 
 
 def check_data(
@@ -38,6 +38,7 @@ def check_data(
     SHA-256 of what was decoded. The exit status is 1 if not one file can be used.
     """
     from client.imaging import inventory, inventory_file  # brings the DICOM reader
+    from client.imaging.intake import limits_of
 
     rules = policy.load_or_default(home)
     with progress_bar() as step:
@@ -46,6 +47,7 @@ def check_data(
             load(plan),
             labels_file=labels,
             accept_burned_in=rules.images.burned_in == "accept",
+            limits=limits_of(rules.images),
             workers=workers,
             progress=step,
         )

@@ -11,7 +11,8 @@ What becomes of a file with several frames is the plan's to say. Unless it does 
 counting a cine loop as fifty images, would both be wrong for somebody.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from client.imaging import frame_groups, geometry, pixels, units
@@ -34,11 +36,14 @@ IDENTITY_TAGS = ["SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "Issu
 KIND_TAGS = ["ImageType", "BurnedInAnnotation", "Laterality", "ImageLaterality", "ViewPosition"]
 TAGS = [*IDENTITY_TAGS, *KIND_TAGS, *pixels.TAGS, *units.TAGS, *geometry.TAGS, *frame_groups.TAGS]
 
+PIXEL_DATA = 0x7FE00010
+UNDEFINED = 0xFFFFFFFF  # a length that the value itself says the end of
 MAMMOGRAPHY = "MG"
 SLIDES = "SM"
 NO_IMAGES_OF_A_SLIDE = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
 
-# Storage classes (PS3.4 B.5) that are images: neither segmentations nor dose, nor video, nor what is computed to be measured.
+# Storage classes (PS3.4 B.5) that are images: neither segmentations nor dose, nor what is computed to be measured. Those of video are among
+# them, since some hold JPEG; what does not is refused by its transfer syntax.
 IMAGES = frozenset(
     {
         uid.CTImageStorage,
@@ -90,6 +95,14 @@ IMAGES = frozenset(
         uid.ConfocalMicroscopyImageStorage,
         uid.DermoscopicPhotographyImageStorage,
         uid.PhotoacousticImageStorage,
+        uid.IntravascularOpticalCoherenceTomographyImageStorageForProcessing,
+        uid.OphthalmicOpticalCoherenceTomographyEnFaceImageStorage,
+        uid.RTImageStorage,
+        uid.EnhancedRTImageStorage,
+        uid.EnhancedContinuousRTImageStorage,
+        uid.VideoEndoscopicImageStorage,
+        uid.VideoMicroscopicImageStorage,
+        uid.VideoPhotographicImageStorage,
         uid.UID("1.2.840.10008.5.1.4.1.1.3"),  # Ultrasound Multi-frame, retired
         uid.UID("1.2.840.10008.5.1.4.1.1.5"),  # Nuclear Medicine, retired
         uid.UID("1.2.840.10008.5.1.4.1.1.6"),  # Ultrasound, retired
@@ -131,11 +144,13 @@ class Instance:
 
 
 def header(content: bytes) -> Dataset:
-    """The allow-listed attributes of a file of any kind. Raises: Rejected with NOT_DICOM, DICOMDIR, HEADER or TOO_LARGE."""
+    """The allow-listed attributes of a file of any kind. Raises: Rejected with NOT_DICOM, DICOMDIR, HEADER, TRUNCATED or TOO_LARGE."""
     if content[128:132] != b"DICM" and not begins_with_meta(content):
         raise Rejected(Reason.NOT_DICOM)
     try:
-        dataset = pydicom.dcmread(BytesIO(content), specific_tags=list(TAGS), force=True)
+        stream = _Stream(content)
+        dataset = pydicom.dcmread(stream, specific_tags=list(TAGS), force=True)
+        is_cut = _is_cut(dataset, content, stream)
         classes = (str(dataset.file_meta.get("MediaStorageSOPClassUID", "")), str(dataset.get("SOPClassUID", "")))
     except MemoryError as error:
         raise Rejected(Reason.TOO_LARGE) from error
@@ -143,16 +158,58 @@ def header(content: bytes) -> Dataset:
         raise Rejected(Reason.HEADER) from error
     if uid.MediaStorageDirectoryStorage in classes:
         raise Rejected(Reason.DICOMDIR)
+    if is_cut:
+        raise Rejected(Reason.TRUNCATED)
     return dataset
+
+
+class _Stream(BytesIO):
+    """Bytes that know whether the last time more was asked for than there was left."""
+
+    is_short = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.is_short = size is not None and 0 < len(content) < size
+        return content
+
+
+def _is_cut(dataset: Dataset, content: bytes, stream: _Stream) -> bool:
+    """Whether a file ends inside an element: what would have followed is missing, and nothing that is missing may be believed.
+
+    pydicom takes what there is of a value, skips over the end, or, inside a sequence or compressed pixels, drops all that it had read.
+    Uncompressed pixels that are too few are another reason; and what lies behind the pixels, a byte or two among it, may end as it likes.
+    """
+    if PIXEL_DATA not in dataset and (stream.tell() > len(content) or stream.is_short):
+        return True
+    raw = [element for element in dataset._dict.values() if isinstance(element, RawDataElement) and element.tag != PIXEL_DATA]
+    if any(UNDEFINED > element.length > len(element.value or b"") for element in raw):
+        return True
+    return not len(dataset) and _ends_early(content)
+
+
+def _ends_early(content: bytes) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            pydicom.dcmread(BytesIO(content), specific_tags=list(TAGS), force=True)
+        except UserWarning:  # what pydicom makes of the end of a file
+            return True
+    return False
 
 
 def parse(content: bytes) -> Dataset:
     """The allow-listed attributes of an image. Raises: Rejected with what `header` gives, or NOT_AN_IMAGE."""
     dataset = header(content)
+    require_image(dataset)
+    return dataset
+
+
+def require_image(dataset: Dataset) -> None:
+    """Whether what a file says of itself is an image. Raises: Rejected with NOT_AN_IMAGE, or HEADER where it does not say."""
     sop_class = str(dataset.get("SOPClassUID", "") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     if sop_class not in IMAGES:
         raise Rejected(Reason.NOT_AN_IMAGE if sop_class else Reason.HEADER)
-    return dataset
 
 
 def begins_with_meta(content: bytes) -> bool:
@@ -228,13 +285,20 @@ def read(dataset: Dataset, identity: Identity) -> Instance:
     return next(read_frames(dataset, identity, "single"))
 
 
-def read_frames(dataset: Dataset, identity: Identity, wanted: str) -> Iterator[Instance]:
-    """Decode the wanted frames and give them their meaning. Raises: Rejected with a reason about pixels, values or geometry."""
+def read_frames(
+    dataset: Dataset, identity: Identity, wanted: str, *, tap: Callable[[NDArray[Any]], None] | None = None
+) -> Iterator[Instance]:
+    """Decode the wanted frames and give them their meaning; `tap` is shown each one's stored values before.
+
+    Raises: Rejected with a reason about pixels, values or geometry.
+    """
     claims = pixels.claims_of(dataset)
     if claims.is_real:
         raise Rejected(Reason.PIXEL_FORMAT)
     chosen = frames_of(claims.frames, wanted)
     for frame, stored in zip(chosen, pixels.decode_frames(dataset, claims, chosen), strict=True):
+        if tap is not None:
+            tap(stored.values)
         yield _instance(dataset, claims, identity, frame, stored)
 
 

@@ -106,8 +106,7 @@ def _contents(
     """Identifiers become keyed names here, and go no further."""
     rejected, seen = rejected.copy(), rejected.total() + len(tasks)
     known: set[str] = set()  # by SOPInstanceUID: a copy of an image is not a second image
-    rows: list[tuple[int, str, str, str, float | None]] = []
-    skipped = 0
+    rows: list[tuple[int, str, str, str, float | None, int]] = []
     for task, outcome in zip(tasks, outcomes, strict=True):
         identity = outcome.identity
         if identity is None:
@@ -119,12 +118,12 @@ def _contents(
             item = item_key(secret, table.key, task.path if table.key == "path" else identity.sop_instance_uid)
             patient = patient_key(secret, identity.issuer, identity.patient_id)
             series = item_key(secret, "series", identity.series_uid or identity.sop_instance_uid)
-            rows += [(outcome.slot + number, item, patient, series, place) for number, place in enumerate(outcome.places)]
-            skipped += outcome.skipped
-    columns = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    slots, items, patients, of_series, places = columns
+            skipped = [outcome.skipped, *[0] * len(outcome.places)]
+            rows += [(outcome.slot + number, item, patient, series, place, skipped[number]) for number, place in enumerate(outcome.places)]
+    columns = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
+    slots, items, patients, of_series, places, left_out = columns
     return Contents(
-        slots=slots, items=items, patients=patients, seen=seen, rejected=rejected, series=of_series, places=places, skipped=skipped
+        slots=slots, items=items, patients=patients, seen=seen, rejected=rejected, series=of_series, places=places, skipped=left_out
     )
 
 
@@ -148,17 +147,26 @@ def _join(request: Request, table: Labels, cached: Cached) -> tuple[Dataset, Int
     )
     if request.plan.input.sequence > 1:
         dataset = _in_cases(dataset, cached, request.plan)
-    report = IntakeReport(
+    return dataset, _report(table, cached, dataset)
+
+
+def _report(table: Labels, cached: Cached, dataset: Dataset) -> IntakeReport:
+    """Files that gave the model an image are used; those of which a case shows others instead are not, and have their own reason."""
+    read = set(cached.items)
+    used, images = cases.shown(cached.items, dataset.images.rows)
+    several = len(cached.items) > len(read)
+    in_cases = dataset.images.rows.ndim > 1
+    return IntakeReport(
         seen=cached.seen,
-        used=len(set(cached.items)),
-        rejected=cached.rejected,
-        unmatched_labels=len(table.by_item) - len(set(cached.items)),
-        images=len(cached.items) if len(cached.items) > len(set(cached.items)) else None,
-        cases=len(dataset) if request.plan.input.sequence > 1 else None,
-        skipped=cached.skipped,
+        used=len(used),
+        rejected=cached.rejected + Counter({Reason.NOT_SHOWN: len(read) - len(used)}),
+        unmatched_labels=len(table.by_item) - len(read),
+        images=images if several else None,
+        unshown=sum(item in used for item in cached.items) - images,
+        cases=len(dataset) if in_cases else None,
+        skipped=sum(cached.skipped),
         labels=table.account,
     )
-    return dataset, report
 
 
 def _in_cases(data: Dataset, cached: Cached, plan: Plan) -> Dataset:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of pictures with an `index.csv`: how published sets, and exports without a PACS, come in.
 
-    file or row     a PNG or JPEG below the root, or a row of `images.npz` (key images, uint8, (N, Y, X) or (N, Y, X, 3))
+    file or row     a PNG, JPEG or NIfTI file below the root, or a row of `images.npz` (key images, uint8, (N, Y, X) or (N, Y, X, 3))
     <label columns> as the plan's [task] says: a class, findings, or the path of a mask
     patient_id      else group_id, else image_id: what may not be on two sides of a split; the first that is there is used and said
     site, split     optional
@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,11 +29,12 @@ from numpy.typing import NDArray
 from client.imaging.dataset import UnitSource
 from client.imaging.identity import is_placeholder
 from client.imaging.labels import class_of, need_column, plain_path, read_csv
+from client.imaging.labels.table import Row
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
 from client.imaging.splits import SPELLINGS, Split
 from common.errors import DataUnreadable, LabelsMismatch
-from common.plan import ClassificationSpec, DetectionSpec, InputSpec, Plan
+from common.plan import ClassificationSpec, DetectionSpec, InputSpec, Plan, SegmentationSpec
 
 INDEX = "index.csv"
 ARCHIVE = "images.npz"
@@ -43,7 +43,7 @@ LARGEST_ARCHIVE = 4 << 30  # bytes, unpacked: it is held in memory once, while t
 CASE, POSITION, SECOND = "case", "position", "second_file"
 SIDES = ("width", "height")
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz")
-LOOKED_AT: Final = 100  # rows of an index, to know its kind
+BESIDE: Final = frozenset({"boxes.csv", ARCHIVE})  # files of the folder that rows rest on without naming them
 UNITS: tuple[UnitSource, ...] = ("patient_id", "group_id", "image_id")
 
 
@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """An index as read: usable items in its order, and why the other rows are not. `named`: every path below the root in any cell."""
+    """An index as read: usable items in its order, and why the other rows are not. `named`: every path that a cell names."""
 
     key: Literal["file", "row", "line"]
     unit_source: UnitSource
@@ -73,22 +73,36 @@ class Index:
     named: frozenset[str] = frozenset()
 
 
-def of_pictures(root: Path) -> Path | None:
-    """The folder's index.csv, if it is there and is the index of pictures, rather than somebody's list of DICOM files."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """An index.csv as it stands; it is read from the disk once."""
+
+    path: Path
+    columns: list[str]
+    rows: list[Row] = field(repr=False)
+
+
+def of_pictures(root: Path) -> Table | None:
+    """The folder's index.csv, if it is there and is the index of pictures, rather than somebody's list of DICOM files.
+
+    Raises: LabelsMismatch, DataUnreadable.
+    """
     path = root / INDEX
-    return path if path.is_file() and _names_pictures(path) else None
-
-
-def _names_pictures(path: Path) -> bool:
+    if not path.is_file():
+        return None
     columns, rows = read_csv(path)
-    if "file" not in columns:
-        return True
-    return any(cells["file"].strip().casefold().endswith(PICTURES) for _, cells in islice(rows, LOOKED_AT))
+    table = Table(path=path, columns=columns, rows=list(rows))
+    names_pictures = "file" not in columns or any(_is_picture(cells["file"]) for _, cells in table.rows)
+    return table if names_pictures else None
 
 
-def read(path: Path, plan: Plan) -> Index:
-    """Read an index. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
-    columns, rows = read_csv(path)
+def _is_picture(cell: str) -> bool:
+    return cell.strip().casefold().endswith(PICTURES)
+
+
+def read(table: Table, plan: Plan) -> Index:
+    """What an index says for a plan. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
+    path, columns = table.path, table.columns
     key: Literal["file", "row", "line"] = "line" if not plan.input.has_image else "file" if "file" in columns else "row"
     # First of all: without a header row the first patient would be taken for column names, and they are quoted.
     if key not in (*columns, "line"):
@@ -103,10 +117,10 @@ def read(path: Path, plan: Plan) -> Index:
     unit_source: UnitSource = next((name for name in UNITS if name in columns), "none")
     items: dict[str, Item] = {}
     rejected: Counter[Reason] = Counter()
-    count, named = 0, set[str]()
-    for number, cells in rows:
-        count += 1
-        named.update(plain_path(cell) for cell in cells.values() if cell.strip().casefold().endswith(PICTURES))
+    named: set[str] = set()
+    paths = {"file", SECOND, *(plan.task.columns if isinstance(plan.task, SegmentationSpec) else ())}
+    for number, cells in table.rows:
+        named.update(plain_path(cell) for column, cell in cells.items() if column in paths or _is_picture(cell))
         item = _item(cells, key, unit_source, plan, kept, where=f"{path.name}, row {number}", line=str(number))
         if isinstance(item, Reason):
             rejected[item] += 1
@@ -117,18 +131,20 @@ def read(path: Path, plan: Plan) -> Index:
         unit_source=unit_source,
         items=tuple(items.values()),
         rejected=rejected,
-        rows=count,
+        rows=len(table.rows),
         has_sites="site" in columns,
         has_splits="split" in columns,
         named=frozenset(named),
     )
 
 
-def unlisted(table: Index, listing: Listing) -> list[str]:
-    """Pictures below the root that no row names; nothing, where rows name no files."""
-    if table.key != "file":
+def unlisted(table: Index, listing: Listing) -> list[tuple[str, Reason]]:
+    """What lies below the root and no row names, with the reason why it is not used; nothing, for a plan without images."""
+    if table.key == "line":
         return []
-    return [file.path for file in listing.files if file.path.casefold().endswith(PICTURES) and file.path not in table.named]
+    known = table.named | (BESIDE if table.key == "row" else BESIDE - {ARCHIVE})
+    left_out = [(file.path, Reason.NOT_LISTED) for file in listing.files if file.path not in known]
+    return left_out + [(path, reason) for path, reason in listing.unopened if path not in table.named]
 
 
 def _columns_of_parts(plan: Plan) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from client.imaging.report import IntakeReport
 from client.imaging.request import Request
 from client.imaging.splits import Fractions
 from client.imaging.worker import Limits
+from client.policy import ImageRules
 from common.errors import DataNotFound
 from common.plan import Plan
 
-__all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "open_dataset"]
+__all__ = ["DataSource", "Fractions", "IntakeReport", "Limits", "limits_of", "open_dataset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,11 @@ class DataSource:
     @property
     def name(self) -> str:
         return self.called or f"data folder '{self.root}'"
+
+
+def limits_of(rules: ImageRules) -> Limits:
+    """What one file may cost at a site, by its policy."""
+    return Limits(memory_bytes=rules.memory_gib << 30, cpu_seconds=float(rules.seconds), file_bytes=rules.file_gib << 30)
 
 
 def open_dataset(
@@ -79,8 +85,8 @@ def open_dataset(
     )
     rules_file = source.root / RULES
     labels_file = source.labels or (rules_file if rules_file.is_file() else source.root / LABELS)
-    if source.labels is None and (index_file := of_pictures(source.root)) is not None:
-        return picture_folder.open_folder(request, index_file)
+    if source.labels is None and (table := of_pictures(source.root)) is not None:
+        return picture_folder.open_folder(request, table)
     dicom_folder.require_dicom(plan)
     if not labels_file.is_file():
         raise DataNotFound(

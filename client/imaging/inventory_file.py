@@ -14,8 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from client.imaging.inventory import Inventory, Row
 from client.imaging.rejection import REMEDY, Reason
+from client.imaging.rows import Inventory, Row
 from common.durable import OWNER_ONLY, write_atomically
 
 COLUMNS = (
@@ -59,7 +59,7 @@ def _cells(row: Row) -> dict[str, Any]:
         "photometric": facts.get("photometric"),
         "bits": facts["bits"][0] if "bits" in facts else None,
         "frames": facts.get("frames"),
-        "images": facts.get("images", 1) if row.reason is None else 0,
+        "images": row.images if row.reason is None else 0,
         "shape": "x".join(map(str, facts["shape"])) if "shape" in facts else None,
         "sha256": facts.get("sha256"),
         "undecoded": facts.get("undecoded"),

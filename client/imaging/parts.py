@@ -21,6 +21,7 @@ from client.imaging.cases import Rows
 from client.imaging.dataset import Images, whole
 from client.imaging.index import CASE, POSITION, SIDES, Item
 from client.imaging.labels import need_column, plain_path, read_csv
+from client.imaging.pictures import Grid
 from common.errors import LabelsMismatch
 from common.plan import DetectionSpec, MultiLabelSpec, Plan, RecordField, TaskSpec, TextSpec
 
@@ -28,8 +29,11 @@ BOXES: Final = "boxes.csv"
 _BOX_COLUMNS: Final = ("file", "cls", "x_min", "y_min", "x_max", "y_max")
 _WORD: Final = re.compile(r"[^\W_]+")
 _KNOWN: Final = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0, "yes": 1, "no": 0}
-Boxes = Mapping[str, list[tuple[int, float, float, float, float]]]
-"""By file: class, left, top, right, bottom, in the picture's own pixels."""
+Box = tuple[int, float, float, float, float]
+"""Class, left, top, right, bottom, in the picture's own pixels."""
+Boxes = Mapping[str, list[Box]]
+"""By file."""
+SAME_PLACE_MM: Final = 1e-3  # affines are written in single precision
 
 
 def of_items(items: Sequence[Item], plan: Plan, boxes: Boxes) -> dict[str, Images]:
@@ -102,7 +106,7 @@ def read_boxes(path: Path, task: DetectionSpec) -> Boxes:
     columns, rows = read_csv(path)
     for column in _BOX_COLUMNS:
         need_column(path, columns, column)
-    found: dict[str, list[tuple[int, float, float, float, float]]] = {}
+    found: dict[str, list[Box]] = {}
     for number, cells in rows:
         name = cells["cls"].strip()
         if name not in task.classes:
@@ -117,14 +121,33 @@ def read_boxes(path: Path, task: DetectionSpec) -> Boxes:
     return found
 
 
-def boxes_fit(item: Item, of_picture: Sequence[tuple[int, float, float, float, float]], task: DetectionSpec) -> bool:
+def boxes_fit(item: Item, of_picture: Sequence[Box], task: DetectionSpec) -> bool:
     """Whether all of a picture's boxes can be kept, and each has an area inside it. Raises: LabelsMismatch."""
     array = _boxes(item, of_picture, task)
     known = array[array[:, 0] >= 0]
     return len(of_picture) <= task.most_boxes and bool((known[:, 1:3] < known[:, 3:5]).all())
 
 
-def _boxes(item: Item, of_picture: Sequence[tuple[int, float, float, float, float]], task: DetectionSpec) -> NDArray[np.float32]:
+def is_as_large_as_said(item: Item, grid: Grid) -> bool:
+    """Whether a picture has the width and height of its row, in which its boxes are drawn. Raises: LabelsMismatch."""
+    return tuple(_number(item.cells[side], side) for side in SIDES) == grid[::-1]
+
+
+def belongs(mask: Grid, image: Grid) -> bool:
+    """Whether a mask lies on its image: a picture in its proportions, to the pixel; a volume voxel by voxel, in the same place.
+
+    >>> belongs((50, 100), (100, 200)), belongs((100, 50), (50, 100))
+    (True, False)
+    """
+    if len(mask) != len(image):
+        return False
+    if len(mask) > 2:
+        return bool(mask[:3] == image[:3] and np.allclose(mask[3:], image[3:], rtol=0, atol=SAME_PLACE_MM))
+    (rows, columns), (high, wide) = mask, image
+    return abs(rows * wide / high - columns) <= 1 or abs(columns * high / wide - rows) <= 1
+
+
+def _boxes(item: Item, of_picture: Sequence[Box], task: DetectionSpec) -> NDArray[np.float32]:
     """(M, 5), in parts of width and height, inside the picture; class -1 where there is no box."""
     width, height = (_number(item.cells[side], side) for side in SIDES)
     array = np.full((task.most_boxes, 5), -1, dtype=np.float32)

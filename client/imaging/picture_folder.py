@@ -8,123 +8,113 @@ through the same limited workers as DICOM; the rows of an `images.npz` are one a
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.imaging import cache, index, labels, parts, sample, slots
-from client.imaging.cache import Contents
+from client.imaging import beside, cache, cases, index, labels, parts, sample, slots
+from client.imaging.cache import Cached, Contents
 from client.imaging.dataset import Dataset, Images, whole
 from client.imaging.identity import item_key, patient_key
-from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item
-from client.imaging.labels import plain_path
+from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item, Table
 from client.imaging.listing import Listing, read_beneath
-from client.imaging.readers import Outcome, Task, read_all, roomy
+from client.imaging.parts import Boxes
+from client.imaging.readers import Outcome, read_all, roomy
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder, nothing_usable
 from client.imaging.splits import split_of
 from client.imaging.worker import Brief, Kind
 from common.errors import DataUnreadable
-from common.plan import ClassificationSpec, DetectionSpec, InputSpec, SegmentationSpec
+from common.plan import ClassificationSpec, DetectionSpec, InputSpec, Plan, SegmentationSpec
 
 
-def open_folder(request: Request, index_file: Path) -> tuple[Dataset, IntakeReport]:
+def open_folder(request: Request, written: Table) -> tuple[Dataset, IntakeReport]:
     """Read, or find in the cache, every picture of the index. Raises: LabelsMismatch, PatientStraddles, DataUnreadable, DiskFull."""
-    table = index.read(index_file, request.plan)
+    table = index.read(written, request.plan)
     patients = [patient_key_of(request, table, item) for item in table.items]
     names = [item_key(request.secret, table.key, item.name) for item in table.items]
-    listing = list_folder(request, skip=index_file)
-    if left_out := len(index.unlisted(table, listing)):
-        table = replace(table, rows=table.rows + left_out, rejected=table.rejected + Counter({Reason.NOT_LISTED: left_out}))
+    listing = list_folder(request, skip=written.path)
+    if left_out := index.unlisted(table, listing):
+        more = Counter(reason for _, reason in left_out)
+        table = replace(table, rows=table.rows + more.total(), rejected=table.rejected + more)
+    boxes = boxes_of(request)
     if table.key == "line":
-        return _join(request, table, table.items, patients, whole(np.empty((len(table.items), 0), dtype=np.uint16)), {}, table.rejected, 0)
+        nothing = whole(np.empty((len(table.items), 0), dtype=np.uint16))
+        return _join(request, table, table.items, patients, nothing, _Beside(), table.rejected, 0, boxes)
     cached = cache.open_or_build(
         request.cache,
-        request.cache_key(listing, table.key, *names, *patients),
+        request.cache_key(listing, table.key, str(beside.is_drawn_on(request.plan)), *names, *patients),
         request.shape,
         lambda output: _fill(request, table, names, patients, output),
         capacity=len(table.items),
     )
     by_name = dict(zip(names, table.items, strict=True))
     items = [by_name[name] for name in cached.items]
-    beside, kept, why = _pictures_beside(request, listing, items)
-    used = [item for item, keep in zip(items, kept, strict=True) if keep]
-    lost = {items[number].name: reason for number, reason in why.items()}  # images of one file have one mask
+    there = _beside(request, listing, items, cached, boxes)
+    used = [item for item, keep in zip(items, there.kept, strict=True) if keep]
+    lost = {items[number].name: reason for number, reason in there.why.items()}
     rejected = cached.rejected + Counter(lost.values())
-    owners = [owner for owner, keep in zip(cached.patients, kept, strict=True) if keep]
-    return _join(request, table, used, owners, Images(cached.images, np.flatnonzero(kept)), beside, rejected, cached.skipped)
+    owners = [owner for owner, keep in zip(cached.patients, there.kept, strict=True) if keep]
+    images, skipped = Images(cached.images, np.flatnonzero(there.kept)), sum(np.array(cached.skipped)[there.kept].tolist())
+    return _join(request, table, used, owners, images, there, rejected, skipped, boxes)
 
 
-def _pictures_beside(
-    request: Request, listing: Listing, items: Sequence[Item]
-) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_], dict[int, Reason]]:
+def boxes_of(request: Request) -> Boxes:
+    """The boxes of the folder, for a plan that asks for them. Raises: LabelsMismatch, DataNotFound."""
+    task = request.plan.task
+    return parts.read_boxes(request.root / parts.BOXES, task) if isinstance(task, DetectionSpec) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside:
+    """What lies beside the images that are kept, row by row; and which are not, and why."""
+
+    found: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    kept: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    why: dict[int, Reason] = field(default_factory=dict)
+
+
+def _beside(request: Request, listing: Listing, items: Sequence[Item], cached: Cached, boxes: Boxes) -> _Beside:
     """Masks and second images, each read like the first; and which items have what they cannot do without, and why others do not."""
-    task, image, kept = request.plan.task, request.plan.input, np.ones(len(items), dtype=np.bool_)
-    found: dict[str, NDArray[np.uint16]] = {}
+    task, image = request.plan.task, request.plan.input
+    found: dict[str, NDArray[np.generic]] = {}
     why: dict[int, Reason] = {}
     if isinstance(task, DetectionSpec):
-        why = unfit_boxes(request, items)
+        why = beside.unfit_boxes(items, cached.grids, boxes, task)
     if isinstance(task, SegmentationSpec):
-        paths = ["" if is_volume(item) else item.cells[task.mask_column] for item in items]
-        masks, there = _beside(request, listing, paths, replace(image, channels=1), "mask")
-        why = dict.fromkeys(np.flatnonzero(~there), Reason.NO_MASK)
-        why |= {number: Reason.MASK_VALUES for number in range(len(items)) if there[number] and not is_of_classes(masks[number], task)}
-        masks = np.minimum(masks[:, 0], len(task.classes) - 1)
+        cells = [item.cells[task.mask_column] for item in items]
+        rows, masks = _read_beside(request, listing, cells, cached.places, replace(image, channels=1), "mask")
+        why = beside.unfit_masks(rows, masks, lambda row: masks.images[row], items, cached.grids, task)
+    kept = np.ones(len(items), dtype=np.bool_)
     kept[list(why)] = False
     if isinstance(task, SegmentationSpec):
-        found["mask"] = masks[kept]
+        found["mask"] = np.minimum(masks.images[rows[kept], 0], len(task.classes) - 1)
     if image.second is not None:
         second = replace(image, window=image.second.window)
-        pictures, present = _beside(request, listing, [item.cells[index.SECOND] for item in items], second, "picture")
-        found |= {"second": pictures[kept], "present": present[kept, np.newaxis].astype(np.uint8)}
-    return found, kept, why
+        rows, pictures = _read_beside(request, listing, [item.cells[index.SECOND] for item in items], cached.places, second, "picture")
+        rows = rows[kept]
+        present = rows != beside.NONE
+        shown = np.zeros((len(rows), *request.shape), dtype=np.uint16)
+        shown[present] = pictures.images[rows[present]]
+        found |= {"second": shown, "present": present[:, np.newaxis].astype(np.uint8)}
+    return _Beside(found=found, kept=kept, why=why)
 
 
-def is_volume(item: Item) -> bool:
-    """Whether an item's file is NIfTI, of which a picture can be no mask: it may have many slices, and is turned on the way in."""
-    return item.name.casefold().endswith((".nii", ".nii.gz"))
-
-
-def is_of_classes(mask: NDArray[np.uint16], task: SegmentationSpec) -> bool:
-    """Whether a mask's values are the plan's classes; of two, whatever is not 0 is the second."""
-    return len(task.classes) == 2 or int(mask.max()) < len(task.classes)
-
-
-def unfit_boxes(request: Request, items: Sequence[Item]) -> dict[int, Reason]:
-    """Which items have boxes that training could not be given: beside the picture, or too many. Raises: LabelsMismatch, DataNotFound."""
-    assert isinstance(request.plan.task, DetectionSpec)
-    boxes = parts.read_boxes(request.root / parts.BOXES, request.plan.task)
-    return {
-        number: Reason.BOXES for number, item in enumerate(items) if not parts.boxes_fit(item, boxes.get(item.name, []), request.plan.task)
-    }
-
-
-def _beside(
-    request: Request, listing: Listing, paths: Sequence[str], spec: InputSpec, kind: Kind
-) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """These pictures in the plan's size, a row for each path; zeros, and False, for one that is empty or cannot be read."""
-    wanted = [(row, plain_path(path)) for row, path in enumerate(paths) if path]
-    shape = (spec.channels, spec.height, spec.width)
-
-    def fill(output: int) -> Contents:
-        brief = Brief(kind=kind, input=spec, limits=request.limits, wanted=None)
-        tasks = [Task(slot=slot, path=path) for slot, (_, path) in enumerate(wanted)]
-        outcomes = read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
-        used = tuple(outcome.slot for outcome in outcomes if outcome.reason is None)
-        rejected = Counter(outcome.reason for outcome in outcomes if outcome.reason is not None)
-        return Contents(
-            slots=used, items=tuple(str(slot) for slot in used), patients=("",) * len(used), seen=len(wanted), rejected=rejected
-        )
-
-    key = request.cache_key(listing, kind, str(spec), *(path for _, path in wanted))
-    cached = cache.open_or_build(request.cache, key, shape, fill, capacity=len(wanted))
-    pictures, present = np.zeros((len(paths), *shape), dtype=np.uint16), np.zeros(len(paths), dtype=np.bool_)
-    rows = np.array([wanted[int(slot)][0] for slot in cached.items], dtype=np.int64)
-    pictures[rows], present[rows] = cached.images, True
-    return pictures, present
+def _read_beside(
+    request: Request, listing: Listing, cells: Sequence[str], places: Sequence[float | None], spec: InputSpec, kind: Kind
+) -> tuple[NDArray[np.int64], Cached]:
+    """The files that cells name, in the plan's size; and for each cell which row of them it means."""
+    files = beside.files_of(cells)
+    found = cache.open_or_build(
+        request.cache,
+        request.cache_key(listing, kind, str(spec), *files),
+        (spec.channels, spec.height, spec.width),
+        lambda output: beside.read(request, files, spec, kind, output),
+        capacity=len(cells),
+    )
+    return beside.matched(found, files, cells, places), found
 
 
 def patient_key_of(request: Request, table: Index, item: Item) -> str:
@@ -152,12 +142,17 @@ def _fill(request: Request, table: Index, names: Sequence[str], patients: Sequen
         patients=tuple(patients[row] for row, _ in used),
         seen=table.rows,
         rejected=rejected,
-        skipped=sum(outcome.skipped for outcome in outcomes),
+        places=tuple(place for outcome in outcomes if outcome.reason is None for place in outcome.places),
+        grids=tuple(outcome.grid for outcome in outcomes if outcome.reason is None for _ in outcome.places),
+        skipped=tuple(
+            outcome.skipped * (not number) for outcome in outcomes if outcome.reason is None for number in range(len(outcome.places))
+        ),
     )
 
 
 def _fit_files(request: Request, items: Sequence[Item], output: int) -> list[Outcome]:
-    brief = Brief(kind="picture", input=request.plan.input, limits=request.limits, wanted=None)
+    drawn_on = beside.is_drawn_on(request.plan)
+    brief = Brief(kind="picture", input=request.plan.input, limits=request.limits, wanted=None, drawn_on=drawn_on)
     tasks = roomy(request.root, brief, [item.name for item in items], workers=request.workers)
     return read_all(request.root, output, brief, tasks, workers=request.workers, progress=request.progress)
 
@@ -168,7 +163,7 @@ def _fit_rows(request: Request, items: Sequence[Item], output: int) -> list[Outc
     for slot, item in enumerate(items):
         if int(item.name) < len(images):
             slots.write(output, slot, sample.of_bytes(images[int(item.name)], request.plan.input))
-            outcomes.append(Outcome(slot=slot, reason=None, identity=None))
+            outcomes.append(Outcome(slot=slot, reason=None, identity=None, grid=images.shape[1:3]))
         else:
             outcomes.append(Outcome(slot=slot, reason=Reason.NO_FILE, identity=None))
         if request.progress is not None:
@@ -195,24 +190,23 @@ def _join(
     items: Sequence[Item],
     owners: Sequence[str],
     shown: Images,
-    beside: dict[str, NDArray[np.uint16]],
+    there: _Beside,
     rejected: Counter[Reason],
     skipped: int,
+    boxes: Boxes,
 ) -> tuple[Dataset, IntakeReport]:
-    """`items`, `owners` (keyed patients), the images `shown` and what lies `beside` them, row by row.
+    """`items`, `owners` (keyed patients), the images `shown` and what is `there` beside them, row by row.
 
     Sequences become one row each, or one for each image with its neighbours, where areas or boxes are to be found.
     """
-    plan, rows, read = request.plan, list(items), len({item.name for item in items})
+    plan, files, found = request.plan, [item.name for item in items], there.found
+    firsts, chosen = arranged(items, plan)
+    rows, owners = [items[first] for first in firsts], [owners[first] for first in firsts]
     if plan.input.sequence > 1:
-        placed = isinstance(plan.task, SegmentationSpec | DetectionSpec)
-        length = plan.input.sequence
-        firsts, chosen = parts.neighbours(rows, length) if placed else parts.sequences(rows, length, plan.task)
-        rows, owners, shown = [rows[first] for first in firsts], [owners[first] for first in firsts], Images(shown.base, shown.rows[chosen])
-        beside = {name: array[firsts] for name, array in beside.items()}
+        shown = Images(shown.base, shown.rows[chosen])
+        found = {name: array[firsts] for name, array in found.items()}
     if isinstance(plan.task, ClassificationSpec):
         labels.check_classes((item.label for item in rows), plan.task)
-    boxes = parts.read_boxes(request.root / parts.BOXES, plan.task) if isinstance(plan.task, DetectionSpec) else {}
     patient_keys, patients = np.unique(np.array(owners), return_inverse=True)
     keys = tuple(map(str, patient_keys))
     by_patient = np.array([split_of(key, request.fractions) for key in keys], dtype=np.int8)
@@ -226,12 +220,32 @@ def _join(
         unit_source=table.unit_source,
         sites=sites,
         site_index=None if sites is None else np.array([sites.index(item.site) for item in rows], dtype=np.int32),
-        parts={**parts.of_items(rows, plan, boxes), **{name: whole(array) for name, array in beside.items()}},
+        parts={**parts.of_items(rows, plan, boxes), **{name: whole(array) for name, array in found.items()}},
         items=tuple(item_key(request.secret, table.key, item.name) for item in rows),
     )
-    several = len(items) if len(items) > read else None
-    together = len(dataset) if plan.input.sequence > 1 else None
-    lost = sum(bool(item.cells[index.SECOND]) for item in rows) - int(beside["present"].sum()) if plan.input.second is not None else 0
+    used, images = cases.shown(files, chosen)
+    read = len(set(files))
+    lost = sum(bool(item.cells[index.SECOND]) for item in rows) - int(found["present"].sum()) if plan.input.second is not None else 0
     return dataset, IntakeReport(
-        seen=table.rows, used=read, rejected=rejected, images=several, skipped=skipped, cases=together, lost_seconds=lost
+        seen=table.rows,
+        used=len(used),
+        rejected=rejected + Counter({Reason.NOT_SHOWN: read - len(used)}),
+        images=images if len(files) > read else None,
+        skipped=skipped,
+        unshown=sum(file in used for file in files) - images,
+        cases=len(dataset) if plan.input.sequence > 1 else None,
+        lost_seconds=lost,
     )
+
+
+def arranged(items: Sequence[Item], plan: Plan) -> tuple[list[int], NDArray[np.int64]]:
+    """The first row of each case, and the rows of the images that are shown of it, (N, T); without sequences each row is a case, (N,).
+
+    Raises: LabelsMismatch.
+    """
+    length = plan.input.sequence
+    if length == 1:
+        return list(range(len(items))), np.arange(len(items))
+    if beside.is_drawn_on(plan):
+        return parts.neighbours(items, length)
+    return parts.sequences(items, length, plan.task)

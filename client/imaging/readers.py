@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from client.imaging.dicom import Identity
+from client.imaging.pictures import Grid
 from client.imaging.rejection import Reason
 from client.imaging.worker import READY, TIME_IS_UP, Brief
 from common.errors import DiskFull, EngineError
@@ -58,7 +59,8 @@ class Task:
 class Outcome:
     """What became of a task: a reason why not, or whose images now lie at its slot and after, or what the file told.
 
-    `places`: one for each image, how far along its series it lies; `skipped`: frames that showed nothing.
+    `places`: one for each image, how far along its series it lies; `skipped`: frames that showed nothing; `grid`: of pictures and volumes,
+    what they lie on.
     """
 
     slot: int
@@ -67,6 +69,7 @@ class Outcome:
     told: Any = field(default=None, repr=False)
     places: tuple[float | None, ...] = (None,)
     skipped: int = 0
+    grid: Grid = ()
 
 
 def roomy(root: Path, brief: Brief, paths: Sequence[str], *, workers: int | None = None) -> list[Task]:
@@ -233,6 +236,6 @@ def _answer(task: Task, line: bytes) -> Outcome:
         return Outcome(slot=slot, reason=Reason(reason), identity=None)
     if len(rest) == 1:
         return Outcome(slot=slot, reason=None, identity=None, told=rest[0])
-    issuer, patient_id, sop_instance_uid, series_uid, places, skipped = rest
+    issuer, patient_id, sop_instance_uid, series_uid, places, skipped, grid = rest
     identity = Identity(issuer=issuer, patient_id=patient_id, sop_instance_uid=sop_instance_uid, series_uid=series_uid)
-    return Outcome(slot=slot, reason=None, identity=identity, places=tuple(places), skipped=skipped)
+    return Outcome(slot=slot, reason=None, identity=identity, places=tuple(places), skipped=skipped, grid=tuple(grid))

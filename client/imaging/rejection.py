@@ -20,6 +20,7 @@ class Reason(StrEnum):
     DICOMDIR = "E_DICOMDIR"
     NOT_AN_IMAGE = "E_NOT_AN_IMAGE"
     HEADER = "E_HEADER"
+    TRUNCATED = "E_TRUNCATED"
     MODALITY = "E_MODALITY"
     VIEW = "E_VIEW"
     LATERALITY = "E_LATERALITY"
@@ -30,12 +31,17 @@ class Reason(StrEnum):
     LABEL_SOURCE = "E_LABEL_SOURCE"
     NO_MASK = "E_NO_MASK"
     MASK_VALUES = "E_MASK_VALUES"
+    MASK_SHAPE = "E_MASK_SHAPE"
+    TURNED = "E_TURNED"
+    SIZE = "E_SIZE"
     BOXES = "E_BOXES"
     NOT_LISTED = "E_NOT_LISTED"
+    NOT_SHOWN = "E_NOT_SHOWN"
     DUPLICATE = "E_DUPLICATE"
     NO_PIXELS = "E_NO_PIXELS"
     TRANSFER_SYNTAX = "E_TRANSFER_SYNTAX"
     MULTIFRAME = "E_MULTIFRAME"
+    VOLUMES = "E_VOLUMES"
     PIXEL_FORMAT = "E_PIXEL_FORMAT"
     PIXEL_LENGTH = "E_PIXEL_LENGTH"
     FRAME_GROUPS = "E_FRAME_GROUPS"
@@ -58,11 +64,12 @@ REMEDY: dict[Reason, str] = {
     Reason.NO_FILE: "The index names a file or row that is not there, or that may not be read.",
     Reason.NOT_REGULAR: "A pipe, a socket or a device: never opened.",
     Reason.NOT_DICOM: "Not a DICOM file (PS3.10): no preamble and 'DICM'.",
-    Reason.NOT_A_PICTURE: "Neither PNG nor JPEG.",
+    Reason.NOT_A_PICTURE: "Neither PNG nor JPEG nor NIfTI.",
     Reason.DICOMDIR: "A DICOMDIR: never opened. The files it lists are found by themselves.",
-    Reason.NOT_AN_IMAGE: "A DICOM object that is no image (report, segmentation, dose, waveform).",
+    Reason.NOT_AN_IMAGE: "A DICOM object that is no image (report, segmentation, dose, waveform), or of a maker's own kind.",
     Reason.HEADER: "The header does not parse, or holds impossible values.",
-    Reason.MODALITY: "Another modality than the plan's [input] modality.",
+    Reason.TRUNCATED: "The file ends in the middle of its header or of its compressed pixels, or lengths in it are wrong. Export it again.",
+    Reason.MODALITY: "Another modality than the plan's [input] modality, or none stated.",
     Reason.VIEW: "Another view (0018,5101) than the plan's [input] views, or none.",
     Reason.LATERALITY: "The other side than the plan's [input] laterality, or none stated (0020,0060, 0020,0062).",
     Reason.LOCALIZER: "A scout, or a slide's label, overview or thumbnail: no image to diagnose from, and a label shows a name.",
@@ -70,15 +77,20 @@ REMEDY: dict[Reason, str] = {
     Reason.NO_PATIENT_ID: "PatientID is missing, blank or a placeholder. Restore it, or export with a pseudonym per patient.",
     Reason.NO_LABEL: "No label for this file.",
     Reason.LABEL_SOURCE: "A report, segmentation, table or export that labels were taken from: no image, and not lost either.",
-    Reason.NO_MASK: "The mask that the index names is not there, or cannot be read. It is a PNG of classes; volumes (NIfTI) have none.",
+    Reason.NO_MASK: "The mask that the index names is not there, or cannot be read. It is a PNG of classes, or NIfTI beside NIfTI.",
     Reason.MASK_VALUES: "The mask has values beyond the plan's classes. With two classes any value but 0 is the second.",
-    Reason.BOXES: "A box lies outside the picture, or there are more than the plan's [task] most_boxes.",
-    Reason.NOT_LISTED: "A picture that no row of the index names.",
+    Reason.MASK_SHAPE: "The mask has other proportions than its picture, or does not lie where its volume does.",
+    Reason.TURNED: "To be turned before it is looked at (EXIF); its mask or boxes may be older or newer than that. Save both upright.",
+    Reason.SIZE: "The picture has another width and height, as it is looked at, than its row in the index says.",
+    Reason.BOXES: "A box lies outside the picture, or there are more than the plan's [task] most_boxes; volumes (NIfTI) have none.",
+    Reason.NOT_LISTED: "A file that no row of the index names.",
+    Reason.NOT_SHOWN: "Sound, but of its case the plan's [input] sequence shows so many images, evenly spread, and none of this file.",
     Reason.DUPLICATE: "The same image a second time.",
     Reason.NO_PIXELS: "No pixel data.",
     Reason.TRANSFER_SYNTAX: "A compression that is not read here (video, JPEG XL, retired ones). Export uncompressed or as JPEG 2000.",
     Reason.MULTIFRAME: "More than one frame. The plan's [input] frames says what becomes of them, and refuses them.",
-    Reason.PIXEL_FORMAT: "Bit depth, samples or photometric interpretation that are missing, unknown or contradict each other.",
+    Reason.VOLUMES: "Several volumes in one file (over time, or of several kinds). Save each as a file of its own.",
+    Reason.PIXEL_FORMAT: "Bit depth, samples or photometric interpretation that are missing, unknown or at odds; or infinite values.",
     Reason.PIXEL_LENGTH: "Less pixel data than rows and columns say.",
     Reason.FRAME_GROUPS: "The functional groups of an enhanced object do not fit its frames.",
     Reason.GEOMETRY: 'What is stated as orientation is none. [input] orientation = "stored" avoids it.',

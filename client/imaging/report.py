@@ -18,8 +18,9 @@ from common.errors import DataError
 class IntakeReport:
     """`seen` files (or rows of an index), `used` of them, the others by reason. `unmatched_labels`: those without a used image.
 
-    `images`: what the used files gave, where that is more than one each; `skipped`: frames of theirs that showed nothing. `cases`: how many
-    rows the images make, where a plan shows several together. `lost_seconds`: second images that are named and cannot be read.
+    `images`: what the model is shown of the used files, where that is not one each; `skipped`: frames of theirs that showed nothing;
+    `unshown`: frames of theirs that the plan passes over, as it shows evenly many of a case. `cases`: how many rows the images make, where
+    a plan shows several together. `lost_seconds`: second images that are named and cannot be read.
     """
 
     seen: int
@@ -29,6 +30,7 @@ class IntakeReport:
     labels: LabelAccount | None = None
     images: int | None = None
     skipped: int = 0
+    unshown: int = 0
     cases: int | None = None
     lost_seconds: int = 0
 
@@ -51,6 +53,7 @@ class IntakeReport:
             **({} if self.labels is None else {"labels": self.labels.as_dict()}),
             "images": self.used if self.images is None else self.images,
             "skipped_frames": self.skipped,
+            **({"unshown_frames": self.unshown} if self.unshown else {}),
             **({} if self.cases is None else {"cases": self.cases}),
             **({"lost_second_images": self.lost_seconds} if self.lost_seconds else {}),
         }
@@ -61,7 +64,10 @@ class IntakeReport:
         return [
             f"{self.seen} files seen: {self.used} used, {self.seen - self.used} rejected",
             *(
-                [f"{self.images:>7} images in the used files, {self.skipped} frames that show nothing left out"]
+                [
+                    f"{self.images:>7} images of the used files are shown to the model; left out: {self.skipped} frames that show nothing"
+                    + (f", {self.unshown} that the plan's [input] sequence passes over" if self.unshown else "")
+                ]
                 if self.images is not None
                 else []
             ),

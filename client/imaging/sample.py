@@ -10,15 +10,12 @@ so many millimetres wide at every hospital, and what does not fit is cut off aro
 Colour becomes grey by BT.601 luma (0.299, 0.587, 0.114), after scaling and before resizing; grey becomes three equal channels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from client.imaging.dicom import MAMMOGRAPHY, SLIDES, Instance
 from client.imaging.geometry import turn_of, turned
@@ -29,8 +26,6 @@ from common.plan import InputSpec
 
 WHITE = 65535
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601-7, section 2.5.1
-_WHITE_BYTE = np.uint16(255)
-PICTURE_FORMATS = ("PNG", "JPEG")
 COLOURED = 0.08  # largest less smallest of red, green and blue; glass and ink stay below it (Otsu's threshold on stained slides is near)
 DARKER_THAN_GLASS = 0.8
 
@@ -70,47 +65,6 @@ def tissue_of(unit: NDArray[np.float32]) -> float:
     return float(stained.mean())
 
 
-@contextmanager
-def _opened(content: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """A picture of one of these formats; what goes wrong while it is open is a reason. Raises: Rejected."""
-    try:
-        with Image.open(BytesIO(content), formats=formats) as picture:
-            if picture.width * picture.height > LARGEST_IMAGE:
-                raise Rejected(Reason.TOO_LARGE)
-            yield picture
-    except Rejected:
-        raise
-    except UnidentifiedImageError as error:
-        raise Rejected(Reason.NOT_A_PICTURE) from error
-    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Rejected(Reason.TOO_LARGE) from error
-    except Exception as error:  # a damaged picture raises OSError, SyntaxError, ValueError, ...
-        raise Rejected(Reason.UNDECODABLE) from error
-
-
-def of_picture(content: bytes, spec: InputSpec) -> Sample:
-    """A PNG or JPEG as the plan's input: its full range is [0, 1], since a picture has no units for a window to be in.
-
-    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
-    """
-    with _opened(content, PICTURE_FORMATS) as picture:
-        return fit(_unit_of(ImageOps.exif_transpose(picture)), spec)
-
-
-def of_mask(content: bytes, spec: InputSpec) -> Sample:
-    """A PNG as classes, (1, H, W): its values, or 1 where a mask of black and white is white. The nearest pixel decides; none are mixed.
-
-    Raises: Rejected with NOT_A_PICTURE, TOO_LARGE or UNDECODABLE.
-    """
-    with _opened(content, ("PNG",)) as picture:
-        if picture.mode not in ("1", "L", "P", "I;16", "I"):
-            raise Rejected(Reason.PIXEL_FORMAT)
-        values = np.asarray(picture).astype(np.uint16)
-    if values.max() == _WHITE_BYTE and not ((values > 0) & (values < _WHITE_BYTE)).any():
-        values //= _WHITE_BYTE
-    return nearest(values, spec.height, spec.width)[np.newaxis]
-
-
 def nearest(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """A (Y, X) array in another size, without a value that was not there."""
     rows = ((np.arange(height) + 0.5) * values.shape[0] / height).astype(int)
@@ -143,19 +97,39 @@ def fit_spaced(unit: NDArray[np.float32], spec: InputSpec, spacing_mm: tuple[flo
 
     Raises: Rejected(TOO_LARGE), if an image of that spacing would be larger than one may be.
     """
+    height, width = _spaced(unit.shape, spec, spacing_mm)
+    return _in_the_middle(fit(unit, replace(spec, height=height, width=width)), spec)
+
+
+def fit_classes(mask: NDArray[Any], spec: InputSpec, spacing_mm: tuple[float, float] | None) -> NDArray[Any]:
+    """A mask (Y, X) where `fit`, or under a plan's spacing `fit_spaced`, puts its image, (H, W). The nearest pixel decides; none are mixed.
+
+    Raises: Rejected(TOO_LARGE), as `fit_spaced` does.
+    """
+    if spec.spacing_mm is None or spacing_mm is None:
+        return nearest(mask, spec.height, spec.width)
+    height, width = _spaced(mask.shape, spec, spacing_mm)
+    return _in_the_middle(nearest(mask, height, width), spec)
+
+
+def _spaced(shape: tuple[int, ...], spec: InputSpec, spacing_mm: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of an image in the plan's spacing. Raises: Rejected(TOO_LARGE)."""
     assert spec.spacing_mm is not None
-    height, width = (max(1, round(side * mm / spec.spacing_mm)) for side, mm in zip(unit.shape[:2], spacing_mm, strict=True))
+    height, width = (max(1, round(side * mm / spec.spacing_mm)) for side, mm in zip(shape[:2], spacing_mm, strict=True))
     if height * width > LARGEST_IMAGE:
         raise Rejected(Reason.TOO_LARGE)
-    whole = fit(unit, replace(spec, height=height, width=width))
-    sample = np.zeros((spec.channels, spec.height, spec.width), dtype=np.uint16)
-    from_y, to_y = middle(height, spec.height)
-    from_x, to_x = middle(width, spec.width)
-    sample[:, to_y, to_x] = whole[:, from_y, from_x]
-    return sample
+    return height, width
 
 
-def middle(found: int, wanted: int) -> tuple[slice, slice]:
+def _in_the_middle(whole: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """(.., Y, X) cut, or filled with zeros, around the middle to the plan's (.., H, W)."""
+    (from_y, to_y), (from_x, to_x) = _middle(whole.shape[-2], spec.height), _middle(whole.shape[-1], spec.width)
+    fitted = np.zeros((*whole.shape[:-2], spec.height, spec.width), dtype=whole.dtype)
+    fitted[..., to_y, to_x] = whole[..., from_y, from_x]
+    return fitted
+
+
+def _middle(found: int, wanted: int) -> tuple[slice, slice]:
     """The middle of what was found, and where it goes in what is wanted."""
     common = min(found, wanted)
     return slice((found - common) // 2, (found - common) // 2 + common), slice((wanted - common) // 2, (wanted - common) // 2 + common)
@@ -172,11 +146,3 @@ def _quantise(unit: NDArray[np.float32]) -> NDArray[np.uint16]:
     scaled = unit * np.float32(WHITE)
     scaled += np.float32(0.5)  # round half up; truncation by the cast is four times quicker than np.rint
     return np.clip(scaled, 0, WHITE, out=scaled).astype(np.uint16)
-
-
-def _unit_of(picture: Image.Image) -> NDArray[np.float32]:
-    if picture.mode.startswith("I"):  # 16-bit PNG
-        return np.asarray(picture).astype(np.float32) / np.float32(WHITE)
-    if picture.mode not in ("L", "RGB"):
-        picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
-    return np.asarray(picture).astype(np.float32) / np.float32(255)

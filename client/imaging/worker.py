@@ -9,8 +9,8 @@ What it sees as identity goes up the pipe in plain text and is hashed by the par
 
 The sample is written in place with pwrite, at the slot that the task names; only the outcome travels through the pipe. Messages are lines
 of JSON: a `Brief`, answered by `"ready"`; then tasks `[slot, path, room]`, each answered by `[slot, reason]`, by
-`[slot, null, issuer, patient_id, sop_instance_uid, series_uid, places, skipped]` with a place for each sample that was written, from the
-slot on, or by `[slot, null, told]` where no sample is asked for but what the file tells.
+`[slot, null, issuer, patient_id, sop_instance_uid, series_uid, places, skipped, grid]` with a place for each sample that was written, from
+the slot on, or by `[slot, null, told]` where no sample is asked for but what the file tells.
 
 Not protected: the network. Run the site without one (deploy/).
 """
@@ -26,13 +26,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter
+from pydicom.dataset import Dataset
 
-from client.imaging import dicom, nifti, sample, slots
+from client.imaging import dicom, nifti, pictures, sample, slots
 from client.imaging.dicom import Identity
 from client.imaging.listing import read_beneath
+from client.imaging.pictures import Grid, Tap
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
 from common.plan import InputSpec
@@ -44,7 +46,14 @@ NOBODY = Identity(issuer="", patient_id="", sop_instance_uid="")
 SKIPPED = (Reason.CONSTANT, Reason.TISSUE)  # one frame of many that shows nothing costs itself, and is counted
 
 Placed = tuple[float | None, Sample]  # how far along its series an image lies, and the image
-Taken = tuple[Identity, Iterator[Placed]]
+
+
+class Taken(NamedTuple):
+    """Whose a file is, its images one after the other, and, of pictures and volumes, the grid that they lie on."""
+
+    identity: Identity
+    placed: Iterator[Placed]
+    grid: Grid = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +69,8 @@ class Limits:
 class Brief:
     """All that a worker is told. `wanted`: the SOPInstanceUIDs that have a label, or None where that is known beforehand.
 
-    counting: only how many images each file will give is asked for. accept_burned_in: the site's policy on annotated pictures.
+    counting: only how many images each file will give is asked for. accept_burned_in: the site's policy on annotated pictures. drawn_on:
+    masks or boxes belong to these pictures.
     """
 
     kind: Kind
@@ -69,6 +79,7 @@ class Brief:
     wanted: frozenset[str] | None = field(repr=False)
     counting: bool = False
     accept_burned_in: bool = False
+    drawn_on: bool = False
 
     def to_json(self) -> str:
         wanted = None if self.wanted is None else sorted(self.wanted)
@@ -93,17 +104,22 @@ def brief_from_json(text: str) -> Brief:
 
 def read_dicom(content: bytes, brief: Brief) -> Taken:
     """DICOM bytes to whose it is and the plan's input; a file without a label is given up before its pixels are decoded."""
-    dataset, identity = _admitted(content, brief)
-    return identity, _placed(dicom.read_frames(dataset, identity, brief.input.frames), brief.input)
+    return read_dataset(dicom.header(content), brief)
 
 
-def _admitted(content: bytes, brief: Brief) -> tuple[Any, Identity]:
-    dataset = dicom.parse(content)
+def read_dataset(dataset: Dataset, brief: Brief, *, tap: Tap | None = None) -> Taken:
+    """The same of a header that is parsed; `tap` is shown what is decoded on the way."""
+    identity = _admitted(dataset, brief)
+    return Taken(identity, _placed(dicom.read_frames(dataset, identity, brief.input.frames, tap=tap), brief.input))
+
+
+def _admitted(dataset: Dataset, brief: Brief) -> Identity:
+    dicom.require_image(dataset)
     identity = dicom.identify(dataset, modality=brief.input.modality)
     if brief.wanted is not None and identity.sop_instance_uid not in brief.wanted:
         raise Rejected(Reason.NO_LABEL)
     dicom.admit(dataset, brief.input, accept_burned_in=brief.accept_burned_in)
-    return dataset, identity
+    return identity
 
 
 def _placed(instances: Iterator[dicom.Instance], spec: InputSpec) -> Iterator[Placed]:
@@ -127,13 +143,28 @@ def _placed(instances: Iterator[dicom.Instance], spec: InputSpec) -> Iterator[Pl
 def read_picture(content: bytes, brief: Brief) -> Taken:
     """PNG, JPEG or NIfTI bytes to the plan's input; whose it is stands in the index, not in the file."""
     if nifti.is_nifti(content):
-        return NOBODY, nifti.samples(content, brief.input)
-    return NOBODY, iter([(None, sample.of_picture(content, brief.input))])
+        return read_volume(nifti.open_volume(content), brief)
+    return read_flat(content, brief)
+
+
+def read_volume(volume: nifti.Volume, brief: Brief, *, tap: Tap | None = None) -> Taken:
+    """A volume's slices; `tap` is shown what it stores."""
+    return Taken(NOBODY, nifti.samples(volume, brief.input, tap=tap), volume.grid)
+
+
+def read_flat(content: bytes, brief: Brief, *, tap: Tap | None = None) -> Taken:
+    """The one image of a PNG or JPEG; `tap` is shown what it stores."""
+    grid, fitted = pictures.read(content, brief.input, drawn_on=brief.drawn_on, tap=tap)
+    return Taken(NOBODY, iter([(None, fitted)]), grid)
 
 
 def read_mask(content: bytes, brief: Brief) -> Taken:
-    """A PNG whose values are classes, in the plan's size."""
-    return NOBODY, iter([(None, sample.of_mask(content, brief.input))])
+    """A PNG whose values are classes, or a NIfTI volume of them, in the plan's size."""
+    if nifti.is_nifti(content):
+        volume = nifti.open_volume(content)
+        return Taken(NOBODY, nifti.masks(volume, brief.input), volume.grid)
+    grid, fitted = pictures.read_mask(content, brief.input)
+    return Taken(NOBODY, iter([(None, fitted)]), grid)
 
 
 READERS: dict[Kind, Callable[[bytes, Brief], Taken]] = {"dicom": read_dicom, "picture": read_picture, "mask": read_mask}
@@ -173,7 +204,8 @@ def tell_count(content: bytes, brief: Brief) -> int:
         return nifti.count(content, brief.input)
     if brief.kind != "dicom":
         return 1
-    dataset, _ = _admitted(content, brief)
+    dataset = dicom.header(content)
+    _admitted(dataset, brief)
     return dicom.count(dataset, brief.input.frames)
 
 
@@ -215,8 +247,8 @@ def _answer(brief: Brief, root: int, output: int, slot: int, path: str, room: in
             return [slot, None, tell_count(content, brief)]
         if brief.kind in TELLERS:
             return [slot, None, TELLERS[brief.kind](content, brief)]
-        identity, placed = READERS[brief.kind](content, brief)
-        places = _write(output, slot, room, placed)
+        taken = READERS[brief.kind](content, brief)
+        places = _write(output, slot, room, taken.placed)
     except Rejected as rejected:
         return [slot, rejected.reason]
     except MemoryError:
@@ -225,7 +257,9 @@ def _answer(brief: Brief, root: int, output: int, slot: int, path: str, room: in
         return [slot, "disk", str(error)]
     except Exception:  # nothing a file holds may end the run, or be printed
         return [slot, Reason.UNDECODABLE]
-    return [slot, None, identity.issuer, identity.patient_id, identity.sop_instance_uid, identity.series_uid, places, room - len(places)]
+    whose = taken.identity
+    said = [whose.issuer, whose.patient_id, whose.sop_instance_uid, whose.series_uid]
+    return [slot, None, *said, places, room - len(places), list(taken.grid)]
 
 
 class _NotWritten(Exception):

@@ -21,7 +21,6 @@ from client.imaging.dataset import Dataset
 from client.imaging.identity import SECRET_BYTES, PatientSecret
 from client.imaging.index import of_pictures
 from client.imaging.intake import DataSource, open_dataset
-from client.imaging.inventory import Findings
 from client.imaging.labels import LABELS, RULES, Labels
 from client.imaging.labels.gather import gather as gather_labels
 from client.imaging.labels.survey import Pictured, Surveyor, in_children
@@ -30,8 +29,9 @@ from client.imaging.readers import Progress, read_all, roomy
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
 from client.imaging.request import Request, list_folder
-from client.imaging.worker import Brief
-from common.errors import DataError, DataNotFound, PlanError
+from client.imaging.rows import Findings, Row
+from client.imaging.worker import Brief, Limits
+from common.errors import DataError, DataNotFound, LabelsMismatch, PlanError
 from common.plan import ClassificationSpec, Plan
 
 MOST_SAMPLES: Final = 360
@@ -85,6 +85,7 @@ class Wish:
     labels: Path | None
     beside: Path
     accept_burned_in: bool = False
+    limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     progress: Progress | None = None
 
@@ -109,6 +110,7 @@ def _of_dicom(wish: Wish) -> Facts:
         plan=wish.plan,
         cache=inventory.NO_CACHE,
         secret=PatientSecret(value=secrets.token_bytes(SECRET_BYTES)),
+        limits=wish.limits,
         workers=wish.workers,
         progress=wish.progress,
         accept_burned_in=wish.accept_burned_in,
@@ -122,7 +124,11 @@ def _of_dicom(wish: Wish) -> Facts:
     if images is None:
         images = surveyor.folder(listing).images
     pictured = {image.path: image for image in images}
-    taken = inventory.examine_dicom(request, listing, table)
+    try:
+        taken = inventory.examine_dicom(request, listing, table)
+    except LabelsMismatch as error:  # slices of one case, labelled apart
+        table, problem = None, str(error)
+        taken = inventory.examine_dicom(request, listing, None)
     label_of = _labels_by_path(table, pictured.values(), surveyor)
     cases = {row.path: _case(row, pictured.get(row.path), label_of.get(row.path)) for row in taken.rows}
     return Facts(
@@ -152,7 +158,7 @@ def _labels(
         return None, None, str(error)
 
 
-def _case(row: inventory.Row, image: Pictured | None, label: int | None) -> Case:
+def _case(row: Row, image: Pictured | None, label: int | None) -> Case:
     if image is None:
         return Case(patient="", reason=row.reason)
     return Case(patient=image.patient, reason=row.reason, label=label, years=image.years, about=image.about)
@@ -209,7 +215,9 @@ def _of_pictures(wish: Wish) -> Facts:
         secret = PatientSecret(value=secrets.token_bytes(SECRET_BYTES))
         source = DataSource(root=wish.root, called="this folder")
         try:
-            data, report = open_dataset(source, wish.plan, cache=Path(folder), key=secret, workers=wish.workers, progress=wish.progress)
+            data, report = open_dataset(
+                source, wish.plan, cache=Path(folder), key=secret, limits=wish.limits, workers=wish.workers, progress=wish.progress
+            )
         except DataError as error:
             return Facts(
                 plan=wish.plan, classes=classes, cases=(), samples=empty, report=None, findings=None, problem=str(error), has_headers=False

@@ -28,6 +28,7 @@ def data_report(
     only. Changes nothing, sends nothing.
     """
     from client.imaging.data_report import facts, page, remarks  # brings the DICOM reader
+    from client.imaging.intake import limits_of
 
     rules = policy.load_or_default(home)
     if not out.parent.is_dir():
@@ -40,6 +41,7 @@ def data_report(
                 labels=labels,
                 beside=out.parent,
                 accept_burned_in=rules.images.burned_in == "accept",
+                limits=limits_of(rules.images),
                 workers=workers,
                 progress=step,
             )

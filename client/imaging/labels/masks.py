@@ -27,7 +27,7 @@ from client.imaging.geometry import Geometry, turn_of, turned
 from client.imaging.labels.agreement import Why, latest
 from client.imaging.labels.rules import Policy
 from client.imaging.labels.survey import Pictured, geometry_from
-from client.imaging.sample import middle, nearest
+from client.imaging.sample import fit_classes
 from common.plan import InputSpec
 
 Mask = NDArray[np.uint8]  # (Y, X), class of each pixel
@@ -143,21 +143,14 @@ def _newest(by_document: Mapping[str, Mask], dates: Mapping[str, str]) -> Mask |
 
 
 def fit(mask: Mask, image: Pictured, spec: InputSpec) -> Mask:
-    """(H, W): turned, resized and cut as `sample.of_instance` does it with the image; no class is mixed. Raises: Rejected(GEOMETRY)."""
+    """(H, W): turned, resized and cut as `sample.of_instance` does it with the image; no class is mixed. Raises: Rejected."""
     geometry, modality = image.geometry or Geometry(), image.about.get("modality", "")
     spacing_mm = geometry.spacing_mm
     if spec.orientation == "canonical" and modality != SLIDES:
         turn = turn_of(geometry, on_its_side=modality == MAMMOGRAPHY)
         mask = turned(mask, turn)
         spacing_mm = spacing_mm[::-1] if spacing_mm and turn.transposed else spacing_mm
-    if spec.spacing_mm is None or spacing_mm is None:
-        return nearest(mask, spec.height, spec.width)
-    height, width = (max(1, round(side * mm / spec.spacing_mm)) for side, mm in zip(mask.shape, spacing_mm, strict=True))
-    whole = nearest(mask, height, width)
-    fitted = np.zeros((spec.height, spec.width), dtype=np.uint8)
-    (from_y, to_y), (from_x, to_x) = middle(height, spec.height), middle(width, spec.width)
-    fitted[to_y, to_x] = whole[from_y, from_x]
-    return fitted
+    return np.asarray(fit_classes(mask, spec, spacing_mm), dtype=np.uint8)
 
 
 def drawings_of(told: dict[str, Any], document: str, labels: Mapping[int, int]) -> Iterator[tuple[str, int | None, Drawing]]:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.imaging import cases, manifest
+from client.imaging import cases, inventory, manifest
 from client.imaging.dataset import Dataset, Images
 from client.imaging.identity import load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.prepared import load_prepared, save_prepared
+from client.imaging.rejection import Reason
 from common.errors import LabelsMismatch, SnapshotMismatch
 from common.plan import Plan, parse
 
@@ -201,7 +202,11 @@ def test_a_series_of_dicom_files_is_a_case_in_the_order_of_its_positions(tmp_pat
     plan = replace(plan_of(SEQUENCE), input=replace(plan_of(SEQUENCE).input, modality="CT"))
     key = load_or_create(tmp_path / "patient.key")
     data, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=key, workers=1)
-    assert (report.seen, report.used, report.cases) == (10, 10, 2)
+    assert (report.seen, report.used, report.rejected, report.cases) == (10, 6, {Reason.NOT_SHOWN: 4}, 2)
+    taken = inventory.take(root, plan, workers=1)
+    assert taken.report == report
+    assert taken.findings.images == np.unique(data.images.rows).size == 6
+    assert sum(row.reason is None for row in taken.rows) == 6
     assert data.images.shape == (2, 3, 1, 8, 8)
     assert data.num_patients == 2
     for case in data.images[:]:
@@ -211,10 +216,43 @@ def test_a_series_of_dicom_files_is_a_case_in_the_order_of_its_positions(tmp_pat
     assert sorted(data.labels.tolist()) == [0, 1]
 
 
+def test_of_a_long_cine_the_frames_that_are_shown_are_counted_and_of_short_cases_every_picture(
+    tmp_path: Path, ct: Callable[..., bytes]
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    rng = np.random.default_rng(3)
+    for number, frames in enumerate((7, 2)):
+        values = rng.integers(0, 4096, (frames * 16, 16), dtype=np.uint16)
+        (root / f"{number}.dcm").write_bytes(
+            ct(values, Rows=16, NumberOfFrames=frames, PatientID=f"P{number}", SOPInstanceUID=f"1.{number}")
+        )
+    (root / "labels.csv").write_text("sop_instance_uid,label\n1.0,0\n1.1,1\n")
+    plan = replace(plan_of(SEQUENCE), input=replace(plan_of(SEQUENCE).input, modality="CT", frames="each"))
+    key = load_or_create(tmp_path / "patient.key")
+    _, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=key, workers=1)
+    assert (report.used, report.images, report.unshown, report.cases, report.rejected) == (2, 5, 4, 2, {})
+    assert inventory.take(root, plan, workers=1).report == report
+    assert any("5 images" in line and "4 that the plan's [input] sequence passes over" in line for line in report.lines())
+
+
+def test_pictures_of_a_case_that_are_not_shown_have_their_reason(tmp_path: Path) -> None:
+    rows = [visit("p", "1", number, 10 * number) for number in range(1, 8)] + [visit("q", "1", number, 50) for number in (1, 2)]
+    root = folder_of(tmp_path / "data", rows)
+    key = load_or_create(tmp_path / "patient.key")
+    data, report = open_dataset(DataSource(root=root), plan_of(SEQUENCE), cache=tmp_path / "cache", key=key, workers=1)
+    assert (report.seen, report.used, report.rejected, len(data)) == (9, 5, {Reason.NOT_SHOWN: 4}, 2)
+    taken = inventory.take(root, plan_of(SEQUENCE), workers=1)
+    assert taken.report == report
+    assert [row.path for row in taken.rows if row.reason] == [f"p-1-{number}.png" for number in (2, 3, 5, 6)]
+
+
 def test_slices_of_one_series_that_are_labelled_apart_are_no_case(tmp_path: Path, ct: Callable[..., bytes]) -> None:
     root, uids = series_folder(tmp_path / "data", ct)
     labelled(root, {uid: number % 2 for of_one in uids.values() for number, uid in enumerate(of_one)})
     plan = replace(plan_of(SEQUENCE), input=replace(plan_of(SEQUENCE).input, modality="CT"))
+    with pytest.raises(LabelsMismatch, match="labels: 2 of 2 cases"):
+        inventory.take(root, plan, workers=1)
     with pytest.raises(LabelsMismatch, match="labels: 2 of 2 cases") as caught:
         opened(root, plan)
     assert "Ada" not in str(caught.value)

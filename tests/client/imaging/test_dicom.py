@@ -324,3 +324,24 @@ def _minimal(pixels: NDArray[np.uint16]) -> Dataset:
 
 
 SEEDS = _seeds()
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless])
+def test_a_file_that_was_cut_short_is_not_said_to_be_of_another_kind(ct: Ct, syntax: uid.UID) -> None:
+    """Half a transfer must not look like another modality, or like a patient without a number."""
+    content = ct(syntax=syntax)
+    begins = content.index(b"MRN-0017") + 4
+    reasons = [reason_for(content[:end]) for end in range(begins, len(content) - 40, 37)]
+    assert set(reasons) <= {Reason.TRUNCATED, Reason.PIXEL_LENGTH, Reason.NO_PIXELS, Reason.HEADER}
+    assert reasons[0] is Reason.TRUNCATED
+    assert reasons[-1] is (Reason.TRUNCATED if syntax.is_encapsulated else Reason.PIXEL_LENGTH)
+
+
+def test_a_byte_or_two_behind_the_pixels_does_no_harm(ct: Ct) -> None:
+    np.testing.assert_array_equal(read(ct() + b"\0\0").values, read(ct()).values)
+
+
+def test_a_portal_image_is_an_image_and_a_film_without_frames_is_refused_for_its_compression(ct: Ct) -> None:
+    assert read(ct(SOPClassUID=uid.RTImageStorage)).values.shape == (40, 36)
+    content = ct(SOPClassUID=uid.VideoEndoscopicImageStorage).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.")
+    assert reason_for(content) is Reason.TRANSFER_SYNTAX

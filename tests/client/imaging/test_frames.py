@@ -136,11 +136,11 @@ def test_a_frame_that_shows_nothing_costs_itself_and_is_counted(ct: Ct, plan_for
     values = loop()
     values[1] = values[3] = 7
     brief = Brief(kind="dicom", input=plan_for(frames="each").input, limits=Limits(), wanted=None)
-    _, placed = read_dicom(many(ct, values), brief)
+    placed = read_dicom(many(ct, values), brief).placed
     assert [place for place, _ in placed] == [0, 2, 4]
     values[:] = 7
     with pytest.raises(Rejected) as refused:
-        list(read_dicom(many(ct, values), brief)[1])
+        list(read_dicom(many(ct, values), brief).placed)
     assert refused.value.reason is Reason.CONSTANT
 
 
@@ -201,7 +201,7 @@ def slide(ct: Ct, *, spacing_mm: float = 0.0005, **attributes: Any) -> bytes:
 
 def tiles(content: bytes, **fields: Any) -> list[tuple[float | None, NDArray[np.uint16]]]:
     spec = InputSpec(**{"modality": "SM", "height": 8, "width": 8, "channels": 3, "frames": "each", **fields})
-    _, placed = read_dicom(content, Brief(kind="dicom", input=spec, limits=Limits(), wanted=None))
+    placed = read_dicom(content, Brief(kind="dicom", input=spec, limits=Limits(), wanted=None)).placed
     return list(placed)
 
 

@@ -98,9 +98,9 @@ def test_unusable_rows_are_counted(opened: Opener, root: Path, tmp_path: Path) -
         "text.png,0,p5", "cut.png,1,p6", "images/2.png,,p7", "images/3.png,0,", "images/4.png,0,UNKNOWN",
     ]  # fmt: skip
     _, report = opened(table("file,label,patient_id", *rows))
-    assert (report.seen, report.used) == (12, 2)
+    assert (report.seen, report.used) == (13, 2)
     assert report.rejected == {
-        Reason.NOT_LISTED: 1,  # images/5.png
+        Reason.NOT_LISTED: 2,  # images/5.png, images.npz
         Reason.DUPLICATE: 1,
         Reason.OUTSIDE: 1,
         Reason.LINK: 1,
@@ -114,7 +114,7 @@ def test_unusable_rows_are_counted(opened: Opener, root: Path, tmp_path: Path) -
 
 def test_a_row_beyond_the_archive_is_counted(opened: Opener) -> None:
     _, report = opened(table("row,label", "0,0", "1,1", "6,0"))
-    assert report.rejected == {Reason.NO_FILE: 1}
+    assert report.rejected == {Reason.NO_FILE: 1, Reason.NOT_LISTED: 6}, "the pictures beside the archive"
 
 
 @pytest.mark.parametrize(

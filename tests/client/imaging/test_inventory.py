@@ -2,15 +2,17 @@
 """Every file of a folder has its row, its verdict is the intake's, and nothing of it is printed."""
 
 import csv
+import gzip
 import hashlib
 import json
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,12 +20,13 @@ from pydicom import uid
 from typer.testing import CliRunner
 
 from client.cli import app
-from client.imaging import inventory, inventory_file
+from client.imaging import inventory, inventory_file, pixels
+from client.imaging.examination import examine
 from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
-from client.imaging.inventory import Inventory
 from client.imaging.rejection import REMEDY, Reason
-from client.imaging.worker import Limits
+from client.imaging.rows import Inventory
+from client.imaging.worker import Brief, Limits
 from common.errors import DataNotFound, LabelsMismatch
 from common.plan import DetectionSpec, Plan, RestorationSpec, SegmentationSpec, dump
 
@@ -167,7 +170,7 @@ def test_a_picture_without_the_mask_that_its_plan_asks_for_is_counted(plan_for: 
     assert taken.report.used == report.used == 1
 
 
-def same_verdicts(root: Path, plan: Plan, secret: PatientSecret, cache: Path) -> Counter[Reason]:
+def same_verdicts(root: Path, plan: Plan, secret: PatientSecret, cache: Path) -> Mapping[Reason, int]:
     """What both say of a folder: before anyone trains, and when somebody does."""
     taken = take(root, plan)
     _, report = open_dataset(DataSource(root=root), plan, cache=cache, key=secret, workers=1)
@@ -207,9 +210,63 @@ def test_a_picture_that_no_row_names_is_counted(plan_for: Plans, secret: Patient
     for name in ("a.png", "b.PNG", "d.png", "more/c.jpg"):
         picture(root / name)
     (root / "notes.txt").write_text("no picture")
-    (root / "index.csv").write_text("file,label,patient_id\na.png,0,P1\nb.PNG,,P2\nd.png,1,P3\n")
+    (root / "boxes.csv").write_text("part of the index")
+    (root / "link.png").symlink_to(root / "a.png")
+    (root / "index.csv").write_text("file,label,patient_id\na.png,0,P1\nb.PNG,,P2\nd.png,1,P3\nscan.tiff,1,P3\n")
+    (root / "scan.tiff").write_bytes(b"II*\0")
     rejected = same_verdicts(root, plan_for(modality="any"), secret, tmp_path / "cache")
-    assert rejected == {Reason.NO_LABEL: 1, Reason.NOT_LISTED: 1}
+    assert rejected == {Reason.NO_LABEL: 1, Reason.NOT_LISTED: 2, Reason.LINK: 1, Reason.NOT_A_PICTURE: 1}
+
+
+def test_one_picture_makes_an_index_one_of_pictures_wherever_its_row_stands(plan_for: Plans, tmp_path: Path) -> None:
+    others = "".join(f"scan-{number}.tiff,0,P1\n" for number in range(150))
+    picture(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"file,label,patient_id\n{others}a.png,0,P1\n")
+    taken = take(tmp_path, plan_for(modality="any"))
+    assert (taken.report.used, taken.report.rejected) == (1, {Reason.NO_FILE: 150})
+
+
+def test_the_list_has_shape_and_hash_of_pictures_and_volumes(plan_for: Plans, tmp_path: Path) -> None:
+    rng, root = np.random.default_rng(5), tmp_path / "root"
+    root.mkdir()
+    values = {"grey.png": rng.integers(0, 256, (9, 7), dtype=np.uint8), "deep.png": rng.integers(0, 65536, (9, 7), dtype=np.uint16)}
+    values["colour.png"] = rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    for name, stored in values.items():
+        picture(root / name, stored)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values["grey.png"]).save(root / "turned.jpg", exif=exif)
+    volume = nibabel.Nifti1Image(rng.integers(0, 99, (4, 5, 6), dtype=np.int16), np.diag([-1.0, 1, 1, 1])).to_bytes()
+    (root / "packed.nii.gz").write_bytes(gzip.compress(volume))
+    with Image.open(root / "turned.jpg") as jpeg:
+        expected = {
+            name: hashlib.sha256(pixels.tobytes()).hexdigest() for name, pixels in {**values, "turned.jpg": np.asarray(jpeg)}.items()
+        }
+    expected["packed.nii.gz"] = hashlib.sha256(volume[352:]).hexdigest()
+    (root / "index.csv").write_text("file,label,patient_id\n" + "".join(f"{name},0,P1\n" for name in expected))
+    rows = written(take(root, plan_for(modality="any", frames="each")), tmp_path / "list.csv")
+    assert {name: row["sha256"] for name, row in rows.items()} == expected
+    assert [rows[name]["shape"] for name in ("colour.png", "turned.jpg", "packed.nii.gz")] == ["9x7x3", "9x7", "6x5x4"]
+
+
+@pytest.mark.parametrize(("frames", "decoded"), [("single", 3), ("first", 3), ("middle", 4), ("each", 3)])
+def test_no_frame_is_decoded_twice_but_the_middle_one(
+    ct: Ct, plan_for: Plans, monkeypatch: pytest.MonkeyPatch, frames: str, decoded: int
+) -> None:
+    seen: list[int] = []
+    decode_frames = pixels.decode_frames
+
+    def counting(dataset: Any, claims: Any, wanted: Sequence[int]) -> Iterator[Any]:
+        for frame, stored in zip(wanted, decode_frames(dataset, claims, wanted), strict=True):
+            seen.append(frame)
+            yield stored
+
+    monkeypatch.setattr(pixels, "decode_frames", counting)
+    values = np.random.default_rng(0).integers(0, 4096, (3 * 16, 16), dtype=np.uint16)
+    brief = Brief(kind="inventory", input=plan_for(frames=frames).input, limits=Limits(), wanted=None)
+    facts = examine(ct(values, Rows=16, NumberOfFrames=3), brief)
+    assert facts["sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
+    assert (sorted(set(seen)), len(seen)) == ([0, 1, 2], decoded)
 
 
 @pytest.mark.parametrize(("classes", "rejected"), [(3, {Reason.MASK_VALUES: 1}), (2, {})])

@@ -19,6 +19,7 @@ from client.imaging import inventory, nifti
 from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.rejection import Reason, Rejected
+from client.imaging.sample import Sample
 from common.plan import InputSpec, Plan, Window
 
 Plans = Callable[..., Plan]
@@ -40,6 +41,10 @@ def packed(values: NDArray[Any], affine: NDArray[np.float64] | None = None, *, k
     return content
 
 
+def shown(content: bytes, **fields: Any) -> list[tuple[float, Sample]]:
+    return list(nifti.samples(nifti.open_volume(content), spec(**fields)))
+
+
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("is_zipped", [False, True])
 def test_slices_show_left_on_the_right_and_the_front_above(kind: Any, is_zipped: bool) -> None:
@@ -47,7 +52,7 @@ def test_slices_show_left_on_the_right_and_the_front_above(kind: Any, is_zipped:
     content = gzip.compress(content) if is_zipped else content
     assert nifti.is_nifti(content)
     assert nifti.count(content, spec()) == 4
-    found = list(nifti.samples(content, spec()))
+    found = shown(content)
     assert [place for place, _ in found] == [0, 3, 6, 9]
     image = found[0][1][0]
     assert image[:8, -4:].min() > 25_000
@@ -59,10 +64,10 @@ def test_slices_show_left_on_the_right_and_the_front_above(kind: Any, is_zipped:
 @pytest.mark.parametrize("flips", list(product((1, -1), repeat=3)))
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
 def test_the_files_axes_do_not_matter(flips: tuple[int, int, int], order: tuple[int, int, int]) -> None:
-    plain = list(nifti.samples(packed(volume()), spec()))
+    plain = shown(packed(volume()))
     image = nibabel.Nifti1Image(volume(), np.diag([1.0, 1, 3, 1]))
     axes = np.array([[axis, flip] for axis, flip in zip(order, flips, strict=True)])
-    other = list(nifti.samples(image.as_reoriented(axes).to_bytes(), spec()))
+    other = shown(image.as_reoriented(axes).to_bytes())
     for (place, sample), (other_place, other_sample) in zip(plain, other, strict=True):
         assert place == other_place
         np.testing.assert_array_equal(sample, other_sample)
@@ -70,17 +75,17 @@ def test_the_files_axes_do_not_matter(flips: tuple[int, int, int], order: tuple[
 
 @pytest.mark.parametrize(("frames", "places"), [("first", [0]), ("middle", [6]), ("each", [0, 3, 6, 9])])
 def test_the_plan_chooses_the_slices(frames: str, places: list[float]) -> None:
-    assert [place for place, _ in nifti.samples(packed(volume()), spec(frames=frames))] == places
+    assert [place for place, _ in nifti.samples(nifti.open_volume(packed(volume())), spec(frames=frames))] == places
 
 
 def test_slices_are_refused_unless_the_plan_says_otherwise() -> None:
     with pytest.raises(Rejected) as refused:
-        list(nifti.samples(packed(volume()), spec(frames="single")))
+        shown(packed(volume()), frames="single")
     assert refused.value.reason is Reason.MULTIFRAME
 
 
 def test_without_a_window_the_volumes_own_range_is_shown() -> None:
-    samples = [sample for _, sample in nifti.samples(packed(volume()), spec(window=None))]
+    samples = [sample for _, sample in nifti.samples(nifti.open_volume(packed(volume())), spec(window=None))]
     assert min(sample.min() for sample in samples) == 0
     assert max(sample.max() for sample in samples) == 65535
 
@@ -88,27 +93,44 @@ def test_without_a_window_the_volumes_own_range_is_shown() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (packed(np.zeros((4, 4, 2, 3), dtype=np.int16)), Reason.MULTIFRAME),
+        (packed(np.zeros((4, 4, 2, 3), dtype=np.int16)), Reason.VOLUMES),
         (packed(np.zeros((4, 4), dtype=np.int16)), Reason.PIXEL_FORMAT),
         (packed(np.zeros((4, 4, 2), dtype=np.complex64)), Reason.PIXEL_FORMAT),
-        (packed(np.full((4, 4, 2), np.nan, dtype=np.float32)), Reason.PIXEL_FORMAT),
+        (packed(np.full((4, 4, 2), np.nan, dtype=np.float32)), Reason.CONSTANT),
+        (packed(np.array([0, 1, np.inf, 2], dtype=np.float32).reshape(2, 2, 1)), Reason.PIXEL_FORMAT),
         (packed(np.zeros((4, 4, 2), dtype=np.int16)), Reason.CONSTANT),
         (packed(volume())[:400], Reason.UNDECODABLE),
         (packed(volume())[:900], Reason.UNDECODABLE),
     ],
-    ids=["time", "flat", "complex", "not a number", "constant", "no data", "cut"],
+    ids=["time", "flat", "complex", "not a number", "infinite", "constant", "no data", "cut"],
 )
 def test_a_volume_that_cannot_be_used_is_a_reason(content: bytes, reason: Reason) -> None:
     with pytest.raises(Rejected) as refused:
-        list(nifti.samples(content, spec()))
+        shown(content)
     assert refused.value.reason is reason
+
+
+def test_what_was_never_measured_is_black_and_moves_no_window() -> None:
+    values = volume().astype(np.float32)
+    values[8:, :, 1] = np.nan
+    plain, holed = (shown(packed(each), window=None) for each in (volume().astype(np.float32), values))
+    np.testing.assert_array_equal(holed[0][1], plain[0][1])
+    assert holed[1][1][0, :, :8].max() == 0
+    np.testing.assert_array_equal(holed[1][1][0, :, 8:], plain[1][1][0, :, 8:])
+
+
+def test_a_volume_of_one_moment_is_a_volume() -> None:
+    plain, timed = (shown(packed(each)) for each in (volume(), volume()[..., np.newaxis, np.newaxis]))
+    for (place, one), (same, other) in zip(plain, timed, strict=True):
+        assert place == same
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nifti, "LARGEST_VOLUME", 1 << 20)
     bomb = gzip.compress(packed(volume()) + bytes(8 << 20))
     with pytest.raises(Rejected) as refused:
-        list(nifti.samples(bomb, spec()))
+        shown(bomb)
     assert refused.value.reason is Reason.TOO_LARGE
 
 
@@ -119,7 +141,7 @@ def test_a_damaged_volume_is_read_or_gives_a_reason(data: st.DataObject) -> None
         content[data.draw(st.integers(0, 399))] = data.draw(st.integers(0, 255))
     if nifti.is_nifti(bytes(content)):
         with suppress(Rejected), np.errstate(all="ignore"):
-            list(nifti.samples(bytes(content), spec()))
+            shown(bytes(content))
 
 
 def test_a_folder_of_volumes_becomes_their_slices(plan_for: Plans, secret: PatientSecret, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
+from client import policy
 from client.imaging import readers, slots
+from client.imaging.intake import limits_of
 from client.imaging.readers import Outcome, Task, read_all
 from client.imaging.rejection import Reason
 from client.imaging.worker import Brief, Limits, brief_from_json
-from common.errors import DiskFull, EngineError
+from common.errors import DiskFull, EngineError, PlanValue
 from common.plan import InputSpec, Window
 
 INPUT = InputSpec(modality="CT", height=16, width=16, window=Window(centre=2000, width=4000))
@@ -169,3 +171,11 @@ def test_no_process_and_no_descriptor_is_left(root: Path, ct: Ct) -> None:
 
 def test_no_files_are_no_work(root: Path) -> None:
     assert run(root, []) == ([], b"")
+
+
+def test_what_a_file_may_cost_is_the_sites_to_say() -> None:
+    assert limits_of(policy.Policy().images) == Limits()
+    said = policy.parse("[images]\nseconds = 900\nmemory_gib = 12\nfile_gib = 4\n")
+    assert limits_of(said.images) == Limits(memory_bytes=12 << 30, cpu_seconds=900.0, file_bytes=4 << 30)
+    with pytest.raises(PlanValue, match="line 2"):
+        policy.parse("[images]\nseconds = 0\n")

@@ -1,31 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan's size and channels, without aliasing, and never another scale."""
 
-import zlib
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from PIL import Image
 
 from client.imaging import dicom, sample
-from client.imaging.rejection import Reason, Rejected
 from common.plan import InputSpec, Window
 
 
 def spec(**fields: Any) -> InputSpec:
     return InputSpec(**{"modality": "any", "height": 16, "width": 16, **fields})
-
-
-def encoded(pixels: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def test_an_image_of_the_right_size_keeps_every_value() -> None:
@@ -88,58 +77,3 @@ def test_a_window_leaves_colour_alone(ct: Callable[..., bytes]) -> None:
     instance = dicom.read(dataset, dicom.identify(dataset, modality="CT"))
     fitted = sample.of_instance(instance, spec(channels=3, window=Window(centre=40, width=400)))
     np.testing.assert_allclose(fitted.transpose(1, 2, 0) / 65535, pixels / 255, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_grey_picture_is_read(kind: str) -> None:
-    pixels = np.linspace(0, 255, 256).reshape(16, 16).astype(np.uint8)
-    fitted = sample.of_picture(encoded(pixels, kind), spec())
-    np.testing.assert_allclose(fitted[0] / 65535, pixels / 255, atol=0 if kind == "PNG" else 0.03, rtol=1e-4)
-
-
-def test_a_sixteen_bit_png_keeps_its_bits() -> None:
-    pixels = np.linspace(0, 65535, 256).reshape(16, 16).astype(np.uint16)
-    np.testing.assert_allclose(sample.of_picture(encoded(pixels), spec())[0], pixels, atol=1)
-
-
-@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "RGB"])
-def test_every_picture_mode_becomes_the_plans_channels(mode: str) -> None:
-    stream = BytesIO()
-    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).convert(mode).save(stream, "PNG")
-    fitted = sample.of_picture(stream.getvalue(), spec(channels=3))
-    np.testing.assert_allclose(fitted[1] / 65535, np.eye(16), atol=0.01)
-
-
-def test_a_sideways_photograph_is_turned_upright() -> None:
-    pixels = np.zeros((16, 32), dtype=np.uint8)
-    pixels[:8] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: turn a quarter clockwise to see it
-    fitted = sample.of_picture(encoded(pixels, "JPEG", exif=exif), spec())
-    assert fitted[0, :, 12:].mean() > 60000
-    assert fitted[0, :, :4].mean() < 5000
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", Reason.NOT_A_PICTURE),
-        (b"GIF89a" + bytes(100), Reason.NOT_A_PICTURE),
-        (b"BM" + bytes(100), Reason.NOT_A_PICTURE),
-        (encoded(np.eye(64, dtype=np.uint8))[:60], Reason.UNDECODABLE),
-        (encoded(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8), "JPEG")[:900], Reason.UNDECODABLE),
-    ],
-)
-def test_what_is_no_whole_picture_is_a_reason(content: bytes, reason: Reason) -> None:
-    with pytest.raises(Rejected) as refused:
-        sample.of_picture(content, spec())
-    assert refused.value.reason is reason
-
-
-def test_a_picture_that_claims_to_be_vast_is_refused_before_it_is_decoded() -> None:
-    content = bytearray(encoded(np.eye(16, dtype=np.uint8)))
-    content[16:24] = (50_000).to_bytes(4, "big") * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    with pytest.raises(Rejected) as refused:
-        sample.of_picture(bytes(content), spec())
-    assert refused.value.reason is Reason.TOO_LARGE

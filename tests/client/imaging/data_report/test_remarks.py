@@ -9,11 +9,11 @@ import pytest
 
 from client.imaging.data_report import remarks
 from client.imaging.data_report.facts import Case, Facts, Samples
-from client.imaging.inventory import Findings
 from client.imaging.labels.account import LabelAccount
 from client.imaging.labels.agreement import Why
 from client.imaging.rejection import Reason
 from client.imaging.report import IntakeReport
+from client.imaging.rows import Findings
 from common.plan import Plan
 
 Build = Callable[..., Facts]
