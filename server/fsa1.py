@@ -150,15 +150,19 @@ class SecureAggregation:
         return Sums(opened=opened, rooms=ended, error=errors[-1] if errors else None)
 
     def _leave_out(self, room: Room, error: FedwardError) -> bool:
-        """Write down whom the attempts to come go without. True if complaints name one more: to try again then costs nobody a training."""
-        found = {**dict.fromkeys(error.accused, ()), **room.due}
+        """Write down whom the attempts to come go without. True if complaints name one more: to try again then costs nobody a training.
+
+        Complaints count where the attempt failed before shares were asked for; what went wrong later did so for another reason.
+        """
+        due = room.due if self.journal.phases.heard(room.phase(Step.UNMASK)) is None else {}
+        found = {**dict.fromkeys(error.accused, ()), **due}
         for site, by in sorted(found.items()):
             if self.recorder:
                 self.recorder.left_out(room.inviting, room.group, site, by)
             self.observer.site_heard(room.tag.round, phase_name(room.inviting.kind, Step.MASK), site, code=LEFT_OUT, bytes_up=0)
         known = self.journal.phases.left_out(room.tag.round, room.kind, before=room.tag.attempt)
         self.journal.phases.leave_out(room.tag.round, room.kind, room.tag.attempt, found)
-        return bool(room.due.keys() - known)
+        return bool(due.keys() - known)
 
     def settle(self, number: int) -> None:
         """Drop the masked vectors, and the sums of rounds whose checkpoints are gone."""
@@ -236,7 +240,7 @@ class SecureAggregation:
         if heard is None:
             question = replace(room.question(step, contents), needed=needed, keep=keep)
             began, heard = time.monotonic(), (yield question)
-            while (lost := _lost(heard)) and len(heard.replies) < needed and self._may_ask_again(question, heard, began):
+            while (lost := _lost(heard)) and self._is_worth_asking(question, heard, began, needed):
                 question = replace(question.of(lost), needed=needed - len(heard.replies), again=question.again + 1)
                 more = yield question
                 refused = {site: why for site, why in heard.missing.items() if site not in lost}
@@ -251,8 +255,10 @@ class SecureAggregation:
         room.note_missing(heard.missing)
         return heard.replies
 
-    def _may_ask_again(self, question: Question, heard: Heard, began: float) -> bool:
-        """Once always; with persistence, for as long as it holds this step."""
+    def _is_worth_asking(self, question: Question, heard: Heard, began: float, needed: int) -> bool:
+        """Where those who are lost would make the answers enough: once always; with persistence, for as long as it holds this step."""
+        if not len(heard.replies) < needed <= len(heard.replies) + len(_lost(heard)):
+            return False
         if question.again == 0:
             return True
         if self.persistence is None or time.monotonic() - began >= self.persistence.hold_of(question.step):

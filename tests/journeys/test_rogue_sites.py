@@ -100,6 +100,15 @@ def test_one_who_deals_badly_and_one_who_slanders_leave_the_honest_in(tmp_path: 
     assert [(done.attempt, done.missing) for done in committed] == [(1, missing)] * 2
 
 
+def test_slander_counts_for_nothing_where_the_attempt_fails_for_another_reason(tmp_path: Path, nursery: Nursery) -> None:
+    """The sum does not open, for the dealer's fault: it alone goes, and not the pair of the slanderer and whom it slandered first."""
+    stage = staged(tmp_path / "run")
+    dealer, slanderer = stage.sites[1], stage.sites[4]
+    _, committed = train(stage, nursery, f"{dealer}:misdeal:1:share", f"{slanderer}:slander:1:mask")
+    missing = (Absence(site=dealer, why=LEFT_OUT), Absence(site=slanderer, why="E_SHARE_DECRYPT"))
+    assert [(done.attempt, done.missing) for done in committed] == [(1, missing), (0, ())]
+
+
 def test_a_journal_keeps_complaints_and_who_goes_from_which_attempt_on(tmp_path: Path) -> None:
     phases, phase = Phases(sqlite3.connect(tmp_path / "journal")), Phase(round=1, kind="UPDATE", group=0, attempt=0, step="MASK")
     heard = Heard(replies={"a": b"1"}, missing={"b": "E_SHARE_DECRYPT"}, at=5, complaints={"b": b"of c"})
