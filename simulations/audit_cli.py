@@ -54,10 +54,10 @@ def privacy(
         int | None, typer.Option(min=8, help="Patients a site (default: minimum_patients, or four times the plan's batch).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the coins; never of the noise.")] = 0,
-    controls: Annotated[bool, typer.Option(help="Also break training in four ways that have to be caught.")] = True,
+    controls: Annotated[bool, typer.Option(help="Also break training in ways that have to be caught.")] = True,
     through_network: Annotated[
         bool, typer.Option("--network/--no-network", help="With another kind: also watch the plan's own network, where its data are made.")
-    ] = True,
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:

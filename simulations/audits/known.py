@@ -58,7 +58,8 @@ class People:
     def at(cls, site: Cast, plan: Plan, weights: Weights, *, others: int, records: int) -> "People":
         """The canaries of a site, each in by a fair coin as so many `records`, and so many of the others."""
         units, canaries = units_of(site.others, plan), len(site.numbers)
-        rate, steps = plan.training.batch / public_count(len(units)), plan.training.local_steps or 1
+        rate = plan.training.batch / public_count(site.units(plan, records=records))
+        steps = plan.training.local_steps or 1
         chosen = np.linspace(0, len(units) - 1, min(others, len(units))).astype(np.int64)
         stand_for = len(units) / max(1, len(chosen))
         drawn, away = np.array([records / 2, stand_for]) * rate, np.array([records**2 / 4, stand_for * (stand_for - 1)]) * rate**2

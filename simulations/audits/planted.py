@@ -20,6 +20,7 @@ from client.home import PREPARED_FOLDER
 from client.imaging.dataset import Dataset, Images
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.splits import Split
+from client.training import units_of
 from client.training.batches import FULL_SCALE
 from common.errors import PlanConflict
 from common.plan import ClassificationSpec, Plan
@@ -39,6 +40,10 @@ class Cast:
     numbers: Numbers
     canaries: Dataset
     others: Dataset
+
+    def units(self, plan: Plan, *, records: int) -> int:
+        """How many units a plan finds here, on average over the coins, where a canary is so many."""
+        return len(units_of(self.others, plan)) + len(self.numbers) * records // 2
 
 
 def check(plan: Plan) -> None:
@@ -60,9 +65,8 @@ def check(plan: Plan) -> None:
 def plant(stage: Stage, *, canaries: int, slices: int, rng: np.random.Generator) -> tuple[Coins, dict[str, Cast]]:
     """Put up to so many canaries of so many identical images each into the sites' folders; and who is where."""
     homes = {site: load_prepared(stage.home(site) / PREPARED_FOLDER) for site in stage.sites}
-    kept = {site: _others(data, stage.scenario.plan, rng) for site, data in homes.items()}
-    by_patient = stage.scenario.plan.privacy.unit == "patient"
-    room = [_step_of(_trained_on(data)) - 1 if by_patient else canaries for data in kept.values()]
+    kept = {site: _others(data, rng) for site, data in homes.items()}
+    room = [_step_of(_trained_on(data)) - 1 for data in kept.values()]
     shares = _dealt(canaries, room)
     coins, first, found = rng.random(sum(shares)) < 0.5, 0, {}
     for (site, others), share in zip(kept.items(), shares, strict=True):
@@ -77,12 +81,11 @@ def plant(stage: Stage, *, canaries: int, slices: int, rng: np.random.Generator)
     return coins, found
 
 
-def _others(data: Dataset, plan: Plan, rng: np.random.Generator) -> Dataset:
+def _others(data: Dataset, rng: np.random.Generator) -> Dataset:
     """As many training patients as are a public count, and all whom a site keeps for judging."""
     trained = data.rows_of(Split.TRAIN)
     patients = np.unique(data.patients[trained])
-    kept = public_count(len(patients)) if plan.privacy.unit == "patient" else len(patients)
-    gone = rng.permutation(patients)[kept:]
+    gone = rng.permutation(patients)[public_count(len(patients)) :]
     return data.subset(~np.isin(data.patients, gone))
 
 

@@ -91,8 +91,7 @@ class Eye:
 
     def _noise(self, sites: Sites) -> float:
         """The variance of a sum's noise on each value, in clip norms."""
-        unit = self._plan.privacy.unit
-        counts = [self._cast[site].others.num_patients if unit == "patient" else len(self._cast[site].others) for site in sites]
+        counts = [self._cast[site].units(self._plan, records=self._records) for site in sites]
         events = [round_charge(self._plan, count).own_share for count in counts]
         return sum(event.steps * event.noise_multiplier**2 for event in events)
 

@@ -4,7 +4,6 @@
 `FEDWARD_AUDITS=20` audits sound training so often, and breaks it in every way; that takes minutes.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +15,6 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import binom, multivariate_normal
-from typer.testing import CliRunner
 
 from client import ledger
 from client.home import LEDGER_FILE, PREPARED_FOLDER
@@ -29,7 +27,6 @@ from common.models import initial_weights
 from common.plan import RestorationSpec, SrcnnSpec
 from common.privacy import lattice_of, public_count
 from common.privacy.entries import Spent
-from fedward import app
 from simulations import scenario
 from simulations.apps import CLIENT_APP
 from simulations.audits import network, planted, watched
@@ -128,37 +125,8 @@ def test_every_way_of_breaking_a_federation_is_caught(noise: str, studio: Studio
         "nothing is broken": False,
         "hardly any noise": True,
         "no clipping": True,
-        "all drawn, one in 128 said": True,
-        "50 slices, 50 records": True,
     }
     assert report.passes
-
-
-MADE = """
-[simulation]
-sites = 4
-partition = "by-site"
-folds = 2
-[simulation.phantoms]
-hospitals = 4
-patients_per_hospital = 32
-slices_per_patient = 1
-"""
-
-
-@pytest.mark.slow
-def test_the_command_puts_both_bounds_beside_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDWARD_CACHE", str(tmp_path / "cache"))
-    text = PLANS["distributed"].replace("rounds = 30", "rounds = 2").replace("batch = 16", "batch = 8")
-    (tmp_path / "plan.toml").write_text(text.replace("minimum_patients = 64", "minimum_patients = 16") + MADE)
-    command = ["audit", "privacy", str(tmp_path / "plan.toml"), "--canaries", "50", "--no-controls", "--out", str(tmp_path / "found.json")]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    assert "in which 12 patients were planted" in result.stdout.replace("\n", " ")
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert (found["canaries"], found["plan"]["name"]) == (50, "this plan")
-    assert (found["network"]["bound"]["tally"]["canaries"], found["network"]["name"]) == (12, "this plan, own network")
-    assert found["network"]["is_as_expected"]
 
 
 # What the auditor works out
