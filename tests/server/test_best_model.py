@@ -36,6 +36,7 @@ class Everybody:
 
     sites = dict.fromkeys(SITES, 1)
     refusals = ()
+    impostors = ()
     has_refused_only = False
 
     def call(self, **how: object) -> None: ...
