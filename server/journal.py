@@ -63,8 +63,15 @@ class Journal:
     """One run's journal. Opened by one coordinator at a time (the file is locked for as long)."""
 
     def __init__(self, path: Path, *, plan: str, session: bytes, power_cut_safe: bool) -> None:
-        """Open or create. `session` is used only when the journal is new. Raises: RunFolderTaken, StorageError."""
+        """Open or create. `session` is used only when the journal is new. Raises: RunFolderTaken, StorageError, DiskFull."""
         self._db = _open(path, power_cut_safe=power_cut_safe)
+        try:
+            self._begin(path.parent, plan, session)
+        except BaseException:
+            self._db.close()  # a journal that could not be opened keeps nobody else out
+            raise
+
+    def _begin(self, folder: Path, plan: str, session: bytes) -> None:
         known = self._db.execute("SELECT id, plan FROM session").fetchone()
         self.is_new = known is None
         if known is None:
@@ -73,7 +80,7 @@ class Journal:
             known = (session, plan)
         if known[1] != plan:
             raise RunFolderTaken(
-                f"run folder '{path.parent}' belongs to plan {known[1][:12]}, not to {plan[:12]}.",
+                f"run folder '{folder}' belongs to plan {known[1][:12]}, not to {plan[:12]}.",
                 fix="Choose another --out, or resume with the plan that the run was started with.",
             )
         self.session: bytes = known[0]
@@ -173,6 +180,10 @@ class _Connection(sqlite3.Connection):
     def executemany(self, *arguments: Any) -> sqlite3.Cursor:
         with _full_by_name():
             return super().executemany(*arguments)
+
+    def executescript(self, *arguments: Any) -> sqlite3.Cursor:
+        with _full_by_name():
+            return super().executescript(*arguments)
 
     def __exit__(self, *ended: Any) -> Literal[False]:
         with _full_by_name():
