@@ -39,7 +39,7 @@ def draw(table: Sequence[Row]) -> str:
         handles += [Line2D([], [], color=colour, linestyle=dash, label=KINDS[kind]) for kind, colour, dash in _LEVELS]
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=7.5)
         bottom = (_LEGEND_IN + 0.35) / height
-        figure.subplots_adjust(left=0.065, right=0.985, top=1 - 0.3 / height, bottom=bottom, wspace=0.2, hspace=0.55)
+        figure.subplots_adjust(left=0.08, right=0.985, top=1 - 0.3 / height, bottom=bottom, wspace=0.2, hspace=0.55)
         return as_svg(figure)
 
 
