@@ -45,6 +45,7 @@ from simulations.apps import CLIENT_APP, FAULTY_APP
 from simulations.engine import LocalEngine
 from simulations.engine.nursery import Nursery
 from simulations.faults import FAULTS_VARIABLE, Fault
+from simulations.stage import SITES, Stage, aggregation_of
 
 EngineName = Literal["local", "ray"]
 CHECKPOINTS = "checkpoints"
@@ -211,3 +212,16 @@ def _on_ray(run: Callable[[Grid], Outcome], environment: dict[str, str], num_sit
     if failures:
         raise failures[0]
     return results[0]
+
+
+def federation_on(stage: Stage) -> Federation:
+    """The plan that a stage was set for, over its sites, summed as their own files say."""
+    return Federation(
+        plan=stage.scenario.plan,
+        plan_file=stage.plan_file,
+        sites=stage.folder / SITES,
+        num_sites=len(stage.sites),
+        folder=stage.folder,
+        coordinator=stage.coordinator,
+        aggregation=aggregation_of(stage),
+    )

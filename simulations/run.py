@@ -29,12 +29,12 @@ from simulations.audits import exhibits
 from simulations.comparison import NOT_PRIVATE, POOLED, train_apart, twin_without_privacy
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
-from simulations.federation import EngineName, Federation
+from simulations.federation import EngineName, Federation, federation_on
 from simulations.judging import judge, judge_by_site
 from simulations.observer import HoldOut, RoundFigures, predictions
 from simulations.scenario import to_toml
 from simulations.show import Show, describe
-from simulations.stage import SITES, Stage, aggregation_of, device_of, unsafe_seed
+from simulations.stage import Stage, aggregation_of, device_of, unsafe_seed
 
 COMPARISON_FILE = "comparison.json"
 JUDGEMENT_FILE = "judgement.json"
@@ -78,17 +78,7 @@ def simulate(stage: Stage, options: Options, show: Show, nursery: Nursery, *, co
 
 
 def _federation(stage: Stage, options: Options) -> Federation:
-    return Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-        aggregation=aggregation_of(stage),
-        unsafe_noise_seed=unsafe_seed(stage),
-        faults=options.faults,
-    )
+    return replace(federation_on(stage), unsafe_noise_seed=unsafe_seed(stage), faults=options.faults)
 
 
 def _compare(stage: Stage, options: Options, show: Show, nursery: Nursery) -> dict[str, Weights]:

@@ -23,8 +23,8 @@ from server.unmasked import Tally, UnmaskedAggregation, Update, Way
 from simulations.audits.known import People, Values
 from simulations.audits.planted import Cast
 from simulations.engine.nursery import Nursery
-from simulations.federation import Federation
-from simulations.stage import SITES, Stage, aggregation_of
+from simulations.federation import federation_on
+from simulations.stage import Stage
 
 KNOWN: Final = 700
 """Of so many patients gradients are worked out for each sum: of all canaries, and of others who stand for all others."""
@@ -45,17 +45,7 @@ def check(plan: Plan) -> None:
 def watch(stage: Stage, cast: Mapping[str, Cast], *, slices: int, workers: int, nursery: Nursery, progress: Progress) -> Values:
     """Train the stage's plan once, all rounds, and score every canary, (m,). Raises: RoundError, StorageError, EngineError."""
     eye = Eye(stage.scenario.plan, cast, records=slices if stage.scenario.plan.privacy.unit == "record" else 1, progress=progress)
-    federation = Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-        aggregation=aggregation_of(stage),
-        tap=eye.tap,
-    )
-    federation.train(Silent(), engine="local", workers=workers, nursery=nursery)
+    replace(federation_on(stage), tap=eye.tap).train(Silent(), engine="local", workers=workers, nursery=nursery)
     return eye.scores
 
 

@@ -40,10 +40,10 @@ from simulations import scenario as scenarios
 from simulations.benchmarks.pooled_gap import Tell, Watch, of_seed
 from simulations.benchmarks.typed import typed
 from simulations.comparison import twin_without_privacy
-from simulations.federation import Federation, Outcome
+from simulations.federation import Federation, Outcome, federation_on
 from simulations.judging import judge
 from simulations.scenario import PLANS, Scenario
-from simulations.stage import SITES, Stage, Workshop, aggregation_of, set_stage
+from simulations.stage import Workshop, set_stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def play(name: str, shipped: Scenario, seed: int, folder: Path, *, workers: int,
     began = time.monotonic()
     shop = Workshop(cache=folder / "cache", workers=workers, progress=tell)
     stage = set_stage(of_seed(shipped, seed), None, folder / f"{name}_{seed}", shop)
-    private, committed = _train(_as_it_stands(stage), workers, tell)
+    private, committed = _train(federation_on(stage), workers, tell)
     not_private, _ = _train(twin_without_privacy(stage)[1], workers, tell)
     plan, held_out = stage.scenario.plan, stage.holdout()
     before, after, openly = (judge(weights, held_out, plan, resamples=0) for weights in (initial_weights(plan), private, not_private))
@@ -100,18 +100,6 @@ def play(name: str, shipped: Scenario, seed: int, folder: Path, *, workers: int,
     )
     shutil.rmtree(stage.folder)
     return found
-
-
-def _as_it_stands(stage: Stage) -> Federation:
-    return Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-        aggregation=aggregation_of(stage),
-    )
 
 
 def _train(federation: Federation, workers: int, tell: Tell) -> Outcome:

@@ -250,25 +250,30 @@ def test_a_share_above_the_field_lays_its_sender_aside() -> None:
     assert codes(result.rejected) == {ROGUE: "E_SHARE_FORMAT"}
 
 
-def test_inconsistent_dealing_is_attributed_to_its_dealer() -> None:
-    """The rogue seals random shares of its own seed: no set of them opens, and the error says whose they are."""
-    f = federation(5)
-    sharing, cohort = f.to_keys()
-    replies = {s: f.reply(s, cohort) for s in f.site_ids}
+def dealt(f: Federation, replies: dict[str, bytes], share: Callable[[int], bytes]) -> dict[str, bytes]:
+    """The rogue seals what it likes for each place in the cohort, as it should be sealed."""
     stage = f.records[ROGUE].stage
     assert isinstance(stage, Shared)
     channel = keys.AgreementKey.load(stage.secrets.share_private)
     sealed = tuple(
         keys.seal(
             stages._channel_key(channel, peer, stage.transcript, sender=ROGUE, receiver=peer.site_id),
-            field.to_bytes(7 * position * position) + field.to_bytes(position),
+            share(position),
             nonce=bytes(12),
             transcript=stage.transcript,
         )
         for position, peer in enumerate(stage.cohort)
         if peer.site_id != ROGUE
     )
-    replies[ROGUE] = resaid(f, replies[ROGUE], lambda shares: replace(shares, sealed=sealed), Shares, Step.SHARE)
+    return replies | {ROGUE: resaid(f, replies[ROGUE], lambda shares: replace(shares, sealed=sealed), Shares, Step.SHARE)}
+
+
+def test_inconsistent_dealing_is_attributed_to_its_dealer() -> None:
+    """The rogue seals random shares of its own seed: no set of them opens, and the error says whose they are."""
+    f = federation(5)
+    sharing, cohort = f.to_keys()
+    replies = {s: f.reply(s, cohort) for s in f.site_ids}
+    replies = dealt(f, replies, lambda position: field.to_bytes(7 * position * position) + field.to_bytes(position))
     with pytest.raises(FedwardError, match=ROGUE) as refusal:
         f.to_sum(*f.to_confirmations(*f.to_masks(*sharing.route(replies))))
     assert (refusal.value.code, refusal.value.accused) == ("E_SHARE_RECONSTRUCT", (ROGUE,))
@@ -323,20 +328,7 @@ def test_shares_that_open_to_nonsense_are_complained_of_too() -> None:
     f = federation(7)
     sharing, cohort = f.to_keys()
     replies = {s: f.reply(s, cohort) for s in f.site_ids}
-    stage = f.records[ROGUE].stage
-    assert isinstance(stage, Shared)
-    channel = keys.AgreementKey.load(stage.secrets.share_private)
-    sealed = tuple(
-        keys.seal(
-            stages._channel_key(channel, peer, stage.transcript, sender=ROGUE, receiver=peer.site_id),
-            b"\xff" * 2 * field.ELEMENT_SIZE,
-            nonce=bytes(12),
-            transcript=stage.transcript,
-        )
-        for peer in stage.cohort
-        if peer.site_id != ROGUE
-    )
-    replies[ROGUE] = resaid(f, replies[ROGUE], lambda shares: replace(shares, sealed=sealed), Shares, Step.SHARE)
+    replies = dealt(f, replies, lambda _: b"\xff" * 2 * field.ELEMENT_SIZE)
     masking, deliveries = sharing.route(replies)
     _, complained = refused_to_mask(f, deliveries, silent=set())
     out = complaints.judge(masking.accusations(complained, deliveries), cohort=7)

@@ -5,6 +5,7 @@ import atexit
 import csv
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from server.journal import CommittedRound
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.faults import parse_faults
-from simulations.federation import Federation
+from simulations.federation import Federation, federation_on
 from simulations.judging import judge
 from simulations.scenario import Scenario
-from simulations.stage import SITES, Stage, Workshop, aggregation_of, set_stage
+from simulations.stage import Stage, Workshop, set_stage
 
 PLAN = """\
 [plan]
@@ -124,17 +125,7 @@ def reserved_rounds(stage: Stage, site: str) -> list[int]:
 
 def made_federation(stage: Stage, *, faults: tuple[str, ...] = ()) -> Federation:
     """The federation of such a stage, its sites failing as told."""
-    return Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-        aggregation=aggregation_of(stage),
-        unsafe_noise_seed=NOISE_SEED,
-        faults=parse_faults(faults),
-    )
+    return replace(federation_on(stage), unsafe_noise_seed=NOISE_SEED, faults=parse_faults(faults))
 
 
 def train(stage: Stage, nursery: Nursery, *faults: str) -> tuple[Weights, list[CommittedRound]]:
