@@ -55,6 +55,10 @@ _STEP_NAMES: Final = {message_type: step for step, message_type in wire.SECURE.i
 _FLOAT_BYTES: Final = 4
 _TRAINS: Final = "KEYS"
 _LOOKS_UP_S: Final = 0.5
+_HANDED_OVER_S: Final = 10
+"""An answer that its mailbox does not take in that time is asked for again, and is the same then."""
+_READ_S: Final = 0.25
+"""Between the last answer and the end of its connection: one that closes under what a peer still writes takes unread answers with it."""
 
 
 class Approved:
@@ -88,6 +92,8 @@ class Service:
     def converse(self, arriving: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One message in, one out; gRPC's handler."""
         started = time.monotonic()
+        if self._closing.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "closing")
         first = next(arriving, b"")
         try:
             head = envelope.open_head(first)
@@ -113,9 +119,14 @@ class Service:
             self._room.release()
 
     def close(self, *, within_s: float) -> bool:
-        """Begin no other step. False, if one is still being answered after that time."""
+        """Begin nothing new, and see answers out. False, if a step is still being answered after that time."""
         self._closing.set()
-        return self._turn.acquire(timeout=within_s)
+        if not self._turn.acquire(timeout=within_s):
+            return False
+        end = time.monotonic() + _HANDED_OVER_S
+        if all(self._room.acquire(timeout=max(0.0, end - time.monotonic())) for _ in range(_WAITING_STEPS)):
+            time.sleep(_READ_S)
+        return True
 
     def _has_turn(self) -> bool:
         """Wait for the step before this one. False, if this process is to end."""
@@ -229,8 +240,8 @@ def _wait(stopping: threading.Event | None) -> None:
 def _wind_down(service: Service, server: Any, board: Board, serving: Serving) -> None:
     """Take nothing new; let a step that is being written end; then be gone."""
     board.change(state="stopping")
-    server.stop(grace=serving.grace_s)
     ended = service.close(within_s=serving.grace_s)
+    server.stop(grace=0)
     serving.socket.unlink(missing_ok=True)
     board.change(state="stopped")
     if not ended:

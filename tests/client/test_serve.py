@@ -21,7 +21,7 @@ from client.membership.approval import SignedPlan
 from client.process import door, place, status
 from client.process.events import Log
 from client.process.handler import DEPLOYED
-from client.process.serve import LOCK_FILE, MOST_AT_ONCE, Serving, serve
+from client.process.serve import LOCK_FILE, MOST_AT_ONCE, Service, Serving, serve
 from client.site import Site
 from common import endorsement, envelope, wire
 from common.envelope import Head, Shape
@@ -230,6 +230,24 @@ def test_told_to_stop_it_lets_a_step_end_that_is_nearly_done(everybody: Hospital
             assert step.result(30)["type"] == "secure.reply"
         assert not site.socket.exists()
         assert status.read(everybody.first).state == "stopped"  # type: ignore[union-attr]
+
+
+def test_told_to_stop_it_hands_over_an_answer_whose_step_has_ended(everybody: Hospitals, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, handed_over, left = Slow(monkeypatch), Service._out, threading.Event()
+
+    def slowly(self: Service, message_type: str, content: Content) -> Iterator[bytes]:
+        time.sleep(1)
+        yield from handed_over(self, message_type, content)
+        left.set()
+
+    monkeypatch.setattr(Service, "_out", slowly)
+    slow.go.set()
+    with ThreadPoolExecutor(1) as thread:
+        with answering(everybody.first) as site:
+            step = thread.submit(site.step)
+            assert slow.begun.acquire(timeout=20)
+        assert left.is_set()
+        assert step.result(30)["type"] == "secure.reply"
 
 
 def test_told_to_stop_it_begins_no_other_step(everybody: Hospitals, monkeypatch: pytest.MonkeyPatch) -> None:
