@@ -5,6 +5,7 @@
             -> conduct (each site by itself)              common.audit.conduct
             -> rounds (the logs against each other)       common.audit.rounds
             -> replay (the coordinator's evidence)        common.audit.replay
+            -> leaving (who was left out, and why)        common.audit.leaving
             -> heads (what was signed of a log, against the log)
             -> models (from the sums)                     whoever calls this, and knows the strategies
 
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.audit import conduct, replay, rounds
+from common.audit import conduct, leaving, replay, rounds
 from common.audit.entries import Asked, At, PlanFollowed, SessionBegun
 from common.audit.findings import Finding, Findings
 from common.audit.parties import Archive, Witness, archive, check_keys, witnesses
@@ -163,6 +164,7 @@ def _replay(story: Story, kept: Archive, arithmetic: Arithmetic, shown: dict[tup
                 shown[key].append("sum")
         if room.summed and room.invited.at.kind == "UPDATE":
             sums.setdefault(room.invited.at.round, []).append((room, done.sum if done else None))
+    leaving.check(ground, story, found)
     _make_models(story, ground, arithmetic.begin(plan, initial), sums, shown, found)
 
 

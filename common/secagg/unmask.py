@@ -63,6 +63,18 @@ def open_sum(stage: Unmasking, replies: Replies, load: Load) -> AggregateSum:
     return AggregateSum(body=body, total_weight=weight, survivors=survivors, rejected=(*rejected, *liars))
 
 
+def accused_by(stage: Unmasking, replies: Replies) -> tuple[str, ...]:
+    """The dealers whose secrets no set of these shares gives; nobody, if all are there, or if it is not the dealers' doing.
+
+    Raises: ConfirmQuorum with fewer than a threshold of opened shares.
+    """
+    try:
+        _secrets(stage, stage.shares(replies)[0])
+    except ShareReconstruct as error:
+        return error.accused
+    return ()
+
+
 def check_norm(body: Body, terms: Terms, *, num_sites: int) -> None:
     """Raises: AggregateNorm for a sum longer than `num_sites` updates inside the plan's bound could make it."""
     norm, limit = quantise.ring_norm(body, terms.grid), num_sites * terms.grid.norm_limit(terms.max_norm, terms.num_values)
