@@ -11,8 +11,12 @@ A name is only claimed in a greeting. Who claimed another's would get its messag
 round is signed, but that site would be out of every round. So a claim counts only from the node that connects with the key of that site's
 mailbox (`owners`). Where mailboxes have no keys, in simulations, a site that is there keeps its name, and one that two new nodes claim is
 nobody's. A claim that does not count is among the refusals, by the name of the site whose mailbox made it.
+
+How long a greeting is waited for is learnt: a node on a slow line has twice as long as it took the last time, and one that has never
+answered is once given as long as at the start. So a slow site that fell silent finds its way back, and a dead one holds up nobody twice.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,8 +31,8 @@ from server.transport.patience import Patience
 
 FIRST_S: Final = 60.0
 LATER_S: Final = 10.0
-"""How long greetings are waited for: at the start, and between rounds."""
-
+"""How long greetings are waited for: at the start, and between rounds, where nothing else is known of a node."""
+_TIMES: Final = 2.0
 
 Owners = Callable[[], Mapping[int, str]]
 """Which site each node is, by the key that it connects with (`server.process.nodes.Owners`)."""
@@ -63,6 +67,8 @@ class Roll:
     sites: dict[str, int] = field(default_factory=dict)
     refusals: tuple[Absence, ...] = ()
     _silent: set[str] = field(default_factory=set)
+    _took_s: dict[int, float] = field(default_factory=dict)
+    _waited_s: dict[int, float] = field(default_factory=dict)
 
     def call(self, *, patience_s: float = LATER_S, with_news: bool = True) -> None:
         """Greet whoever is new, or fell silent. Within a round without news: a site that takes a new roster drops out of the round."""
@@ -72,7 +78,9 @@ class Roll:
         trusted = {node for site, node in known.items() if site not in self._silent}
         if with_news:
             self.herald.tell(nodes)
-        found = self._greet([node for node in nodes if node not in trusted], needed=self.minimum - len(trusted), patience_s=patience_s)
+        asked = [node for node in nodes if node not in trusted]
+        patience_s = max((self._due_s(node, patience_s) for node in asked), default=patience_s)
+        found = self._greet(asked, needed=self.minimum - len(trusted), patience_s=patience_s)
         kept = {site: node for site, node in known.items() if node in trusted or found.get(node) == site}
         names = self._undisputed({node: site for node, site in found.items() if site not in kept}) | kept
         self._silent.clear()
@@ -111,6 +119,12 @@ class Roll:
         self.refusals = tuple(refusals)
         return names
 
+    def _due_s(self, node: int, patience_s: float) -> float:
+        """How long this node's greeting is worth waiting for."""
+        if node in self._took_s:
+            return max(patience_s, min(FIRST_S, _TIMES * self._took_s[node]))
+        return patience_s if self._waited_s.get(node, 0.0) > FIRST_S / 2 else FIRST_S
+
     def _undisputed(self, claims: Mapping[int, str]) -> dict[str, int]:
         """Those of the claims by nodes whose names nobody else claims; a name with two claimants is a refusal."""
         claimants = Counter(claims.values())
@@ -121,12 +135,17 @@ class Roll:
     def _answers(self, nodes: list[int], needed: int, patience_s: float) -> Iterator[tuple[Answer, Callable[..., None]]]:
         if not nodes:
             return
-        hello = wire.encode_hello(wire.Hello(plan=self.plan))
+        started, hello = time.monotonic(), wire.encode_hello(wire.Hello(plan=self.plan))
         patience = Patience(patience_s, asked=len(nodes), needed=max(0, min(needed, len(nodes))) or None)
         for answer in self.line.ask(
             wire.HELLO, dict.fromkeys(nodes, hello), group="hello", deadline_s=patience_s, until=lambda: patience.end
         ):
+            if answer.content is not None:
+                self._took_s[answer.node] = time.monotonic() - started
             yield answer, patience.note
+        waited = time.monotonic() - started
+        for node in nodes:
+            self._waited_s[node] = max(waited, self._waited_s.get(node, 0.0))
 
 
 def _name(answer: Answer) -> str | Absence:

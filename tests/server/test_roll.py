@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The roll: who is behind which node, and whom a call between rounds disturbs."""
 
+import math
+import time
 from collections.abc import Collection
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.membership import roll as roll_module
 from server.membership.roll import Roll
 from server.transport.exchange import Line
 from tests.server.lobby import Lobby
@@ -169,3 +172,46 @@ def test_news_come_before_greetings() -> None:
     assert roll.sites == {}, "within a round nobody is told anything"
     roll.call()
     assert roll.sites == {"north": 1}
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll_module, "FIRST_S", 2.0)
+    monkeypatch.setattr(roll_module, "LATER_S", 0.2)
+
+
+def called(roll: Roll) -> float:
+    """How long a call between rounds took."""
+    started = time.monotonic()
+    roll.call(patience_s=roll_module.LATER_S)
+    return time.monotonic() - started
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_site_on_a_slow_line_that_fell_silent_finds_its_way_back() -> None:
+    """It answers later than is waited for between rounds, as it did at the start."""
+    lobby = Lobby({1: "north", 2: "slow"})
+    lobby.takes_s = {2: 0.6}
+    roll = roll_of(lobby)
+    roll.call(patience_s=2.0)
+    roll.doubt(["slow"])
+    called(roll)
+    assert roll.sites == {"north": 1, "slow": 2}
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_slow_site_that_comes_late_is_waited_for_and_a_dead_one_holds_up_nobody_twice() -> None:
+    lobby = Lobby({1: "north"})
+    roll = roll_of(lobby)
+    roll.call(patience_s=2.0)
+    lobby.names[2], lobby.takes_s[2] = "slow", 0.6
+    called(roll)
+    assert roll.sites == {"north": 1, "slow": 2}
+    lobby.names[3], lobby.takes_s[3] = "dead", math.inf
+    assert called(roll) > 1.5
+    assert all(called(roll) < 1.0 for _ in range(2))
+    assert roll.sites == {"north": 1, "slow": 2}
+    roll.doubt(["north"])
+    lobby.takes_s[1] = math.inf
+    assert called(roll) < 1.0, "one that was quick has not become slow"
+    assert roll.sites == {"slow": 2}
