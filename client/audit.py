@@ -27,7 +27,7 @@ from common.audit.chain import Chain
 from common.audit.entries import KINDS, At, Exchange, Fact, Said, at_of
 from common.audit.log import LOG_FILE, Log, Pen
 from common.credentials import KEY_FILE, ROSTER_FILE
-from common.durable import OWNER_ONLY, write_atomically
+from common.durable import OWNER_ONLY, folder_locked, forget_unfinished, write_atomically
 from common.errors import FedwardError, RosterError, StorageError
 from common.plan import Plan, digest_of, to_toml
 from common.roster import Roster
@@ -124,7 +124,9 @@ class SiteAudit:
         folder = self._home / EVIDENCE_FOLDER
         folder.mkdir(exist_ok=True)
         if not (folder / name).exists():
-            write_atomically(folder / name, content, fsync=self._file.power_cut_safe, mode=OWNER_ONLY)
+            with folder_locked(folder):
+                forget_unfinished(folder)
+                write_atomically(folder / name, content, fsync=self._file.power_cut_safe, mode=OWNER_ONLY)
 
 
 def note(home: Path, *facts: Fact) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client.audit import note
-from client.home import LEDGER_FILE
+from client.audit import EVIDENCE_FOLDER, SiteAudit, note
+from client.home import LEDGER_FILE, read_site_file
 from client.site import Site
 from common import roster
 from common.audit.chain import Chain, lines_of
 from common.audit.entries import SPELLING, Abandoned, Answered, Asked, Fact, Masked, Met, Paused, Refused, Rekeyed, Released, Reserved
 from common.audit.log import LOG_FILE
 from common.audit.verify import Report, verify
+from common.credentials import ROSTER_FILE
 from common.errors import FedwardError, SurvivorSet
 from common.spelling import digest
 from common.wire import SecureRequest
@@ -137,6 +138,14 @@ def test_a_site_that_is_killed_before_a_line_says_it_when_it_goes_on(tmp_path: P
     assert [fact.step if isinstance(fact, Answered) else "RELEASE" for fact in said] == ["KEYS", "SHARE", "CONFIRM", "RELEASE"]
     report = judged(stage, tmp_path / "bundles")
     assert report.is_clean, report.findings
+
+
+def test_what_a_site_that_was_killed_left_half_written_beside_its_evidence_is_gone_when_it_goes_on(copied: Stage) -> None:
+    home = copied.home(copied.sites[0])
+    kept = sorted(path.name for path in (home / EVIDENCE_FOLDER).iterdir())
+    (home / EVIDENCE_FOLDER / kept[0]).rename(home / EVIDENCE_FOLDER / f".{kept[0]}.1-1.tmp")
+    SiteAudit(home, read_site_file(home)).enter(copied.scenario.plan, roster.parse((home / ROSTER_FILE).read_bytes())[0])
+    assert sorted(path.name for path in (home / EVIDENCE_FOLDER).iterdir()) == kept
 
 
 def test_sites_that_fail_at_each_step_are_told_of_as_they_were(tmp_path: Path, nursery: Nursery) -> None:
