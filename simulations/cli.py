@@ -126,7 +126,9 @@ def evaluate(
     threshold: Annotated[
         str | None,
         typer.Option(
-            metavar="RULE", help="Choose it on validation patients: youden, sensitivity=0.95, specificity=0.95. Default: the plan's."
+            metavar="RULE",
+            help="Choose it on validation patients: youden, f1, sensitivity=0.95, specificity=0.95. One for each of several findings. "
+            "Default: the plan's.",
         ),
     ] = None,
     validation: Annotated[
@@ -168,13 +170,13 @@ def _rule(text: str) -> "Rule":
     from common.tasks.scoring.operating import Rule
 
     aim, equals, least = text.partition("=")
-    if text == "youden":
-        return Rule(aim="youden")
+    if text in ("youden", "f1"):
+        return Rule(aim="youden" if text == "youden" else "f1")
     if equals and aim in ("sensitivity", "specificity"):
         with suppress(ValueError):
             if 0 < float(least) <= 1:
                 return Rule(aim="sensitivity" if aim == "sensitivity" else "specificity", least=float(least))
-    raise typer.BadParameter(f"'{text}' is no rule; write youden, sensitivity=0.95 or specificity=0.95.", param_hint="--threshold")
+    raise typer.BadParameter(f"'{text}' is no rule; write youden, f1, sensitivity=0.95 or specificity=0.95.", param_hint="--threshold")
 
 
 def print_json(value: dict[str, Any]) -> None:

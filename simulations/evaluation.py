@@ -26,15 +26,17 @@ from client.imaging.identity import PatientSecret, load_or_create
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.splits import Split
 from client.training import predict
-from common.errors import CheckpointCorrupt, DataNotFound, LabelsMismatch, ModelHash, PatientStraddles, PlanValue
+from common.errors import CheckpointCorrupt, DataNotFound, LabelsMismatch, ModelHash, PatientStraddles
 from common.models import WEIGHTS_FOLDER, layout_of_plan, look_in
 from common.plan import ClassificationSpec, Plan, digest_of, parse
 from common.tasks import by_patient, evaluate
 from common.tasks.scoring.groups import Groups, by_group
-from common.tasks.scoring.operating import OperatingPoint, Rule, choose
+from common.tasks.scoring.operating import OperatingPoint, Rule
 from common.update import Weights
 from server.home import CARD_FILE, MODEL_FILE
+from simulations import thresholds
 from simulations.judging import AnyScores, judge
+from simulations.thresholds import Threshold
 
 _AGAIN = "Export the model again, or take it from a whole run folder."
 Progress = Callable[[str, int, int], None]
@@ -64,17 +66,26 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What was found; `intake` is what became of every file. Curves are of classes, and a threshold of two of them."""
+    """What was found; `intake` is what became of every file. Curves are of classes, thresholds of what `simulations.thresholds` says."""
 
     plan: Plan
     model_digest: str
     scores: AnyScores
     curves: Predicted | None
-    threshold: float | None
-    chosen: OperatingPoint | None
+    thresholds: tuple[Threshold, ...]
     by: str | None
     groups: Groups[AnyScores] | None
     intake: dict[str, Any]
+
+    @property
+    def threshold(self) -> float | None:
+        """Where there is one alone."""
+        return self.thresholds[0].value if len(self.thresholds) == 1 else None
+
+    @property
+    def chosen(self) -> OperatingPoint | None:
+        """Where there is one alone, and it is not the plan's."""
+        return self.thresholds[0].chosen if len(self.thresholds) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`: figures, and no patient's own."""
@@ -84,6 +95,7 @@ class Answer:
             "images": self.intake,
             "threshold": self.threshold,
             "chosen": None if self.chosen is None else asdict(self.chosen),
+            "thresholds": [asdict(one) for one in self.thresholds],
             "scores": self.scores.as_dict(),
             "by": self.by,
             "groups": None if self.groups is None else asdict(self.groups),
@@ -119,18 +131,19 @@ def load_model(folder: Path) -> tuple[Weights, Plan]:
 def evaluate_folder(model: Path, question: Question, *, workers: int, progress: Progress) -> Answer:
     """Judge a model. The decoded images are dropped afterwards.
 
-    Raises: what `load_model`, the intake and the choice of a threshold raise; PlanValue for a threshold where no two classes are told
-    apart; PatientStraddles for a patient in both folders.
+    Raises: what `load_model`, the intake and the choice of a threshold raise; PatientStraddles for a patient in both folders.
     """
     weights, plan = load_model(model)
-    if question.rule is not None and not _tells_two_apart(plan):
-        raise PlanValue(f"plan '{plan.name}' does not tell two classes apart, and a threshold parts two.", fix="Leave --threshold out.")
+    if question.rule is not None:
+        thresholds.check(plan)
     with tempfile.TemporaryDirectory(prefix="fedward-") as scratch:
         opened = Folders(Path(scratch), load_or_create(Path(scratch) / "patient.key"), plan, workers, progress)
         data, intake = opened.open(question.data, "reading images")
         judged, validation = _sides(opened, question, data)
-        chosen = None if question.rule is None or validation is None else _choose(weights, validation, plan, question.rule)
-        score, predicted = _judge(weights, judged, _at(plan, chosen), question.resamples)
+        used = thresholds.of_plan(plan)
+        if question.rule is not None and validation is not None:
+            used = thresholds.chosen_on(weights, validation, plan, question.rule)
+        score, predicted = _judge(weights, judged, _at(plan, used), question.resamples, [one.value for one in used])
         groups = None
         if question.by is not None:
             groups = by_group(_groups(judged, question.data, question.by, opened.secret), judged.patients, score)
@@ -139,8 +152,7 @@ def evaluate_folder(model: Path, question: Question, *, workers: int, progress: 
             model_digest=weights.digest.hex(),
             scores=score(np.arange(len(judged))),
             curves=predicted,
-            threshold=_at(plan, chosen).classification.threshold if _tells_two_apart(plan) else None,
-            chosen=chosen,
+            thresholds=used,
             by=question.by,
             groups=groups,
             intake=intake,
@@ -148,11 +160,11 @@ def evaluate_folder(model: Path, question: Question, *, workers: int, progress: 
 
 
 def _judge(
-    weights: Weights, data: Dataset, plan: Plan, resamples: int
+    weights: Weights, data: Dataset, plan: Plan, resamples: int, at: list[float]
 ) -> tuple[Callable[[NDArray[np.int64]], AnyScores], Predicted | None]:
     """How to score any rows of the data, and of classes what curves are drawn from; probabilities are then computed once for all groups."""
     if not isinstance(plan.task, ClassificationSpec):
-        return lambda rows: judge(weights, data.subset(rows), plan, resamples=resamples), None
+        return lambda rows: judge(weights, data.subset(rows), plan, resamples=resamples, thresholds=at), None
     task, probabilities = plan.task, predict(weights, data, plan)
 
     def score(rows: NDArray[np.int64]) -> AnyScores:
@@ -163,13 +175,11 @@ def _judge(
     return score, Predicted(probabilities=of_patients, labels=labels)
 
 
-def _tells_two_apart(plan: Plan) -> bool:
-    return isinstance(plan.task, ClassificationSpec) and len(plan.task.classes) == 2
-
-
-def _at(plan: Plan, chosen: OperatingPoint | None) -> Plan:
-    """The plan with a threshold that was chosen here."""
-    return plan if chosen is None else replace(plan, task=replace(plan.classification, threshold=chosen.threshold))
+def _at(plan: Plan, used: tuple[Threshold, ...]) -> Plan:
+    """The plan with a threshold of its two classes that was chosen here."""
+    if not isinstance(plan.task, ClassificationSpec) or not used or used[0].chosen is None:
+        return plan
+    return replace(plan, task=replace(plan.task, threshold=used[0].value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +242,6 @@ def _in_order(data: Dataset) -> Dataset:
 
 def _patients(data: Dataset) -> list[str]:
     return [data.patient_keys[patient] for patient in np.unique(data.patients)]
-
-
-def _choose(weights: Weights, validation: Dataset, plan: Plan, rule: Rule) -> OperatingPoint:
-    probabilities, labels = by_patient(predict(weights, validation, plan), validation.labels, validation.patients)
-    return choose(probabilities[:, 1], labels == 1, rule)
 
 
 def _groups(data: Dataset, root: Path, column: str, secret: PatientSecret) -> tuple[str, ...]:

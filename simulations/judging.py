@@ -10,6 +10,8 @@
 Who only wants to know whether it got better asks for the `headline`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,17 +28,22 @@ from common.tasks.scoring.segmentation import SegmentationScores, joined, overla
 from common.update import Weights
 
 AnyScores = Scores | MultiLabelScores | SegmentationScores | DetectionScores | RestorationScores
+BOX_SCORE = 0.5
+"""From which score on a box is shown where nobody chose: a detector's plan names none."""
 _AT_ONCE = 256
 """Cases whose predictions are held at once where each is a picture."""
 
 
-def judge(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> AnyScores:
-    """Predict and score; intervals from that many resamples of patients. Raises: ModelLayout."""
+def judge(weights: Weights, data: Dataset, plan: Plan, *, resamples: int, thresholds: Sequence[float] = ()) -> AnyScores:
+    """Predict and score; intervals from that many resamples of patients. Raises: ModelLayout.
+
+    `thresholds`: of findings and boxes, where they are others than the plan's (`simulations.thresholds`).
+    """
     again = {"resamples": resamples, "seed": plan.training.seed}
     match plan.task:
         case MultiLabelSpec() as task:
             said, truth = predict(weights, data, plan), data.parts["findings"][:]
-            return score_findings(task.classes, said, truth, data.patients, threshold=task.threshold, **again)
+            return score_findings(task.classes, said, truth, data.patients, threshold=thresholds or task.threshold, **again)
         case SegmentationSpec() as task:
             spacing = plan.input.spacing_mm
             counts = [
@@ -47,9 +54,9 @@ def judge(weights: Weights, data: Dataset, plan: Plan, *, resamples: int) -> Any
             ]
             return score_areas(task.classes, joined(counts), data.patients, **again, in_mm=spacing is not None)
         case DetectionSpec() as task:
-            found = [_found(boxes) for boxes in predict(weights, data, plan)]
-            true = [_true(boxes) for boxes in data.parts["boxes"][:]]
-            return score_boxes(task.classes, found, true, data.patients, **again)
+            found = [found_boxes(boxes) for boxes in predict(weights, data, plan)]
+            true = [true_boxes(boxes) for boxes in data.parts["boxes"][:]]
+            return score_boxes(task.classes, found, true, data.patients, threshold=thresholds[0] if thresholds else BOX_SCORE, **again)
         case RestorationSpec():
             return _restored(weights, data, plan, resamples=resamples)
     return evaluate(plan.classification, predict(weights, data, plan), data.labels, data.patients, **again)
@@ -67,13 +74,13 @@ def _portions(data: Dataset) -> list[Dataset]:
     return [data.subset(np.arange(start, min(start + _AT_ONCE, len(data)))) for start in range(0, max(1, len(data)), _AT_ONCE)]
 
 
-def _found(boxes: NDArray[np.float32]) -> Boxes:
+def found_boxes(boxes: NDArray[np.float32]) -> Boxes:
     """A prediction (M, 6): class, score, left, top, right, bottom; class -1 is no box."""
     there = boxes[boxes[:, 0] >= 0]
     return Boxes(corners=there[:, 2:], classes=there[:, 0].astype(np.int64), scores=there[:, 1])
 
 
-def _true(boxes: NDArray[np.float32]) -> Boxes:
+def true_boxes(boxes: NDArray[np.float32]) -> Boxes:
     """The truth (M, 5): class, left, top, right, bottom; class -1 is no box."""
     there = boxes[boxes[:, 0] >= 0]
     return Boxes(corners=there[:, 1:], classes=there[:, 0].astype(np.int64))

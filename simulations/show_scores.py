@@ -24,6 +24,8 @@ def score_tables(answer: Answer) -> Iterator[Table | Text]:
         yield from _of_classes(scores.patients or scores.images)
     elif found.tabled is not None:
         yield from map(_rows, found.tabled.tables)
+    if any(one.chosen for one in answer.thresholds) and len(answer.thresholds) > 1:
+        yield _thresholds(answer)
     if answer.groups is not None:
         yield _groups(answer)
 
@@ -39,9 +41,20 @@ def _first(answer: Answer, found: ModelScores) -> Table:
             table.add_row(label, numbers.ratio(estimate.value), _interval(estimate))
     for reading in found.further if found.tabled is None else found.tabled.first:
         table.add_row(reading.label, numbers.ratio(reading.found.value), _interval(reading.found))
-    if answer.threshold is not None:
-        whence = "the plan's" if answer.chosen is None else f"{answer.chosen.rule}, on {answer.chosen.patients} validation patients"
-        table.caption = f"threshold {answer.threshold:.3g} ({whence})"
+    if len(answer.thresholds) == 1:
+        (one,) = answer.thresholds
+        whence = "the plan's" if one.chosen is None else f"{one.chosen.rule}, on {one.chosen.patients} validation patients"
+        table.caption = f"threshold {one.value:.3g} ({whence})"
+    return table
+
+
+def _thresholds(answer: Answer) -> Table:
+    table = _table("from which probability on a finding is called", "finding", "threshold", "from", "sensitivity", "specificity")
+    table.caption = "sensitivity and specificity are those of the validation patients"
+    for one in answer.thresholds:
+        did = (None, None) if one.chosen is None else (one.chosen.sensitivity, one.chosen.specificity)
+        whence = "the plan's" if one.chosen is None else f"{one.chosen.rule}, {one.chosen.patients} patients"
+        table.add_row(one.name, f"{one.value:.3g}", whence, *map(numbers.ratio, did))
     return table
 
 

@@ -30,6 +30,7 @@ def chosen(point: OperatingPoint) -> str:
     rule, _, least = point.rule.partition("=")
     aim = {
         "youden": "the largest sensitivity + specificity − 1 (Youden)",
+        "f1": "the largest F1",
         "sensitivity": f"the highest that keeps a sensitivity of {least}",
         "specificity": f"the lowest that keeps a specificity of {least}",
     }[rule]

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import PlanValue, TooFewPatients
 from common.tasks.bootstrap import Interval, interval_of, mean_of_said, resampled
 from common.tasks.scoring.averages import mean, ratio
 from common.tasks.scoring.headline import Headline
+from common.tasks.scoring.operating import FEWEST_OF_EACH, OperatingPoint, Rule, between
 
 IOU_LEVELS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -122,6 +124,48 @@ def score_boxes(
     )
 
 
+def choose_score(
+    num_classes: int, found: Sequence[Boxes], true: Sequence[Boxes], patients: NDArray[np.int32], rule: Rule
+) -> OperatingPoint:
+    """The score from which on boxes are shown, one for all classes; on validation patients. Shapes: found and true (N,), patients (N,).
+
+    Guarantees: `sensitivity` and `precision` are those of the boxes whose score reaches `threshold`, at IoU 0.5.
+    Raises: PlanValue for a rule about what is not there, or a sensitivity that no score reaches; TooFewPatients, with fewer than five
+    boxes.
+    """
+    if rule.aim not in ("f1", "sensitivity"):
+        raise PlanValue(f"the rule '{rule}' counts boxes that are not there, which nobody can count.", fix="Use f1, or sensitivity=0.8.")
+    scores, right, support = _all_classes([_match(found, true, c) for c in range(num_classes)])
+    if support < FEWEST_OF_EACH:
+        raise TooFewPatients(f"validation: {support} true boxes; a threshold needs {FEWEST_OF_EACH}.", fix="Give more validation patients.")
+    stops = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
+    hits, shown = np.cumsum(right)[stops], stops + 1
+    if rule.aim == "f1":
+        best = int(np.argmax(2 * hits / (shown + support))) if len(stops) else -1
+    else:
+        enough = np.flatnonzero(hits >= (rule.least or 0) * support)
+        best = int(enough[0]) if len(enough) else -1
+    if best < 0:
+        most = 0.0 if not len(hits) else hits[-1] / support
+        raise PlanValue(f"the model finds {most:.0%} of the boxes at any score, which is not {rule}.", fix="Ask for less: --threshold f1.")
+    upper = scores[stops].astype(np.float32)
+    return OperatingPoint(
+        threshold=float(between(upper, np.append(upper[1:], np.float32(0)))[best]),
+        rule=str(rule),
+        sensitivity=float(hits[best] / support),
+        specificity=None,
+        precision=float(hits[best] / shown[best]),
+        patients=len(np.unique(patients)),
+    )
+
+
+def _all_classes(matched: Sequence[_Matched]) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
+    """Scores (D,) from the surest on, which boxes are right at IoU 0.5, and how many are to be found."""
+    scores = np.concatenate([one.scores for one in matched])
+    surest = np.argsort(-scores, kind="stable")
+    return scores[surest], np.concatenate([one.right[0] for one in matched])[surest], sum(int(one.true_in_image.sum()) for one in matched)
+
+
 def iou(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
     """Area in both over area in either. Shapes: (D, 4), (G, 4) -> (D, G); 0 for boxes without an area.
 
@@ -213,15 +257,12 @@ def _of_class(name: str, matched: _Matched, aps: NDArray[np.float64], again: NDA
 
 
 def _froc(matched: Sequence[_Matched], images: int) -> tuple[FrocPoint, ...]:
-    support = sum(int(one.true_in_image.sum()) for one in matched)
+    scores, right, support = _all_classes(matched)
     if not support:
         return ()
-    scores = np.concatenate([one.scores for one in matched])
-    surest = np.argsort(-scores, kind="stable")
-    right = np.concatenate([one.right[0] for one in matched])[surest]
     hits, false = np.append(0, np.cumsum(right)), np.append(0, np.cumsum(~right))
     # No threshold tells equal scores apart: only the last of them is a place to stop.
-    stops = np.append(True, np.append(scores[surest][1:] != scores[surest][:-1], True)[: len(scores)])
+    stops = np.append(True, np.append(scores[1:] != scores[:-1], True)[: len(scores)])
     return tuple(
         FrocPoint(false_per_image=allowed, sensitivity=int(hits[stops & (false <= allowed * images)].max()) / support)
         for allowed in FALSE_PER_IMAGE

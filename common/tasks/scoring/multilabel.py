@@ -55,18 +55,18 @@ def score_findings(
     findings: NDArray[np.integer],
     patients: NDArray[np.int32] | None = None,
     *,
-    threshold: float = 0.5,
+    threshold: float | Sequence[float] = 0.5,
     resamples: int = 1000,
     seed: int = 0,
 ) -> MultiLabelScores:
     """Judge predictions.
 
     Shapes: probabilities (N, F), findings (N, F) of 1, 0 and UNKNOWN, patients (N,) any index that is equal for images of one patient.
-    Without patients there is no interval.
+    `threshold`: one for all findings, or one for each. Without patients there is no interval.
     """
     if patients is not None:
-        probabilities, findings = _by_patient(probabilities, findings, patients)
-    called, known, there = probabilities >= threshold, findings != UNKNOWN, findings == 1
+        probabilities, findings = of_patients(probabilities, findings, patients)
+    called, known, there = probabilities >= np.asarray(threshold, dtype=np.float32), findings != UNKNOWN, findings == 1
     each = tuple(
         class_scores(name, probabilities[rows, f], there[rows, f], called[rows, f])
         for f, name in enumerate(names)
@@ -87,7 +87,7 @@ def score_findings(
     )
 
 
-def _by_patient(
+def of_patients(
     probabilities: NDArray[np.floating], findings: NDArray[np.integer], patients: NDArray[np.int32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Mean probability and known findings of each patient, (M, F) both."""

@@ -25,16 +25,22 @@ def effect(scores, ill, threshold):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), decimals=st.sampled_from([1, 2, 6]), rule=st.sampled_from(["youden", "sensitivity", "specificity"]))
+@given(
+    seed=st.integers(0, 10_000), decimals=st.sampled_from([1, 2, 6]), rule=st.sampled_from(["youden", "f1", "sensitivity", "specificity"])
+)
 def test_no_other_threshold_does_better(seed, decimals, rule):
     scores, ill = patients(seed, decimals)
-    rule = YOUDEN if rule == "youden" else Rule(aim=rule, least=0.9)
+    rule = Rule(aim=rule) if rule in ("youden", "f1") else Rule(aim=rule, least=0.9)
     point = choose(scores, ill, rule)
     assert effect(scores, ill, point.threshold) == pytest.approx((point.sensitivity, point.specificity))
     # Every way to part these patients, and one beyond the highest.
     others = [effect(scores, ill, threshold) for threshold in (*np.unique(scores), np.float32(1.1))]
     if rule.aim == "youden":
         assert point.sensitivity + point.specificity == pytest.approx(max(se + sp for se, sp in others))
+    elif rule.aim == "f1":
+        called = [scores >= threshold for threshold in (*np.unique(scores), np.float32(1.1), point.threshold)]
+        *all_f1, own = (2 * (each & ill).sum() / (each.sum() + ill.sum()) for each in called)
+        assert own == pytest.approx(max(all_f1))
     elif rule.aim == "sensitivity":
         assert point.sensitivity >= 0.9
         assert point.specificity == pytest.approx(max(sp for se, sp in others if se >= 0.9))
