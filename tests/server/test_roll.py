@@ -176,7 +176,7 @@ def test_news_come_before_greetings() -> None:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll_module, "FIRST_S", 2.0)
+    monkeypatch.setattr(roll_module, "FIRST_S", 3.0)
     monkeypatch.setattr(roll_module, "LATER_S", 0.2)
 
 
@@ -193,7 +193,7 @@ def test_a_site_on_a_slow_line_that_fell_silent_finds_its_way_back() -> None:
     lobby = Lobby({1: "north", 2: "slow"})
     lobby.takes_s = {2: 0.6}
     roll = roll_of(lobby)
-    roll.call(patience_s=2.0)
+    roll.call(patience_s=3.0)
     roll.doubt(["slow"])
     called(roll)
     assert roll.sites == {"north": 1, "slow": 2}
@@ -203,15 +203,15 @@ def test_a_site_on_a_slow_line_that_fell_silent_finds_its_way_back() -> None:
 def test_a_slow_site_that_comes_late_is_waited_for_and_a_dead_one_holds_up_nobody_twice() -> None:
     lobby = Lobby({1: "north"})
     roll = roll_of(lobby)
-    roll.call(patience_s=2.0)
+    roll.call(patience_s=3.0)
     lobby.names[2], lobby.takes_s[2] = "slow", 0.6
     called(roll)
     assert roll.sites == {"north": 1, "slow": 2}
     lobby.names[3], lobby.takes_s[3] = "dead", math.inf
-    assert called(roll) > 1.5
-    assert all(called(roll) < 1.0 for _ in range(2))
+    assert called(roll) > 2.5
+    assert all(called(roll) < 2.5 for _ in range(2))
     assert roll.sites == {"north": 1, "slow": 2}
     roll.doubt(["north"])
     lobby.takes_s[1] = math.inf
-    assert called(roll) < 1.0, "one that was quick has not become slow"
+    assert called(roll) < 2.5, "one that was quick has not become slow"
     assert roll.sites == {"slow": 2}
