@@ -35,6 +35,8 @@ Formula = Callable[[Any, Seen, Tensor, int], OfLayer]
 _CALL: Final = 1_000_000
 _WRITE: Final = 150
 """What a call of the library's own weight gradient costs beyond its products, counted in products: once, and for each weight."""
+_SMALL, _NARROW = 20_480, 3
+"""Values and width up to which PyTorch takes its plain algorithm for one image: what the product does, image by image."""
 
 
 class UnitHooks:
@@ -158,7 +160,8 @@ def convolution(layer: nn.Conv2d, seen: Seen, slopes: Tensor, units: int) -> OfL
     """A convolution on (I, C, H, W): by the library, unit after unit, where that saves more than its calls cost; else as one product."""
     given, slopes_UTO = seen[0], _rows(slopes, units)
     weights = layer.weight.numel()
-    called = given.device.type == "cpu" and slopes_UTO.shape[1] * weights > _CALL + _WRITE * weights
+    plainly = len(given) == units and given[0].numel() <= _SMALL and max(layer.kernel_size) <= _NARROW
+    called = given.device.type == "cpu" and not plainly and slopes_UTO.shape[1] * weights > _CALL + _WRITE * weights
     gradients: OfLayer = {layer.weight: _by_calls(layer, given, slopes, units) if called else _by_product(layer, given, slopes_UTO)}
     if layer.bias is not None:
         gradients[layer.bias] = Kept(slopes_UTO.sum(dim=1))

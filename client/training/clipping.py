@@ -106,7 +106,7 @@ class Product:
         scaled_UTO = self.slopes * scales_U.view(-1, 1, 1)
         width = _at_once(total, len(scales_U) * total.shape[1])
         for rows, slopes in zip(torch.split(total, width), torch.split(scaled_UTO, width, dim=2), strict=True):
-            rows += _truncated_sum(slopes.mT @ self.inputs)
+            rows += _truncated_sum(slopes.mT * self.inputs if slopes.shape[1] == 1 else slopes.mT @ self.inputs)
 
     def only(self, units_U: Tensor) -> "Product":
         return Product(_zeroed(self.slopes, units_U), _zeroed(self.inputs, units_U))
