@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 from client.pacs.archive import AT_MOST, Gaps
 from client.pacs.failure import Failed, Reason
 from client.pacs.landing import Arriving, Landing
+from client.pacs.line import Line, transport
 from client.pacs.link import Trust
 from client.pacs.multipart import DICOM, RELATED, OnePart, content_type
 from client.pacs.pace import Patience
@@ -60,13 +61,13 @@ class DicomWeb:
         headers = {"accept-encoding": "identity"}  # what is compressed could be small here and endless when unpacked
         if authorization is not None:
             headers["authorization"] = authorization
+        self._line = Line(timeout_s)
         self._client = httpx.Client(
-            verify=trust.as_client() if urlsplit(url).scheme == "https" else True,
+            transport=transport(self._line, trust.as_client() if urlsplit(url).scheme == "https" else None),
             headers=headers,
             timeout=httpx.Timeout(timeout_s),
             follow_redirects=False,
             trust_env=False,
-            limits=httpx.Limits(max_connections=1),
         )
 
     def close(self) -> None:
@@ -126,7 +127,7 @@ class DicomWeb:
                 return
 
     def _page(self, path: str, parameters: Mapping[str, str]) -> list[Answer]:
-        with self._answer(path, _JSON, parameters) as response:
+        with self._answer(path, _JSON, parameters, largest=_LARGEST_PAGE) as response:
             if response.status_code == 204:
                 return []
             _check_listing(response, self._base)
@@ -141,7 +142,7 @@ class DicomWeb:
     def _fetch(self, wanted: Wanted, landing: Landing) -> None:
         landing.check_room()
         path = f"/studies/{wanted.study}/series/{wanted.series}/instances/{wanted.instance}"
-        with self._answer(path, _ACCEPT, {}) as response:
+        with self._answer(path, _ACCEPT, {}, largest=landing.largest) as response:
             _check_instance(response)
             claimed = response.headers.get("content-length", "")
             if claimed.isdecimal() and int(claimed) > landing.largest + _TAIL:
@@ -169,9 +170,11 @@ class DicomWeb:
             raise Failed(Reason.BROKEN_OFF)
 
     @contextmanager
-    def _answer(self, path: str, accept: str, parameters: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _answer(self, path: str, accept: str, parameters: Mapping[str, str], *, largest: int) -> Iterator[httpx.Response]:
+        self._line.asked()
         try:
             with self._client.stream("GET", self._base + path + _encoded(parameters), headers={"accept": accept}) as response:
+                self._line.answered(largest)
                 if response.headers.get("content-encoding", "identity").lower() != "identity":
                     raise Failed(Reason.MALFORMED)
                 yield response

@@ -45,6 +45,28 @@ def drips(request: Request) -> None:
         time.sleep(0.1)
 
 
+def in_crumbs(start: bytes, crumb: bytes, *, pause_s: float = 0.2) -> Answer:
+    """What begins an answer, and then a crumb now and then, for as long as anybody waits; none of them is a byte of what was asked for."""
+
+    def answer(request: Request) -> None:
+        request.close_connection = True
+        request.wfile.write(start)
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            request.wfile.write(crumb)
+            time.sleep(pause_s)
+
+    return answer
+
+
+def chunked(body: bytes, kind: str = RELATED) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return head + (f"{len(body):x}\r\n".encode() + body + b"\r\n" if body else b"")
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
 def falls_silent(request: Request) -> None:
     request.head(200, Content_Type=RELATED)
     request.wfile.write(part(GOOD.content)[:600])
@@ -64,6 +86,11 @@ LIES: dict[str, tuple[str, Answer]] = {
     "no closing boundary": ("broken_off", lambda r: r.related(part(GOOD.content))),
     "the connection ends": ("broken_off", breaks_off),
     "a byte now and then": ("slow", drips),
+    "a header's letters now and then": ("slow", in_crumbs(b"HTTP/1.1 200 OK\r\nX: ", b"y")),
+    "patience, now and then": ("slow", in_crumbs(b"", INTERIM)),
+    "patience, as fast as it can": ("malformed", in_crumbs(b"", INTERIM * 4096, pause_s=0)),
+    "a piece's length now and then": ("slow", in_crumbs(chunked(b"") + b"5;", b"y")),
+    "a whole part and a trailer now and then": ("slow", in_crumbs(chunked(closed(GOOD.content)) + b"0\r\nX: ", b"y")),
     "nothing more": ("silent", falls_silent),
     "another instance": ("other_instance", lambda r: r.related(closed(OTHER.content))),
     "another series": ("other_instance", lambda r: r.related(closed(SAME_STUDY_ELSEWHERE))),
