@@ -46,8 +46,21 @@ _NOT_AUTHORISED: Final = 0x0124
 _UNABLE: Final = 0xC000
 _TRANSIENT: Final = 0x02
 _UID_OF: Final = {Level.STUDY: "StudyInstanceUID", Level.SERIES: "SeriesInstanceUID", Level.IMAGE: "SOPInstanceUID"}
+_LARGEST_ANSWER: Final = 1 << 20
+"""Bytes: a few keys of one study, series or instance."""
+_MOST_PENDING: Final = 10_000
+"""Times that an archive may say that it is at it, until the next instance."""
 
 Answer = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Listed:
+    """What is kept of an answer to a search: a listing may have millions, of whatever length the archive likes."""
+
+    uid: str
+    sop_class: str
+    allowed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +101,10 @@ class Dimse:
 
     def find(self, query: Query) -> Iterator[Wanted]:
         for study in self._list({}, query, Level.STUDY):
-            studied = {"StudyInstanceUID": study["StudyInstanceUID"][0]}
+            studied = {"StudyInstanceUID": study.uid}
             for series in self._list(studied, query, Level.SERIES):
-                within = {**studied, "SeriesInstanceUID": series["SeriesInstanceUID"][0]}
-                for found in self._list(within, query, Level.IMAGE):
-                    sop_class = next(iter(found.get("SOPClassUID", ())), "")
-                    yield Wanted(
-                        study=within["StudyInstanceUID"],
-                        series=within["SeriesInstanceUID"],
-                        instance=found["SOPInstanceUID"][0],
-                        sop_class=sop_class if is_uid(sop_class) else "",
-                    )
+                for found in self._list({**studied, "SeriesInstanceUID": series.uid}, query, Level.IMAGE):
+                    yield Wanted(study=study.uid, series=series.uid, instance=found.uid, sop_class=found.sop_class)
 
     def fetch(self, wanted: Sequence[Wanted], landing: Landing) -> Mapping[Wanted, Failed]:
         landing.check_room()
@@ -123,7 +129,7 @@ class Dimse:
             return Failed(Reason.NOT_OFFERED)
         self._watch.begin(landing.check_room)
         with self._watch.over(association):
-            return self._outcome(list(association.send_c_get(_identifier(wanted), model)))
+            return self._outcome(association.send_c_get(_identifier(wanted), model))
 
     def _move(self, wanted: Sequence[Wanted], landing: Landing, receiver: Receiver) -> Failed | None:
         model = StudyRootQueryRetrieveInformationModelMove
@@ -131,13 +137,19 @@ class Dimse:
         self._check_offered(association, model)
         self._watch.begin(landing.check_room)
         with self._watch.over(association):
-            outcome = self._outcome(list(association.send_c_move(_identifier(wanted), self._peer.calling, model)))
+            outcome = self._outcome(association.send_c_move(_identifier(wanted), self._peer.calling, model))
             while outcome is None and self._reception.waits and receiver.is_busy and not self._watch.is_over:
                 receiver.wait()  # some archives say that they are done before the last instance is through
         return outcome
 
-    def _outcome(self, answers: list[tuple[Dataset, Dataset | None]]) -> Failed | None:
-        status = answers[-1][0].get("Status") if answers else None
+    def _outcome(self, answers: Iterator[tuple[Dataset, Dataset | None]]) -> Failed | None:
+        status, pending, seen = None, 0, 0
+        for answer, _ in answers:
+            status = answer.get("Status")
+            pending, seen = pending + 1 if seen == self._reception.looked_at else 0, self._reception.looked_at
+            if pending > _MOST_PENDING:
+                self._hang_up(politely=False)
+                return Failed(Reason.SILENT)
         if status in (_SUCCESS, _WARNING):
             return None
         if status is None:
@@ -153,32 +165,27 @@ class Dimse:
             return Failed(Reason.BUSY)
         return Failed(Reason.PACS_ERROR if status >= _UNABLE else Reason.REFUSED)
 
-    def _list(self, above: Mapping[str, str], query: Query, level: Level) -> Iterator[Answer]:
-        keys, name = query.at(level), _UID_OF[level]
+    def _list(self, above: Mapping[str, str], query: Query, level: Level) -> Iterator[Listed]:
         seen: set[str] = set()
         try:
-            answers = self._retry(partial(self._ask, above, keys, level))
+            answers = self._retry(partial(self._ask, above, query, level))
         except Failed as failure:
             if level is Level.STUDY or failure.reason is not Reason.PACS_ERROR:
                 raise
             self.gaps.unlisted += 1  # one study that the archive cannot read is no reason to do without the others
             return
         for answer in answers:
-            if len(answer[name]) != 1 or not is_uid(answer[name][0]):
-                raise PacsAnswer(
-                    f"the archive lists something whose {name} is no UID.", fix="It is not asked for anything more. Tell its vendor."
-                )
-            if answer[name][0] in seen:
+            if answer.uid in seen:
                 continue
-            seen.add(answer[name][0])
-            if query.allows(answer, level):
+            seen.add(answer.uid)
+            if answer.allowed:
                 yield answer
             else:
                 self.gaps.contradicting += 1
 
-    def _ask(self, above: Mapping[str, str], keys: Mapping[str, str], level: Level) -> list[Answer]:
+    def _ask(self, above: Mapping[str, str], query: Query, level: Level) -> list[Listed]:
         """One C-FIND, to its end."""
-        model = StudyRootQueryRetrieveInformationModelFind
+        keys, model = query.at(level), StudyRootQueryRetrieveInformationModelFind
         association = self._call("find", [build_context(model)])
         self._check_offered(association, model)
         asked = Dataset()
@@ -189,18 +196,29 @@ class Dimse:
         for key, value in {_UID_OF[level]: "", **wanted, **keys, **above}.items():
             setattr(asked, key, value)
         names = [_UID_OF[level], *wanted, *keys]
-        self._watch.begin()
-        found: list[Answer] = []
+        self._watch.begin(largest=_LARGEST_ANSWER)
+        found: list[Listed] = []
         with self._watch.over(association):
             for status, answer in association.send_c_find(asked, model):
                 if status.get("Status") in _PENDING:
-                    found.append(_values(answer, names))
+                    found.append(self._listed(_values(answer, names), query, level))
                     if len(found) > AT_MOST:
                         self._hang_up(politely=False)
                         raise PacsAnswer(f"the archive lists more than {AT_MOST} answers to one question.", fix="Narrow the --query.")
                     continue
                 self._check_search(status.get("Status"), level)
         return found
+
+    def _listed(self, answer: Answer, query: Query, level: Level) -> Listed:
+        """Raises: PacsAnswer."""
+        uid = answer[_UID_OF[level]]
+        if len(uid) != 1 or not is_uid(uid[0]):
+            self._hang_up(politely=False)
+            raise PacsAnswer(
+                f"the archive lists something whose {_UID_OF[level]} is no UID.", fix="It is not asked for anything more. Tell its vendor."
+            )
+        sop_class = next(iter(answer.get("SOPClassUID", ())), "")
+        return Listed(uid=uid[0], sop_class=sop_class if is_uid(sop_class) else "", allowed=query.allows(answer, level))
 
     def _check_search(self, status: int | None, level: Level) -> None:
         if status == _SUCCESS:

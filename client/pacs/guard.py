@@ -2,8 +2,9 @@
 """What pynetdicom leaves to its peer and we do not: how long one unit may be, how large one message, and how slowly both may come.
 
 pynetdicom reads as many bytes as a unit's header says, up to four gigabytes, into memory, and waits for them without a limit; a message of
-endless units would fill memory or disk. So its socket is replaced by one that looks at each length first, counts what a message has
-brought, and keeps a moving deadline: `Watch`, one for all connections of a request, since in a C-MOVE the instances come on another.
+endless units would fill memory or disk, and small ones now and then would go on for years. So its socket is replaced by one that looks at
+each length first, counts what a message has brought, and keeps a moving deadline and a slowest pace: `Watch`, one for all connections of a
+request, since in a C-MOVE the instances come on another.
 """
 
 import socket
@@ -22,6 +23,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from client.pacs.failure import Failed, Reason
+from client.pacs.pace import Patience
 from common.errors import DiskFull
 
 LARGEST_UNIT: Final = 1 << 20
@@ -31,25 +33,28 @@ _SLACK: Final = 4 << 20
 _LOOK_EVERY: Final = 16 << 20
 _LOOK_EVERY_S: Final = 0.2
 _GRACE_S: Final = 1.0
+_STRETCHES: Final = 10
+"""Answers are short, and an archive that fetches from tape says so for a while: the slowest pace is over so many times --timeout."""
 
 
 class Watch:
     """When something last came, on any of the connections of one archive; how much one message may bring; whether there is room."""
 
     def __init__(self, *, timeout_s: float, largest: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.timeout_s, self.largest = timeout_s, largest + _SLACK
-        self.ended_by: Failed | DiskFull | None = None
-        self._clock, self._room, self._since_look = clock, _always, 0
-        self._last = clock()
+        self.timeout_s, self._largest = timeout_s, largest + _SLACK
+        self._clock, self._since_look = clock, 0
+        self.begin()
 
-    def begin(self, room: Callable[[], None] | None = None) -> None:
-        """A request goes out. `room` raises DiskFull where there is none for what comes."""
-        self.ended_by, self._room = None, room or _always
-        self._last = self._clock()
+    def begin(self, room: Callable[[], None] | None = None, *, largest: int | None = None) -> None:
+        """A request goes out. `room` raises DiskFull where there is none for what comes; `largest`, where no message is an instance."""
+        self.ended_by: Failed | DiskFull | None = None
+        self._room, self.largest = room or _always, largest or self._largest
+        self._last, self._patience = self._clock(), Patience(_STRETCHES * self.timeout_s, clock=self._clock)
 
     def came(self, count: int) -> None:
-        """Raises: DiskFull."""
+        """Raises: Failed with SLOW, DiskFull."""
         self._last = self._clock()
+        self._patience.came(count)
         self._since_look += count
         if self._since_look > _LOOK_EVERY:
             self._since_look = 0
@@ -99,8 +104,8 @@ class GuardedSocket(AssociationSocket):
         received = self._received(nr_bytes)
         try:
             self.watch.came(len(received))
-        except DiskFull as full:
-            self._give_up(full)
+        except (Failed, DiskFull) as why:
+            self._give_up(why)
         return received
 
     def _received(self, count: int) -> bytearray:

@@ -34,13 +34,15 @@ class Reception:
         self._expected: dict[str, Wanted] = {}
         self._failed: dict[Wanted, Failed] = {}
         self._unasked = self._landing_now = 0
+        self.looked_at = 0
+        """Instances of the request that have come, whether they were kept or not."""
         self.full: DiskFull | None = None
 
     def expect(self, wanted: Sequence[Wanted], landing: Landing) -> None:
         """From now on these, and no others."""
         with self._lock:
             self._landing, self._expected = landing, {each.instance: each for each in wanted}
-            self._failed, self._unasked, self.full = {}, 0, None
+            self._failed, self._unasked, self.looked_at, self.full = {}, 0, 0, None
 
     def close(self) -> Mapping[Wanted, Failed]:
         """Nothing more is taken. What was sent and could not be kept; what was not sent is not in it."""
@@ -77,6 +79,7 @@ class Reception:
                 self._unasked += 1
             else:
                 self._landing_now += 1
+                self.looked_at += 1
         if wanted is None:
             if self._unasked > _MOST_UNASKED:
                 cut(event.assoc)

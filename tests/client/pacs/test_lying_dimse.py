@@ -18,6 +18,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -26,6 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from client.pacs import dimse
+from client.pacs.failure import Failed
 from client.pacs.guard import GuardedEntity, GuardedHandler, GuardedServer, Watch, cut
 from common.errors import AddressTaken, FedwardError
 from tests.client.pacs.hostile import raw_port
@@ -193,6 +195,55 @@ def test_a_listing_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pyt
 
     with lying(find=find) as port, pytest.raises(FedwardError, match="more than 40 answers"):
         typed(tmp_path, *words(port))
+
+
+def test_an_archive_that_is_at_it_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers C-GET with "pending" and no instance, far more often than any timeout."""
+    monkeypatch.setattr(dimse, "_MOST_PENDING", 40)
+
+    def get(event: Any) -> Iterator[Any]:
+        pending = C_GET()
+        pending.MessageIDBeingRespondedTo, pending.AffectedSOPClassUID = event.request.MessageID, event.request.AffectedSOPClassUID
+        pending.Status, pending.NumberOfRemainingSuboperations = 0xFF00, 1
+        until = time.monotonic() + 6
+        while event.assoc.is_established and time.monotonic() < until:
+            event.assoc.dimse.send_msg(pending, event.context.context_id)
+            time.sleep(0.01)
+        yield 0
+
+    start = time.monotonic()
+    with lying(get=get) as port:
+        account = typed(tmp_path, *words(port), fails=True)
+        took = time.monotonic() - start
+    assert account["failed"] == {"silent": 1}
+    assert took < 5
+
+
+def test_an_answer_of_megabytes_is_no_answer(tmp_path: Path) -> None:
+    def find(event: Any) -> Iterator[tuple[int, Dataset]]:
+        for status, answer in found(event):
+            answer.add_new("StudyDescription", "UT", "x" * (2 << 20))
+            yield status, answer
+
+    with lying(find=find) as port, pytest.raises(FedwardError, match="too_large") as refusal:
+        typed(tmp_path, *words(port), "--largest-mib", "100")
+    assert refusal.value.code == "E_PACS_AWAY"
+
+
+def test_a_request_that_brings_crumbs_is_given_up_however_steadily_they_come() -> None:
+    now = 0.0
+    watch = Watch(timeout_s=1, largest=1 << 30, clock=lambda: now)
+
+    def drip() -> None:
+        nonlocal now
+        for _ in range(100):
+            now += 0.9
+            assert not watch.is_over
+            watch.came(200)
+
+    with pytest.raises(Failed, match="slow"):
+        drip()
+    assert now < 12
 
 
 def test_a_search_that_is_refused_is_told_with_its_status(tmp_path: Path) -> None:
