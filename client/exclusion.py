@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.imaging.dataset import Dataset
-from client.imaging.identity import PatientSecret, patient_key
+from client.imaging.identity import PatientSecret, patient_key, unit_key
 from client.imaging.manifest import Manifest
 from client.ledger import Chain, Ledger
 from common.errors import DataNotFound
@@ -39,7 +39,7 @@ def key_of(secret: PatientSecret, unit_source: str, issuer: str, patient_id: str
     """The keyed id, as the intake made it. Picture folders without patient ids key what they have (client.imaging.picture_folder)."""
     if unit_source == "patient_id":
         return patient_key(secret, issuer, patient_id)
-    return secret.keyed(unit_source.encode(), patient_id.strip())
+    return unit_key(secret, unit_source, patient_id)
 
 
 def exclude(ledger: Ledger, keys: Sequence[str], approved: Manifest | None, *, not_yet_here: bool) -> Withdrawn:

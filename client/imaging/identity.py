@@ -69,6 +69,11 @@ def patient_key(secret: PatientSecret, issuer: str, patient_id: str) -> str:
     return secret.keyed(b"patient", _normal(issuer), _normal(patient_id))
 
 
+def unit_key(secret: PatientSecret, unit_source: str, name: str) -> str:
+    """The keyed name of what stands for a patient where no patient ids are: a group, an image; spelled as freely as a patient's."""
+    return secret.keyed(unit_source.encode(), _normal(name))
+
+
 def item_key(secret: PatientSecret, kind: str, identifier: str) -> str:
     """The keyed name of one image: of its SOPInstanceUID, its path in the folder or its row, as `kind` says."""
     return secret.keyed(b"item", kind, identifier)

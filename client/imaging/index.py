@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from client.imaging.dataset import UnitSource
 from client.imaging.identity import is_placeholder
 from client.imaging.labels import class_of, need_column, plain_path, read_csv
-from client.imaging.labels.table import Row
+from client.imaging.labels.table import Row, whole_number
 from client.imaging.listing import Listing
 from client.imaging.rejection import Reason
 from client.imaging.splits import SPELLINGS, Split
@@ -101,7 +101,10 @@ def _is_picture(cell: str) -> bool:
 
 
 def read(table: Table, plan: Plan) -> Index:
-    """What an index says for a plan. Raises: LabelsMismatch for a missing column or a cell that means nothing."""
+    """What an index says for a plan.
+
+    Raises: LabelsMismatch for a missing column, a cell that means nothing, or two rows that disagree about one image.
+    """
     path, columns = table.path, table.columns
     key: Literal["file", "row", "line"] = "line" if not plan.input.has_image else "file" if "file" in columns else "row"
     # First of all: without a header row the first patient would be taken for column names, and they are quoted.
@@ -124,7 +127,12 @@ def read(table: Table, plan: Plan) -> Index:
         item = _item(cells, key, unit_source, plan, kept, where=f"{path.name}, row {number}", line=str(number))
         if isinstance(item, Reason):
             rejected[item] += 1
-        elif items.setdefault(item.name, item) is not item:
+        elif (first := items.setdefault(item.name, item)) is not item:
+            if first != item:
+                raise LabelsMismatch(
+                    f"{path.name}, row {number}: a row further up says something else of this image (patient, label, another cell).",
+                    fix="Keep one of the two.",
+                )
             rejected[Reason.DUPLICATE] += 1
     return Index(
         key=key,
@@ -186,10 +194,10 @@ def _item(
 
 
 def _row_number(cell: str, where: str) -> str:
-    text = cell.strip()
-    if not (text.isascii() and text.isdigit()):
+    number = whole_number(cell.strip())
+    if number is None:
         raise LabelsMismatch(f"{where}: column 'row' must hold a whole number from 0.", fix="Correct the cell.")
-    return str(int(text))
+    return str(number)
 
 
 def _split(cell: str, where: str) -> Split:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from client.imaging import beside, cache, cases, index, labels, parts, sample, slots
 from client.imaging.cache import Cached, Contents
 from client.imaging.dataset import Dataset, Images, whole
-from client.imaging.identity import item_key, patient_key
+from client.imaging.identity import item_key, patient_key, unit_key
 from client.imaging.index import ARCHIVE, LARGEST_ARCHIVE, Index, Item, Table
 from client.imaging.listing import Listing, read_beneath
 from client.imaging.parts import Boxes
@@ -121,7 +121,7 @@ def patient_key_of(request: Request, table: Index, item: Item) -> str:
     """Whose a row's picture is, by the column that says so; its own, where none does."""
     if table.unit_source == "patient_id":
         return patient_key(request.secret, "", item.patient)
-    return request.secret.keyed(table.unit_source.encode(), item.patient or item.name)
+    return unit_key(request.secret, table.unit_source, item.patient or item.name)
 
 
 def _fill(request: Request, table: Index, names: Sequence[str], patients: Sequence[str], output: int) -> Contents:

@@ -86,7 +86,10 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _rows(table: str) -> Iterator[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(table.removeprefix("\ufeff")), strict=True)
-    names = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error:
+        raise typer.BadParameter("--list is no CSV in line 1.") from None
     for name in names:
         if name not in KEYS:
             raise typer.BadParameter(f"--list: column '{name}' in line 1 is no key that can be asked for. {_known()}")

@@ -29,6 +29,7 @@ Row = tuple[int, Mapping[str, str]]  # row number in the file, cells by column
 Key = Literal["sop_instance_uid", "path"]
 KEYS: tuple[Key, ...] = ("sop_instance_uid", "path")
 LABELS = "labels.csv"
+_LONGEST_NUMBER = 18  # digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +82,18 @@ def class_of(cell: str, task: ClassificationSpec, *, where: str) -> int | None:
         return None
     if text in task.classes:
         return task.classes.index(text)
-    if text.isascii() and text.isdigit() and int(text) < len(task.classes):
-        return int(text)
+    if (number := whole_number(text)) is not None and number < len(task.classes):
+        return number
     raise LabelsMismatch(
         f"{where}: the cell in column '{task.label_column}' is none of the plan's classes ({_listed(task.classes)}) and no index from 0 to "
         f"{len(task.classes) - 1}. It is not shown here, since it could be a patient's data.",
         fix="Correct the cell, or the plan's [task] classes or label_column.",
     )
+
+
+def whole_number(text: str) -> int | None:
+    """What digits mean, if nothing else is there; a longer one than anybody counts to is none, and Python would not read it either."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER else None
 
 
 def check_classes(labels: Iterable[int], task: ClassificationSpec) -> None:
@@ -113,7 +119,10 @@ def read_csv(path: Path) -> tuple[list[str], Iterator[Row]]:
     header = text.partition("\n")[0]
     delimiter = ";" if ";" in header and "," not in header else ","
     table = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns = [name.strip() for name in next(table, [])]
+    try:
+        columns = [name.strip() for name in next(table, [])]
+    except csv.Error as error:
+        raise LabelsMismatch(f"{path.name}, row 1: not valid CSV.", fix="Check the quotes there.") from error
     if len(set(columns)) < len(columns) or not columns:
         raise LabelsMismatch(f"{path.name}: its first row must name each column once.", fix="Add a header row with distinct names.")
     return columns, _numbered(path, columns, table)

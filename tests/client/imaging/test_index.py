@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.exclusion import key_of
 from client.imaging import index
 from client.imaging.dataset import Dataset
 from client.imaging.identity import PatientSecret
@@ -83,6 +84,22 @@ def test_the_unit_is_the_best_that_is_there_and_is_said(opened: Opener, columns:
     assert (data.unit_source, data.num_patients) == (source, patients)
 
 
+@pytest.mark.parametrize("column", ["patient_id", "group_id", "image_id"])
+def test_a_unit_is_one_however_its_name_is_spelled_in_unicode(opened: Opener, secret: PatientSecret, column: str) -> None:
+    names = ["Mu\u0308ller", "M\u00fcller", "M\u00fcller ", "\u212bngstr\u00f6m", "\u00c5ngstro\u0308m", "Smith"]
+    data, _ = opened(table(f"row,label,{column}", *(f"{n},{n % 2},{name}" for n, name in enumerate(names))))
+    assert data.num_patients == 3
+    assert key_of(secret, column, "", "M\u00fcller") == key_of(secret, column, "", "Mu\u0308ller") == data.patient_keys[data.patients[0]]
+
+
+@pytest.mark.parametrize("again", ["1,p9", "0,p1"], ids=["another patient", "another label"])
+def test_two_rows_that_disagree_about_one_image_are_refused(opened: Opener, again: str) -> None:
+    """The first would win in silence: somebody else's image, or the wrong label."""
+    with pytest.raises(LabelsMismatch, match="row 4: a row further up says something else") as refused:
+        opened(table("file,label,patient_id", "images/0.png,0,p0", "images/1.png,1,p1", f"images/1.png,{again}"))
+    assert "p9" not in str(refused.value)
+
+
 def test_a_patient_on_two_sides_is_refused(opened: Opener) -> None:
     with pytest.raises(PatientStraddles, match=r"1 patients are on more than one side.*split column"):
         opened(table("row,label,patient_id,split", "0,0,p0,train", "1,1,p0,val", "2,0,p1,train"))
@@ -123,6 +140,7 @@ def test_a_row_beyond_the_archive_is_counted(opened: Opener) -> None:
         (table("file,diagnosis", "images/0.png,0"), "no column 'label'.*file, diagnosis"),
         (table("name,label", "images/0.png,0"), "neither a column 'file' nor a column 'row'"),
         (table("row,label", "x,0"), "row 2: column 'row' must hold a whole number"),
+        (table("row,label", f"{'9' * 5000},0"), "row 2: column 'row' must hold a whole number"),
         (table("row,label,split", "0,0,train", "1,1,holdout"), "row 3: the cell in column 'split' is none of train, validation and test"),
         (table("row,label", "0,0", "1,0"), "every usable image is 'normal'"),
     ],

@@ -230,7 +230,9 @@ def test_what_cannot_be_asked_for_is_said_without_the_value(words: list[str]) ->
     assert ".." not in str(refusal.value)
 
 
-@pytest.mark.parametrize("table", ["PatientID\nA\n\n,\n", "PatientID,StudyDate\nA,\n", "PatientsShoe\n42\n", 'PatientID\n"A\n'])
+@pytest.mark.parametrize(
+    "table", ["PatientID\nA\n\n,\n", "PatientID,StudyDate\nA,\n", "PatientsShoe\n42\n", 'PatientID\n"A\n', '"PatientID\nA\n']
+)
 def test_a_list_that_would_ask_for_everybody_or_for_nothing_known_is_refused(table: str) -> None:
     with pytest.raises(typer.BadParameter):
         query.parse([], table)

@@ -59,6 +59,9 @@ def test_what_spreadsheets_write_is_read(csv_file: Path, text: str) -> None:
         ("path,path\na,1\n", "name each column once"),
         ("", "name each column once|no column"),
         ('path,label\n"a,1\n', "not valid CSV"),
+        ('"path"s,label\na,1\n', "row 1: not valid CSV"),
+        ('"path,label\na,1\n', "row 1: not valid CSV"),
+        (f"path,label\na,{'1' * 5000}\n", "row 2: the cell in column 'label'.*no index"),
     ],
 )
 def test_a_mistake_is_named_with_its_row(csv_file: Path, text: str, message: str) -> None:
