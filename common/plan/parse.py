@@ -24,6 +24,7 @@ from common import canonical
 from common.errors import DataNotFound, PlanConflict, PlanError, PlanSyntax, PlanUnknownKey, PlanValue
 from common.plan import families, inputs, spec, tasks
 from common.plan.consistency import broken_rules
+from common.plan.shown import unshown
 from common.plan.spec import Plan
 
 T = TypeVar("T")
@@ -88,11 +89,18 @@ def parse(text: str, *, name: str = "plan.toml") -> Plan:
 
 
 def read_table(text: str, *, name: str) -> dict[str, Any]:
-    """TOML text as a table. Raises: PlanSyntax with the parser's line and column."""
+    """TOML text as a table of which all can be shown. Raises: PlanSyntax with the parser's line and column, or PlanValue."""
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanSyntax(f"{name}: not valid TOML: {error}.", fix="Check quotes, brackets and equals signs on that line.") from error
+    for path, character in unshown(table):
+        where = line_of(text, path) if path else None
+        raise PlanValue(
+            f"{name}{f', line {where}' if where else ''}: a text holds U+{ord(character):04X}, which is not shown but acted upon.",
+            fix="People approve what they read: letters, signs and spaces, in one line.",
+        )
+    return table
 
 
 def validate(

@@ -197,6 +197,37 @@ def test_an_image_that_is_halved_away_is_refused() -> None:
         parse(shrunk)
 
 
+HIDDEN = {
+    "a line that begins a page of its own": "\n\nWhat it costs our patients\n  nothing",
+    "an escape that hides the rest": "\x1b[8m",
+    "a carriage return": "\r",
+    "an escape in one character": "\x9b8m",
+    "text that runs backwards": "\u202eyldneirf",
+    "nothing that can be seen": "\u200b",
+    "a line of Unicode's own": "\u2028",
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize("place", ["find nodules", "nodule", "[plan]"])
+def test_a_plan_cannot_show_another_than_it_is(hidden: str, place: str) -> None:
+    """Whoever approves or signs it reads it on a terminal, which acts upon such characters."""
+    escaped = "".join(f"\\U{ord(each):08X}" for each in hidden)
+    text = f'"odd{escaped}" = 1\n{GOOD}' if place == "[plan]" else GOOD.replace(place, place + escaped, 1)
+    with pytest.raises(PlanValue, match=r"a text holds U\+[0-9A-F]{4}") as refusal:
+        parse(text)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    ["Trouver des nodules : c\u00f4t\u00e9\u00a0gauche", "\u80ba\u7d50\u7bc0", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"],
+)
+def test_a_purpose_is_in_any_language(purpose: str) -> None:
+    """The control: with a space that does not break, in Chinese, in Persian with its joiner."""
+    assert parse(GOOD.replace("find nodules", purpose)).plan.purpose == purpose
+
+
 def test_a_missing_plan_file_is_named(tmp_path) -> None:
     with pytest.raises(DataNotFound, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml")
