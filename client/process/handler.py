@@ -127,7 +127,8 @@ def _refuse(home: Path | None, code: str, words: str, complaint: bytes = b"") ->
 
 
 def _write_down(home: Path, line: str) -> None:
-    path = home / ERROR_FILE
+    """One line for one failure: its words may quote a stranger, who would write lines of his own, or to the terminal that shows them."""
+    path, line = home / ERROR_FILE, "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
     with suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY), "a") as file:
         file.write(f"{line}\n")
         if file.tell() > LARGEST_ERRORS:

@@ -16,8 +16,10 @@ from client.process.handler import Desk
 from client.site import Site
 from common import wire
 from common.backtrace import DEBUG_VARIABLE
+from common.envelope import Envelope, Head, Shape, head_of, open_head
 from common.errors import DataUnreadable, MessageFormat, MessageTooLarge, ShareDecrypt
 from common.plan import digest_of, dump
+from common.records import to_content
 from common.secagg import complaints
 from tests.journeys.made import made_scenario
 
@@ -170,6 +172,22 @@ def test_refusals_without_end_do_not_fill_the_disk(home: Path, monkeypatch: pyte
     found = {path.name: path.stat().st_size for path in home.glob("error.log*")}
     assert set(found) == {"error.log", "error.log.before"} or set(found) == {"error.log.before"}
     assert sum(found.values()) < 2500
+
+
+def test_a_stranger_whose_words_are_quoted_writes_no_line_of_their_own(home: Path) -> None:
+    """Of a vector's kind an envelope says up to 255 letters, and a refusal quotes them."""
+    kind = "x\x1b[2J\x1b[8m\nE_NOTHING all is well"
+    head = Head(
+        message_type="train.fsa1",
+        fields={"version": wire.VERSION, "type": "secure", "round": 1, "control": b""},
+        vector=Shape(stype=kind, dtype="float32", size=1, num_bytes=4),
+    )
+    content = to_content(Envelope(head=open_head(head_of(head)), data=bytes(4)))
+    handler.guarded(lambda: wire.encode_hello(wire.decode_secure_request(content, 1)), lambda: home)
+    (line,) = (home / handler.ERROR_FILE).read_text().splitlines()
+    assert line.startswith("E_MSG_FORMAT")
+    assert "all is well" in line
+    assert line.isprintable()
 
 
 def test_words_that_cannot_be_written_down_are_lost_and_not_sent(home: Path) -> None:
