@@ -4,7 +4,8 @@
     python confined.py CONFINEMENT.json COMMAND [ARGUMENT]...
 
 The unit's own words decide: another user without capabilities, no new privileges, a network of its own, its system calls (by libseccomp,
-with the groups as systemd lists them), its address families, no memory that is both written and run, no core file. Mounts stay as they are.
+with the groups as systemd lists them), its address families, no memory that is both written and run, no core file; folders that
+it finds empty but for what is bound into them. Other mounts stay as they are.
 Imports nothing of fedward: what it starts is what is tested.
 """
 
@@ -20,7 +21,8 @@ from typing import Any
 
 ALLOW, ERRNO, EQUAL = 0x7FFF0000, 0x00050000, 4
 CAPBSET_DROP, NO_NEW_PRIVS, SET_MDWE = 24, 38, 65
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_PRIVATE_ALL = 1, 32, 4096, 0x4000 | 1 << 18
 
 
 class Comparison(ctypes.Structure):
@@ -52,6 +54,25 @@ def check(result: int) -> None:
         raise OSError(-result, os.strerror(-result))
 
 
+def hide(libc: ctypes.CDLL, folders: list[str], bound: list[str]) -> None:
+    """An empty folder in the place of each, read-only; what is bound is there all the same, where this machine has it."""
+
+    def mount(source: str, target: str, kind: str | None, flags: int) -> None:
+        if libc.mount(source.encode(), target.encode(), kind.encode() if kind else None, ctypes.c_ulong(flags), None):
+            raise OSError(ctypes.get_errno(), f"mount {target}")
+
+    if folders and libc.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "no mounts of one's own")
+    kept = {path: os.open(path, os.O_PATH) for path in bound if folders and Path(path).exists()}
+    for folder in folders:
+        mount("none", "/", None, MS_PRIVATE_ALL)
+        mount("none", folder, "tmpfs", 0)
+        for path, descriptor in kept.items():
+            Path(path).mkdir(parents=True)
+            mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND)
+        mount("none", folder, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
 def become(libc: ctypes.CDLL, user: int) -> None:
     """Another user; one without any capability, also where that user is root."""
     for capability in range(64):
@@ -66,6 +87,7 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if wanted["private_network"] and libc.unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "no network namespace of one's own")
+    hide(libc, wanted["hidden"], wanted["bound"])
     os.umask(wanted["umask"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     become(libc, wanted["user"])

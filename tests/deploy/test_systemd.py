@@ -4,8 +4,10 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -194,6 +196,39 @@ def test_the_site_process_serves_under_what_its_unit_forbids(tmp_path: Path) -> 
         assert process.wait(60) == 0, (tmp_path / "said").read_text()
 
 
+@needs_systemd
+@needs_root
+def test_no_service_of_the_machine_answers_the_site_process(tmp_path: Path) -> None:
+    """Sockets that are files are in no network of one's own, and who reaches systemd-resolved's has names looked up, which is sending."""
+    folder = Path(tempfile.mkdtemp(dir="/run"))
+    folder.chmod(0o755)
+    tries = (
+        "import os, socket, sys\n"
+        "line = socket.socket(socket.AF_UNIX)\n"
+        "try:\n    line.connect(sys.argv[1])\n    print('answered')\n"
+        "except OSError as error:\n    print(type(error).__name__, os.listdir('/run'))\n"
+    )
+    told = {}
+    try:
+        with socket.socket(socket.AF_UNIX) as service_of_the_machine:
+            service_of_the_machine.bind(str(folder / "service.sock"))
+            (folder / "service.sock").chmod(0o666)
+            service_of_the_machine.listen()
+            for name in ("fedward-site.service", "fedward-mailbox.service"):
+                words = [*confinement(name, tmp_path / "confinement.json"), sys.executable, "-c", tries, str(folder / "service.sock")]
+                told[name] = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, cwd="/").stdout.strip()
+    finally:
+        shutil.rmtree(folder)
+    there = ["fedward"] if Path("/run/fedward").exists() else []
+    assert told == {"fedward-site.service": f"FileNotFoundError {there}", "fedward-mailbox.service": "answered"}, (
+        "the second is the control"
+    )
+    assert (service("fedward-site.service")["TemporaryFileSystem"], service("fedward-site.service")["BindPaths"]) == (
+        ["/run:ro"],
+        ["/run/fedward"],
+    )
+
+
 def settled(words: list[str], name: str, folder: Path, sign: str, more: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Start a command under its unit, wait until it says `sign`, and end it with SIGTERM. How it ended, and all that it said."""
     said = folder / "said.log"
@@ -276,7 +311,7 @@ def test_every_path_of_a_unit_is_one_that_the_readme_makes() -> None:
     for name in ALL:
         assert name in readme, name
     for name in SERVICES:
-        for setting in ("ExecStart", "ReadOnlyPaths", "ReadWritePaths", "InaccessiblePaths"):
+        for setting in ("ExecStart", "ReadOnlyPaths", "ReadWritePaths", "InaccessiblePaths", "BindPaths"):
             for value in service(name).get(setting, ()):
                 for word in value.split():
                     if word.lstrip("-").startswith(("/srv", "/var/lib", "/run/f", "/opt", "/etc")):

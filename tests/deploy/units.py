@@ -70,6 +70,8 @@ def confinement(name: str, file: Path, *, network: bool = False) -> list[str]:
                 "families": unit["RestrictAddressFamilies"][-1].split(),
                 "private_network": unit.get("PrivateNetwork") == ["yes"] and not network,
                 "deny_write_execute": unit.get("MemoryDenyWriteExecute") == ["yes"],
+                "hidden": [each.partition(":")[0] for each in unit.get("TemporaryFileSystem", ())],
+                "bound": unit.get("BindPaths", []),
                 "umask": int(unit["UMask"][-1], 8),
                 "user": USER,
             }
