@@ -12,7 +12,12 @@ prefix=${1:-/opt/fedward}
 PYTHON=${PYTHON:-python3}
 fail() { printf 'install.sh: %s\n' "$1" >&2; exit 1; }
 
+while [ "$prefix" != "${prefix%/}" ]; do prefix=${prefix%/}; done # as a shell completes the name of a folder
+# Scripts begin with the interpreter's path, and not every system takes any path there.
+case $prefix in ''|*[!A-Za-z0-9._/+-]*) fail "'$prefix' is no place for an installation: letters, digits and . _ + - alone" ;; esac
 (cd "$here" && sha256sum --quiet --strict --check SHA256SUMS) || fail 'a file is not what was bundled; fetch the folder again'
+(cd "$here" && cmp -s <(find . ! -type d ! -path ./SHA256SUMS | LC_ALL=C sort) <(cut -c67- SHA256SUMS | LC_ALL=C sort)) ||
+    fail 'there is a file that was not bundled; fetch the folder again'
 "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || fail "fedward needs Python 3.11 or 3.12, '$PYTHON' is not"
 
 # A new installation is made beside the old one and takes its place whole; the old one stays as PREFIX.before, to go back to.

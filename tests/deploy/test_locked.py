@@ -153,7 +153,7 @@ def seal(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(f"{sha256(path)}  ./{path.relative_to(folder)}\n" for path in files))
 
 
-def install(folder: Path, prefix: Path) -> "subprocess.CompletedProcess[str]":
+def install(folder: Path, prefix: Path | str) -> "subprocess.CompletedProcess[str]":
     command = [str(folder / "install.sh"), str(prefix)]
     env = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PIP_CONFIG_FILE": "/dev/null"}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
@@ -169,7 +169,7 @@ def test_a_bundle_is_installed_without_a_network_and_the_old_installation_is_kep
     assert said.stdout == "fedward stands\n"
     locked = tmp_path / "opt" / "fedward" / "share" / "fedward" / "locked.txt"
     assert locked.read_text() == (carried / "requirements.txt").read_text()
-    assert install(carried, tmp_path / "opt" / "fedward").returncode == 0
+    assert install(carried, f"{tmp_path / 'opt' / 'fedward'}/").returncode == 0, "with a slash, as a shell completes it"
     assert (tmp_path / "opt" / "fedward.before" / "bin" / "python").exists()
 
 
@@ -184,6 +184,25 @@ def test_an_altered_wheel_is_refused_by_the_sums(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "fetch the folder again" in done.stderr
     assert not (tmp_path / "fedward").exists()
+
+
+@pytest.mark.parametrize("name", ["wheels/more-1.0-py3-none-any.whl", ".more", "wheels/a link"])
+def test_a_file_that_was_not_bundled_is_refused(tmp_path: Path, name: str) -> None:
+    carried = bundle(tmp_path / "bundle")
+    if "link" in name:
+        (carried / name).symlink_to(carried / "requirements.txt")
+    else:
+        (carried / name).write_text("more")
+    done = install(carried, tmp_path / "fedward")
+    assert (done.returncode, "was not bundled" in done.stderr) == (1, True), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["fed ward", "fed&ward", "fed|ward", "fed\nward"])
+def test_a_place_whose_name_would_break_scripts_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    done = install(bundle(tmp_path / "bundle"), tmp_path / name)
+    assert (done.returncode, "is no place for an installation" in done.stderr) == (1, True), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 @pytest.mark.slow
