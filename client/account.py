@@ -104,8 +104,11 @@ class Account:
         ledger = self._begun(plan)
         found = self.admit(plan, use=release.use)
         allowed = self._policy(plan)
-        if not self._admits_all:
-            policy.check_recorded(allowed, ledger.chain.caps)
+
+        def permit(chain: Chain) -> None:
+            if not self._admits_all:
+                policy.check_recorded(allowed, chain.caps)
+
         charge = cost(plan, _units(plan, found))
         ledger.reserve(
             charge,
@@ -119,6 +122,7 @@ class Account:
             ),
             limits_of(plan, digest, allowed.budget),
             words=_words(plan),
+            permit=permit,
         )
         failpoints.reach("after_reserve")
         return Paid(charge=charge, line=ledger.chain.position, manifest=found)

@@ -69,6 +69,10 @@ class Occasion:
     snapshot: str
 
 
+def _gladly(_chain: Chain) -> None:
+    """Whoever charges has nothing to ask of the ledger."""
+
+
 class Ledger:
     """One site's ledger of one set of patients. Appending is the only way to change it."""
 
@@ -113,14 +117,25 @@ class Ledger:
         with self._locked():
             return self._chain
 
-    def reserve(self, charge: Charge, occasion: Occasion, limits: Limits, *, words: PlanSeen | None = None) -> Entry:
+    def reserve(
+        self,
+        charge: Charge,
+        occasion: Occasion,
+        limits: Limits,
+        *,
+        words: PlanSeen | None = None,
+        permit: Callable[[Chain], None] = _gladly,
+    ) -> Entry:
         """Charge one release, or refuse. `words` are the plan's, written before its first charge.
 
+        `permit` is asked under the lock, since others write too: what they wrote a moment ago holds for this charge. It raises to refuse.
+
         Guarantees: when it returns, the charge is on the disk; when it raises BudgetExceeded, nothing was written.
-        Raises: BudgetExceeded, with the numbers; LedgerRollback, LedgerTampered; DiskFull.
+        Raises: BudgetExceeded, with the numbers; LedgerRollback, LedgerTampered; DiskFull; what `permit` raises.
         """
         with self._locked():
             witness.check(self._place.witness, self._chain)
+            permit(self._chain)
             after = decide(self._chain.tally, charge, limits, what=f"round {occasion.round}")
             if words is not None and words.plan not in self._chain.plans:
                 self._write(words)

@@ -23,7 +23,7 @@ from common.errors import BudgetExceeded, DataNotFound, LedgerTampered, NoPatien
 from common.models import initial_weights
 from common.plan import Plan, digest_of
 from common.privacy import Charge, Event, public_count, round_charge
-from common.privacy.entries import Spent
+from common.privacy.entries import Overridden, Spent
 from common.wire import Step, TrainRequest
 from simulations.stage import Stage
 from tests.client.homes import account, edit, hospital, patient_plan, release
@@ -76,6 +76,20 @@ def test_another_release_costs_what_it_says_within_the_same_caps(home: Path) -> 
     assert [(fact.kind, fact.charge) for fact in spent(opened)] == [("STAT", table)]
     with pytest.raises(BudgetExceeded):
         opened.pay(replace(statistic, round=2), lambda plan, units: Charge.local(Event(sampling_rate=1.0, noise_multiplier=0.3, steps=1)))
+
+
+def test_a_cap_that_is_lowered_while_a_round_is_being_paid_holds_for_it(home: Path) -> None:
+    """`site ledger override`, typed between the site process's look at the ledger and its charge: the line that stands first counts."""
+
+    def cost(plan: Plan, units: int) -> Charge:
+        caps = replace(account(home).ledger().chain.caps, eps_total=0.001)
+        account(home).ledger().note(lambda _: Overridden(caps=caps, reason="the ethics board said so"))
+        return round_charge(plan, units)
+
+    opened = account(home)
+    with pytest.raises(PolicyRefused, match="eps_total"):
+        opened.pay(release(1), cost)
+    assert spent(opened) == []
 
 
 def test_a_plan_that_is_refused_at_once_was_never_followed(home: Path) -> None:
