@@ -92,8 +92,13 @@ def read_table(text: str, *, name: str) -> dict[str, Any]:
     """TOML text as a table of which all can be shown. Raises: PlanSyntax with the parser's line and column, or PlanValue."""
     try:
         table = tomllib.loads(text)
+        json.dumps(table, default=str)  # as it is read on
     except tomllib.TOMLDecodeError as error:
         raise PlanSyntax(f"{name}: not valid TOML: {error}.", fix="Check quotes, brackets and equals signs on that line.") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanSyntax(
+            f"{name}: a number of thousands of digits, or tables within thousands of tables.", fix="Nobody wrote that: get the file anew."
+        ) from error
     for path, character in unshown(table):
         where = line_of(text, path) if path else None
         raise PlanValue(

@@ -197,6 +197,14 @@ def test_an_image_that_is_halved_away_is_refused() -> None:
         parse(shrunk)
 
 
+@pytest.mark.parametrize(
+    "value", ["3" * 5000, f"0x{'3' * 5000}", "[" * 5000, "{a = " * 3000], ids=["digits", "hexadecimal", "lists", "tables"]
+)
+def test_what_python_itself_will_not_read_is_refused_by_name(value: str) -> None:
+    with pytest.raises(PlanSyntax, match="thousands of"):
+        parse(GOOD.replace("rounds = 3", f"rounds = {value}"))
+
+
 HIDDEN = {
     "a line that begins a page of its own": "\n\nWhat it costs our patients\n  nothing",
     "an escape that hides the rest": "\x1b[8m",
