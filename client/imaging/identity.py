@@ -60,7 +60,7 @@ class PatientSecret:
 
     def keyed(self, kind: bytes, *parts: str) -> str:
         """HMAC-SHA256 over the length-prefixed kind and parts, first 16 bytes, as 32 hex digits."""
-        message = length_prefixed(kind, *(part.encode("utf-8", "surrogateescape") for part in parts))
+        message = length_prefixed(kind, *map(_encoded, parts))
         return hmac.new(self.value, message, hashlib.sha256).digest()[:KEY_BYTES].hex()
 
 
@@ -127,6 +127,14 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 
 def _refusal(path: Path, found: str, fix: str) -> SecretFile:
     return SecretFile(f"patient secret '{path}' {found}.", fix=fix)
+
+
+def _encoded(part: str) -> bytes:
+    """A file's name with bytes that are no text, as the bytes that they were; half a character of somebody's JSON, in some way or other."""
+    try:
+        return part.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return part.encode("utf-8", "surrogatepass")
 
 
 def _normal(identifier: str) -> str:

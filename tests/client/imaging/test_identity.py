@@ -44,6 +44,13 @@ def test_padding_and_unicode_spelling_do_not_count() -> None:
     assert patient_key(SECRET, "N ", "Mu\u0308ller ") == patient_key(SECRET, "N", "M\u00fcller")
 
 
+@given(st.text(st.characters(codec=None, min_codepoint=0xD7F0, max_codepoint=0xE010), max_size=5))
+def test_whatever_a_document_holds_for_an_identifier_has_a_key(name: str) -> None:
+    """JSON may hold half of a character, and a file's name bytes that are no text."""
+    assert len(patient_key(SECRET, "N", name)) == 32
+    assert patient_key(SECRET, "N", f"x{name}x") != patient_key(SECRET, "N", "x")
+
+
 def test_another_secret_gives_another_key_and_another_fingerprint() -> None:
     other = PatientSecret(value=bytes(32))
     assert patient_key(SECRET, "N", "1") != patient_key(other, "N", "1")

@@ -101,6 +101,15 @@ def test_a_file_over_the_limit_is_not_read(root: Path) -> None:
     assert reason_for(root, "a/b/1.dcm", largest=5) is Reason.TOO_LARGE
 
 
+@pytest.mark.slow
+def test_a_file_is_read_whole_however_little_the_system_gives_at_once(root: Path) -> None:
+    """Linux gives 2 GiB less 4 KiB, and a whole slide may be larger: policy.toml's file_gib."""
+    with (root / "slide").open("wb") as file:
+        file.truncate((2 << 30) + 5)
+    with opened(root) as descriptor:
+        assert len(read_beneath(descriptor, "slide", largest=4 << 30)) == (2 << 30) + 5
+
+
 def test_no_descriptor_is_left_open(root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for path in ("a/b/1.dcm", "a/b", "../x", "a/b/absent"):
