@@ -31,7 +31,7 @@ def write(inventory: Inventory, path: Path) -> None:
         text = json.dumps({"examples": _examples(inventory), "files": [_cells(row) for row in inventory.rows]}, indent=1)
     else:
         stream = StringIO(newline="")
-        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # half of Europe's spreadsheets part at ";"
         table.writeheader()
         table.writerows({name: _plain(value) for name, value in _cells(row).items()} for row in inventory.rows)
         text = stream.getvalue()
@@ -71,4 +71,4 @@ def _cells(row: Row) -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     text = "" if value is None else str(value)
-    return f"./{text}" if text.startswith(FORMULA) else text
+    return f"./{text}" if text.lstrip().startswith(FORMULA) else text

@@ -25,7 +25,7 @@ from client.imaging.examination import examine
 from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.rejection import REMEDY, Reason
-from client.imaging.rows import Inventory
+from client.imaging.rows import Inventory, Row, inventory_of
 from client.imaging.worker import Brief, Limits
 from common.errors import DataNotFound, LabelsMismatch
 from common.plan import DetectionSpec, Plan, RestorationSpec, SegmentationSpec, dump
@@ -89,6 +89,18 @@ def test_the_list_names_each_file_with_what_was_decoded_of_it(messy: Path, plan_
     assert rows["notes.txt"]["sha256"] == ""
     assert "./=cmd.dcm" in rows
     assert {row["patient"] for row in rows.values() if row["status"] == "used"} == {"1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["=cmd", "\t=cmd", "\r\n=cmd", " +cmd", "a;=cmd", "a\t@cmd", "a,-cmd", 'a";=cmd'])
+def test_no_file_is_named_so_that_a_spreadsheet_calculates(name: str, delimiter: str, tmp_path: Path) -> None:
+    """Whichever sign the spreadsheet of a country takes for the end of a cell."""
+    rows = [Row(path=name, reason=Reason.NOT_DICOM)]
+    inventory_file.write(inventory_of(rows, has_labels=False, unmatched=0), tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file, delimiter=delimiter) for cell in row]
+    assert any("cmd" in cell for cell in cells)
+    assert not [cell for cell in cells if cell.strip().startswith(("=", "+", "-", "@"))]
 
 
 def test_a_list_for_programs_has_an_example_and_a_remedy_for_each_reason(messy: Path, plan_for: Plans, tmp_path: Path) -> None:
