@@ -37,12 +37,18 @@ Content = bytes | memoryview | tuple[bytes | memoryview, ...]
 """What a file will hold, whole or in parts: a large vector is not copied to stand behind its header."""
 
 
-def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int = _AS_USUAL) -> None:
-    """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull."""
+def write_atomically(path: Path, content: Content, *, fsync: bool, mode: int | None = None) -> None:
+    """Put `content` at `path`. With `fsync` it also survives a power cut, else the death of the process. Raises: DiskFull.
+
+    `mode` is the file's own before it is in its place, whatever the process's umask: whoever may write to the folder could put a link to
+    another file there, and have that one opened instead. Without it, the umask decides.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _AS_USUAL if mode is None else mode), "wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.writelines(content if isinstance(content, tuple) else (content,))
             if fsync:
                 file.flush()

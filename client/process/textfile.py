@@ -84,8 +84,7 @@ def exposition(home: Path) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """Put it where a collector that runs as another user reads it. Raises: DiskFull."""
-    write_atomically(path, content, fsync=False)
-    path.chmod(_READABLE)
+    write_atomically(path, content, fsync=False, mode=_READABLE)
 
 
 def _of_process(name: str, found: Status) -> Iterator[Metric]:

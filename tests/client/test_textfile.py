@@ -16,7 +16,8 @@ from client.membership import pause
 from client.process import place, status
 from client.process.serve import LOCK_FILE
 from client.process.status import Board, Refused, Spent, Status
-from client.process.textfile import exposition
+from client.process.textfile import exposition, write
+from common import durable
 from common.errors import DataNotFound
 from fedward import app
 from tests.client.homes import PATIENTS, hospital
@@ -119,6 +120,29 @@ def test_the_file_is_whole_and_another_user_can_read_it(home: Path, tmp_path: Pa
     assert lines_but_the_disks(target.read_bytes()) == lines_but_the_disks(exposition(home))
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert [path.name for path in target.parent.iterdir()] == ["fedward.prom"]
+
+
+def test_a_link_in_the_files_place_opens_nothing_to_others(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else may write to the collector's folder puts one there as soon as the file is in its place."""
+    key, path = home / "identity.key", tmp_path / "fedward.prom"
+    put = durable.put_in_place
+
+    def raced(beside: Path, place: Path, *, fsync: bool) -> None:
+        put(beside, place, fsync=fsync)
+        seen.append(place.stat().st_mode & 0o777)
+        place.unlink()
+        place.symlink_to(key)
+
+    seen: list[int] = []
+    monkeypatch.setattr(durable, "put_in_place", raced)
+    before = os.umask(0o077)
+    try:
+        write(path, exposition(home))
+    finally:
+        os.umask(before)
+    assert path.is_symlink()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert seen == [0o644], "whatever the process's umask"
 
 
 def test_without_a_file_it_is_printed(home: Path) -> None:
