@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 
 from client.imaging import frame_groups, geometry, pixels, units
 from client.imaging.geometry import Geometry, geometry_of
-from client.imaging.identity import LONGEST_ID, is_placeholder
+from client.imaging.identity import LONGEST_ID, names_nobody
 from client.imaging.intensity import Voi, VoiTable
 from client.imaging.pixels import Claims, Stored
 from client.imaging.rejection import Reason, Rejected
@@ -227,7 +227,7 @@ def identify(dataset: Dataset, *, modality: str) -> Identity:
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         series_uid=_text(dataset, "SeriesInstanceUID"),
     )
-    if is_placeholder(identity.patient_id) or not identity.patient_id.strip("0"):  # consoles fill an unknown id with zeros
+    if names_nobody(identity.patient_id):
         raise Rejected(Reason.NO_PATIENT_ID)
     if not identity.sop_instance_uid:
         raise Rejected(Reason.HEADER)

@@ -39,6 +39,8 @@ PLACEHOLDERS = frozenset(
     }
 )  # fmt: skip
 
+_UNSEEN = frozenset({"Cc", "Cf"})  # NUL and other padding; marks of order, joiners, spaces without width
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatientSecret:
@@ -65,7 +67,7 @@ class PatientSecret:
 
 
 def patient_key(secret: PatientSecret, issuer: str, patient_id: str) -> str:
-    """The keyed name of one patient; padding spaces do not count (PS3.5 6.2, LO), nor does the Unicode spelling."""
+    """The keyed name of one patient; padding spaces do not count (PS3.5 6.2, LO), nor what looks alike or is not seen in Unicode."""
     return secret.keyed(b"patient", _normal(issuer), _normal(patient_id))
 
 
@@ -81,8 +83,13 @@ def item_key(secret: PatientSecret, kind: str, identifier: str) -> str:
 
 def is_placeholder(patient_id: str) -> bool:
     """Whether this stands where an identifier should be, so that two patients could share it."""
-    letters = "".join(character for character in patient_id.casefold() if character.isalnum())
+    letters = "".join(character for character in _normal(patient_id).casefold() if character.isalnum())
     return letters in PLACEHOLDERS or not letters.strip("x")
+
+
+def names_nobody(patient_id: str) -> bool:
+    """The same of what stands in a DICOM file, where consoles fill an unknown id with zeros."""
+    return is_placeholder(patient_id) or not _normal(patient_id).strip("0")
 
 
 def load_or_create(path: Path) -> PatientSecret:
@@ -138,4 +145,9 @@ def _encoded(part: str) -> bytes:
 
 
 def _normal(identifier: str) -> str:
-    return unicodedata.normalize("NFC", identifier).strip(" \t\r\n\0")
+    """One spelling of what looks alike: digits as wide as ideograms are digits (NFKC), and what is not seen is not there.
+
+    Capitals and spaces between others count. Of two spellings that nobody tells apart, two patients would be charged half of what one pays.
+    """
+    seen = (character for character in unicodedata.normalize("NFKC", identifier) if unicodedata.category(character) not in _UNSEEN)
+    return "".join(seen).strip()

@@ -17,7 +17,7 @@ from common import canonical
 from common.errors import DataError, DataNotFound, DataUnreadable
 from common.plan import Plan
 
-CACHE_FORMAT = 3  # raise it when the same file would give other samples
+CACHE_FORMAT = 4  # raise it when the same file would give other samples, or another patient
 DECODED_BY = ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm", "pillow", "nibabel")
 
 

@@ -20,7 +20,7 @@ from client.imaging.rejection import Reason
 from common import canonical
 from common.durable import OWNER_ONLY, write_atomically
 
-FORMAT: Final = 1  # raise it when the same files would give another survey
+FORMAT: Final = 2  # raise it when the same files would give another survey
 READ_BY: Final = ("pydicom", "highdicom")
 _SURVEY: TypeAdapter[Survey] = TypeAdapter(Survey)
 

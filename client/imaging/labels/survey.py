@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 
 from client.imaging.geometry import Geometry
-from client.imaging.identity import PatientSecret, is_placeholder, item_key, patient_key
+from client.imaging.identity import PatientSecret, is_placeholder, item_key, names_nobody, patient_key
 from client.imaging.labels.codes import Code, coded
 from client.imaging.listing import Listing
 from client.imaging.readers import Progress, Task, read_all
@@ -157,7 +157,7 @@ class Surveyor:
         for file, (told, reason) in zip(listing.files, self.tell("header", [file.path for file in listing.files]), strict=True):
             if told is None:
                 rejected[file.path] = reason or Reason.CRASHED
-            elif is_placeholder(told["patient"]) or not told["patient"].strip("0") or not told["item"]:
+            elif names_nobody(told["patient"]) or not told["item"]:
                 rejected[file.path] = Reason.NO_PATIENT_ID
             elif told["kind"] == "image":
                 images[file.path] = self._pictured(file.path, told)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.imaging.identity import PatientSecret, is_placeholder, item_key, load_or_create, patient_key
+from client.imaging.identity import PatientSecret, is_placeholder, item_key, load_or_create, names_nobody, patient_key
 from common.errors import SecretFile
 
 SECRET = PatientSecret(value=bytes(range(32)))
@@ -51,6 +51,35 @@ def test_whatever_a_document_holds_for_an_identifier_has_a_key(name: str) -> Non
     assert patient_key(SECRET, "N", f"x{name}x") != patient_key(SECRET, "N", "x")
 
 
+UNSEEN = {
+    "a space of no width": "MRN\u200b-7",
+    "a mark of byte order": "\ufeffMRN-7",
+    "a mark of direction": "MRN-7\u200e",
+    "a space that does not break": "MRN-7\u00a0",
+    "digits as wide as ideograms": "\uff2d\uff32\uff2e\uff0d\uff17",
+    "a wide space": "\u3000MRN-7",
+    "padding within": "MRN-7\0 \0",
+    "a line's end within": "MRN\n-7",
+}
+
+
+@pytest.mark.parametrize("spelled", UNSEEN.values(), ids=UNSEEN)
+def test_a_patient_is_one_however_little_the_difference_is_seen(spelled: str) -> None:
+    """As two they would be charged half of what one pays, each."""
+    assert patient_key(SECRET, "N", spelled) == patient_key(SECRET, "N", "MRN-7")
+    assert patient_key(SECRET, spelled, "1") == patient_key(SECRET, "MRN-7", "1")
+
+
+@pytest.mark.parametrize("other", ["mrn-7", "MRN -7", "MRN-07", "MRN7", "MRN_7"])
+def test_what_is_seen_to_differ_is_another_patient(other: str) -> None:
+    assert patient_key(SECRET, "N", other) != patient_key(SECRET, "N", "MRN-7")
+
+
+@pytest.mark.parametrize("text", ["\uff21\uff4e\uff4f\uff4e", "un\u00adknown", "\u200b", "\u3000", "n\0a"])
+def test_a_placeholder_is_one_in_whatever_letters(text: str) -> None:
+    assert is_placeholder(text)
+
+
 def test_another_secret_gives_another_key_and_another_fingerprint() -> None:
     other = PatientSecret(value=bytes(32))
     assert patient_key(SECRET, "N", "1") != patient_key(other, "N", "1")
@@ -60,6 +89,12 @@ def test_another_secret_gives_another_key_and_another_fingerprint() -> None:
 @pytest.mark.parametrize("text", ["", "   ", "ANON", "anonymous", "Anonymized", "UNKNOWN", "N/A", "none", "XXXX", "---", "No-ID", "***"])
 def test_a_placeholder_is_no_patient(text: str) -> None:
     assert is_placeholder(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0000", "\uff10\uff10", "0\u200b0", "ANON"])
+def test_what_a_console_fills_in_names_nobody(text: str) -> None:
+    assert names_nobody(text)
+    assert not names_nobody(f"{text}7")
 
 
 @pytest.mark.parametrize("text", ["1", "0017", "MRN-0017", "X12", "Anonymous17", "PAT001", "p000"])
