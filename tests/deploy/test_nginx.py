@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -224,7 +224,34 @@ def test_whatever_the_spelling_the_superlink_gets_the_one_from_the_list(proxy: P
 def test_an_object_of_flowers_size_passes_and_an_endless_one_does_not(proxy: Proxied) -> None:
     assert proxy.ask("POST", "/v1/fleet/push-object", bytes(LARGE)) == 200
     assert proxy.reached == [("/v1/fleet/push-object", LARGE)]
-    assert proxy.ask("POST", "/v1/fleet/push-object", Expect="100-continue", **{"Content-Length": str(2**30)}) == 413
+    for size in (2**30, 2**24):
+        assert proxy.ask("POST", "/v1/fleet/push-object", Expect="100-continue", **{"Content-Length": str(size)}) == 413
+
+
+def test_a_stranger_cannot_fill_the_proxy_with_uploads(proxy: Proxied) -> None:
+    """Each is taken in before anybody asks whose it is."""
+    context = ssl.create_default_context(cafile=str(proxy.folder / "auth" / "ca.crt"))
+    with ExitStack() as held:
+        lines = [
+            held.enter_context(
+                context.wrap_socket(
+                    held.enter_context(socket.create_connection(("localhost", proxy.port), timeout=5)), server_hostname="localhost"
+                )
+            )
+            for _ in range(26)
+        ]
+        for line in lines:
+            line.sendall(b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n" + bytes(1000))
+        answers, until = [], time.monotonic() + 5
+        while len(answers) < 2 and time.monotonic() < until:
+            for line in lines:
+                line.setblocking(False)
+                with suppress(ssl.SSLWantReadError):
+                    answers.append(line.recv(12))
+            time.sleep(0.05)
+        assert answers == [b"HTTP/1.1 503"] * 2
+        assert proxy.ask("POST", "/v1/fleet/pull-messages", b"x") == 200
+    assert proxy.reached == [("/v1/fleet/pull-messages", 1)]
 
 
 @pytest.mark.parametrize("name", ["push-messages", "pull-messages"])
