@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from common.errors import DiskFull
 
 OWNER_ONLY: Final = 0o600
 _AS_USUAL: Final = 0o666
+_A_LOOK_S: Final = 0.5
 
 
 @contextmanager
@@ -31,6 +33,23 @@ def folder_locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def lock_at_once(descriptor: int) -> bool:
+    """Take an open file's lock, if nobody has it. Raises: OSError, where there are no locks.
+
+    Who only looks whether somebody has it (a status, a timer's figures) has it too, for a moment: so one refusal is none.
+    """
+    until = time.monotonic() + _A_LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(_A_LOOK_S / 50)
+        else:
+            return True
 
 
 Content = bytes | memoryview | tuple[bytes | memoryview, ...]

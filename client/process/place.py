@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from common.durable import lock_at_once
 from common.errors import DataNotFound, Exposed, SecretFile, SiteRunning
 
 SOCKET_MODE: Final = 0o660
@@ -56,9 +57,11 @@ def alone(folder: Path, name: str, *, what: str) -> Iterator[None]:
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SiteRunning(f"another {what} works in '{folder}'.", fix="One is enough: stop it, or leave this one be.") from None
+            ours = lock_at_once(descriptor)
+        except OSError:  # where there are no locks, nobody can be told from another
+            ours = False
+        if not ours:
+            raise SiteRunning(f"another {what} works in '{folder}'.", fix="One is enough: stop it, or leave this one be.")
         yield
     finally:
         os.close(descriptor)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from common.durable import lock_at_once
+
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _STARTED: Final = 19  # of the fields after the command's name, counted from 0
@@ -107,9 +109,7 @@ class Lock:
     def take(self) -> bool:
         """False, if another process has it. Raises: OSError."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_at_once(descriptor):
             os.close(descriptor)
             return False
         self._descriptor = descriptor

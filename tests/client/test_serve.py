@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The site process: what it answers, in which order, and what it refuses to start on."""
 
+import fcntl
 import io
 import json
 import os
@@ -351,6 +352,19 @@ def test_a_home_and_a_socket_have_one_process(everybody: Hospitals, tmp_path: Pa
         assert site.hello(everybody.plan)["site"] == "north"
         assert place.is_taken(site.home, LOCK_FILE)
     assert not place.is_taken(everybody.first, LOCK_FILE)
+
+
+def test_who_looks_whether_a_site_runs_turns_no_start_away(tmp_path: Path) -> None:
+    """As `fedward site metrics` does from its timer."""
+    (tmp_path / LOCK_FILE).touch()
+    descriptor = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    look = threading.Timer(0.1, os.close, (descriptor,))
+    look.start()
+    with place.alone(tmp_path, LOCK_FILE, what="site process"):
+        look.join()
+        with pytest.raises(SiteRunning), place.alone(tmp_path, LOCK_FILE, what="site process"):
+            pass
 
 
 def test_a_socket_that_a_killed_process_left_is_no_hindrance(everybody: Hospitals) -> None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Children that die with their parent, locks that die with their holder: shown on real processes, which are really killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +84,20 @@ def test_a_lock_is_free_the_moment_its_holder_is_killed(tmp_path: Path) -> None:
     assert Lock.holder(path) == Identity.of(os.getpid())
     lock.release()
     assert Lock.holder(path) is None
+
+
+def test_who_looks_at_a_lock_turns_no_start_away(tmp_path: Path) -> None:
+    """A status that is asked for in that moment has the lock too. The unit does not start a coordinator again that was turned away."""
+    path = tmp_path / "lock"
+    path.touch()
+    descriptor = os.open(path, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    look = threading.Timer(0.1, os.close, (descriptor,))
+    look.start()
+    lock = Lock(path)
+    assert lock.take()
+    lock.release()
+    look.join()
 
 
 def test_nobody_holds_a_lock_that_is_not_there(tmp_path: Path) -> None:
