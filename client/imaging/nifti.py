@@ -11,6 +11,7 @@ A mask is a volume of its own, on the same grid: as many voxels along each axis,
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,8 @@ def open_volume(content: bytes) -> Volume:
             raise Rejected(Reason.VOLUMES)
         if stored.shape[0] * stored.shape[1] > LARGEST_IMAGE or min(stored.shape) < 1:
             raise Rejected(Reason.TOO_LARGE)
+        if stored.dataobj.offset + math.prod(map(int, stored.shape)) * stored.dataobj.dtype.itemsize > len(content):
+            raise Rejected(Reason.TRUNCATED)  # or else a slot would be kept free for each slice that is claimed
         ras = nibabel.as_closest_canonical(stored)  # type: ignore[no-untyped-call] # nibabel's own functions are not annotated
         return Volume(stored=stored, ras=ras)
     except Rejected:

@@ -99,8 +99,8 @@ def test_without_a_window_the_volumes_own_range_is_shown() -> None:
         (packed(np.full((4, 4, 2), np.nan, dtype=np.float32)), Reason.CONSTANT),
         (packed(np.array([0, 1, np.inf, 2], dtype=np.float32).reshape(2, 2, 1)), Reason.PIXEL_FORMAT),
         (packed(np.zeros((4, 4, 2), dtype=np.int16)), Reason.CONSTANT),
-        (packed(volume())[:400], Reason.UNDECODABLE),
-        (packed(volume())[:900], Reason.UNDECODABLE),
+        (packed(volume())[:400], Reason.TRUNCATED),
+        (packed(volume())[:900], Reason.TRUNCATED),
     ],
     ids=["time", "flat", "complex", "not a number", "infinite", "constant", "no data", "cut"],
 )
@@ -158,6 +158,24 @@ def test_a_folder_of_volumes_becomes_their_slices(plan_for: Plans, secret: Patie
     assert data.num_patients == 2
     taken = inventory.take(root, plan, workers=1)
     assert (taken.report.seen, taken.report.used, taken.report.images) == (3, 2, 6)
+
+
+@pytest.mark.parametrize("frames", ["each", "middle"])
+def test_a_volume_that_claims_more_slices_than_there_are_costs_no_other_file_its_place(
+    frames: str, plan_for: Plans, secret: PatientSecret, tmp_path: Path
+) -> None:
+    """A million millions, in a file of a kilobyte: what came after it would lie beyond the end of any disk."""
+    root = tmp_path / "root"
+    root.mkdir()
+    lying = bytearray(packed(volume(), kind=nibabel.Nifti2Image))
+    lying[40:48] = (10**12).to_bytes(8, "little")
+    for name, content in (("a", bytes(lying)), ("b", packed(volume())), ("c", packed(volume()[::-1]))):
+        (root / f"{name}.nii").write_bytes(content)
+    (root / "index.csv").write_text("file,label,patient_id\na.nii,0,P1\nb.nii,1,P2\nc.nii,0,P3\n")
+    plan = plan_for(modality="any", frames=frames, window=Window(centre=500, width=1000))
+    _, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
+    assert (report.seen, report.used, report.rejected) == (3, 2, {Reason.TRUNCATED: 1})
+    assert inventory.take(root, plan, workers=1).report.rejected == report.rejected
 
 
 def test_slices_that_show_nothing_are_counted_and_a_volume_of_nothing_else_is_a_reason(
