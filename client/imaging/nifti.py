@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from client.imaging import dicom, sample
 from client.imaging.intensity import to_unit
 from client.imaging.pictures import Grid, Tap, in_black_and_white
-from client.imaging.pixels import LARGEST_IMAGE
+from client.imaging.pixels import LARGEST_IMAGE, MOST_FRAMES
 from client.imaging.rejection import Reason, Rejected
 from client.imaging.sample import Sample
 from common.plan import InputSpec
@@ -179,7 +179,7 @@ def open_volume(content: bytes) -> Volume:
             raise Rejected(Reason.PIXEL_FORMAT)
         if len(stored.shape) > 3:
             raise Rejected(Reason.VOLUMES)
-        if stored.shape[0] * stored.shape[1] > LARGEST_IMAGE or min(stored.shape) < 1:
+        if stored.shape[0] * stored.shape[1] > LARGEST_IMAGE or max(stored.shape) > MOST_FRAMES or min(stored.shape) < 1:
             raise Rejected(Reason.TOO_LARGE)
         if stored.dataobj.offset + math.prod(map(int, stored.shape)) * stored.dataobj.dtype.itemsize > len(content):
             raise Rejected(Reason.TRUNCATED)  # or else a slot would be kept free for each slice that is claimed

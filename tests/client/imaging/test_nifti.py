@@ -160,21 +160,33 @@ def test_a_folder_of_volumes_becomes_their_slices(plan_for: Plans, secret: Patie
     assert (taken.report.seen, taken.report.used, taken.report.images) == (3, 2, 6)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_thread_of_voxels_is_no_volume(axis: int) -> None:
+    """Packed it is small, and a place is kept for each of its slices, which may lie along any axis of the file."""
+    shape, affine = np.roll([1, 1, 2**19], axis - 2), np.eye(4)
+    affine[:3] = np.roll(affine[:3], 2 - axis, axis=0)
+    content = gzip.compress(packed(np.zeros(shape, dtype=np.uint8), affine, kind=nibabel.Nifti2Image))
+    with pytest.raises(Rejected) as refused:
+        nifti.count(content, spec())
+    assert refused.value.reason is Reason.TOO_LARGE
+
+
 @pytest.mark.parametrize("frames", ["each", "middle"])
+@pytest.mark.parametrize(("claimed", "reason"), [(10**12, Reason.TOO_LARGE), (2**18, Reason.TRUNCATED)])
 def test_a_volume_that_claims_more_slices_than_there_are_costs_no_other_file_its_place(
-    frames: str, plan_for: Plans, secret: PatientSecret, tmp_path: Path
+    frames: str, claimed: int, reason: Reason, plan_for: Plans, secret: PatientSecret, tmp_path: Path
 ) -> None:
     """A million millions, in a file of a kilobyte: what came after it would lie beyond the end of any disk."""
     root = tmp_path / "root"
     root.mkdir()
     lying = bytearray(packed(volume(), kind=nibabel.Nifti2Image))
-    lying[40:48] = (10**12).to_bytes(8, "little")
+    lying[40:48] = claimed.to_bytes(8, "little")
     for name, content in (("a", bytes(lying)), ("b", packed(volume())), ("c", packed(volume()[::-1]))):
         (root / f"{name}.nii").write_bytes(content)
     (root / "index.csv").write_text("file,label,patient_id\na.nii,0,P1\nb.nii,1,P2\nc.nii,0,P3\n")
     plan = plan_for(modality="any", frames=frames, window=Window(centre=500, width=1000))
     _, report = open_dataset(DataSource(root=root), plan, cache=tmp_path / "cache", key=secret, workers=1)
-    assert (report.seen, report.used, report.rejected) == (3, 2, {Reason.TRUNCATED: 1})
+    assert (report.seen, report.used, report.rejected) == (3, 2, {reason: 1})
     assert inventory.take(root, plan, workers=1).report.rejected == report.rejected
 
 
