@@ -99,7 +99,14 @@ class Ledger:
         first = Entry(seq=0, prev=chain.prev, t_utc=_stamp(pen.clock()), namespace=namespace, code=code_version(), fact=opened)
         line = SPELLING.signed(first, pen.signer.sign)
         chain.extend(line)
-        with folder_locked(place.file.parent):
+        with ExitStack() as held:
+            try:
+                held.enter_context(folder_locked(place.file.parent))
+            except OSError as error:
+                raise LedgerRollback(
+                    f"the folder of ledger '{place.file}' cannot be opened: {error.strerror}.",
+                    fix="Mount it, or make it and give it to this user; [ledger] folder in site.toml says where.",
+                ) from None
             _check_free(place, pen, after_loss=after_loss)
             if not after_loss:
                 # The head first: a crash in between leaves a head of one line, over which a ledger may be begun again.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.ledger import Ledger, echo, read, recovery, witness
+from client.ledger import Ledger, Place, echo, read, recovery, witness
 from client.ledger.echo import TokenKey
 from common.errors import BudgetExceeded, LedgerRollback
 from common.privacy import Charge, Event
@@ -176,3 +176,10 @@ def test_what_a_restored_ledger_has_spent_counts_against_its_caps(tmp_path: Path
     assert isinstance(entry.fact, Restored)
     with pytest.raises(BudgetExceeded):
         reserve(opened(tmp_path), 99, bounds=limits(2.0, caps=caps))
+
+
+def test_a_folder_that_is_not_mounted_is_named_and_nothing_is_begun_elsewhere(tmp_path: Path) -> None:
+    away = Place(file=tmp_path / "not-mounted" / "ledger.jsonl", head=tmp_path / "head")
+    with pytest.raises(LedgerRollback, match="the folder of ledger .* cannot be opened: No such file"):
+        Ledger.found(away, pen(), site="north", namespace="north-patients", caps=WIDE)
+    assert list(tmp_path.iterdir()) == []
