@@ -5,12 +5,13 @@ The commands are the door: they read files and the clock, and print. What a ledg
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from pydantic import TypeAdapter
 
 from client import policy
 from client.account import Account
@@ -26,7 +27,7 @@ from common.errors import DataNotFound, LedgerTampered, PolicyRefused
 from common.fingerprint import Fingerprint
 from common.plan import digest_of, load
 from common.privacy import round_charge
-from common.privacy.entries import Entry, Fact, Overridden, Tallied, Voided
+from common.privacy.entries import Caps, Entry, Fact, Overridden, Tallied, Voided, render
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +47,7 @@ HomeOption = Annotated[Path, typer.Option("--home", "-H", envvar="FEDWARD_SITE",
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Why = Annotated[str, typer.Option("--reason", help="Who decided this, and why: it stays in the ledger. No patient's name or number.")]
 HERE: Final = Path()
+_CAPS: Final = TypeAdapter(Caps)
 
 
 @app.command("open")
@@ -153,7 +155,7 @@ def override(
     if not chosen:
         raise typer.BadParameter("give at least one cap, such as --eps-total 10.")
     words = _reason(reason)
-    entry, chain = _note(home, lambda chain: Overridden(caps=replace(chain.caps, **chosen), reason=words))
+    entry, chain = _note(home, lambda chain: Overridden(caps=_changed(chain.caps, chosen), reason=words))
     tell(
         {"line": entry.seq + 1, "caps": caps_as_json(chain.caps)},
         f"line {entry.seq + 1}: caps are now {caps_in_line(chain.caps)}",
@@ -274,9 +276,18 @@ def _stated(account: Account, plan_file: Path, rounds: int) -> Tallied:
     return Tallied(unit=plan.privacy.unit, plan=digest_of(plan), charge=charge, times=rounds)
 
 
+def _changed(caps: Caps, chosen: Mapping[str, float]) -> Caps:
+    try:
+        return _CAPS.validate_json(render(replace(caps, **chosen)))
+    except ValueError:
+        raise typer.BadParameter(
+            'an epsilon is a number above 0, of own shares also 0 or "inf"; delta is above 0 and at most 0.001. Nothing was written.'
+        ) from None
+
+
 def _reason(words: str) -> str:
-    if not 1 <= len(words.strip()) <= 500:
-        raise typer.BadParameter("a reason has 1 to 500 characters.")
+    if not 1 <= len(words.strip()) <= 500 or not words.strip().isprintable():
+        raise typer.BadParameter("a reason has 1 to 500 characters that can be shown, in one line.")
     return words.strip()
 
 

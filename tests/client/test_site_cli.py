@@ -214,7 +214,22 @@ def test_a_cap_is_raised_by_an_edit_and_a_signature_never_by_one_of_them(running
 def test_an_override_may_lift_the_own_share_in_so_many_words(running: Path) -> None:
     assert told("site ledger override --own-share-plan inf --reason 'four partners under one contract'")["caps"]["own_share_plan"] == "inf"
     assert told("site ledger show")["caps"]["own_share_plan"] == "inf"
-    for line in ("override --reason why", "override --own-share-plan many --reason why", "override --eps-total 9 --reason ' '"):
+    wrong = (
+        "--eps-total nan",
+        "--eps-total inf",
+        "--eps-plan 0",
+        "--own-share-plan nan",
+        "--own-share-total=-1",
+        "--delta 0.5",
+        "--delta nan",
+    )
+    for line in (
+        "override --reason why",
+        "override --own-share-plan many --reason why",
+        "override --eps-total 9 --reason ' '",
+        "override --eps-total 9 --reason 'so\x1b[8m'",
+        *(f"override {words} --reason why" for words in wrong),
+    ):
         assert typed(f"site ledger {line}").exit_code == 2
 
 

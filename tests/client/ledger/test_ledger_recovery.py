@@ -180,6 +180,6 @@ def test_what_a_restored_ledger_has_spent_counts_against_its_caps(tmp_path: Path
 
 def test_a_folder_that_is_not_mounted_is_named_and_nothing_is_begun_elsewhere(tmp_path: Path) -> None:
     away = Place(file=tmp_path / "not-mounted" / "ledger.jsonl", head=tmp_path / "head")
-    with pytest.raises(LedgerRollback, match="the folder of ledger .* cannot be opened: No such file"):
+    with pytest.raises(LedgerRollback, match=r"the folder of ledger .* cannot be opened: No such file"):
         Ledger.found(away, pen(), site="north", namespace="north-patients", caps=WIDE)
     assert list(tmp_path.iterdir()) == []
