@@ -43,16 +43,17 @@ class Transfer:
         """Everything that any of the queries asks for, once. Raises: PacsAway, PacsRefused, PacsAnswer."""
         found: dict[str, Wanted] = {}
         for query in queries:
+            answers = 0
             try:
-                answers = list(self._archive.find(query))
+                for answers, wanted in enumerate(self._archive.find(query), start=1):
+                    found[wanted.instance] = wanted
+                    if max(answers, len(found)) > AT_MOST:
+                        raise PacsAnswer(f"the archive lists more than {AT_MOST} instances.", fix="Narrow the --query.")
             except Failed as failure:
                 raise PacsAway(
                     f"the archive's listing failed time and again ({failure.reason.value}); nothing was asked for.",
                     fix="Look whether it is up and reachable from here, then run the import again.",
                 ) from failure
-            found.update((wanted.instance, wanted) for wanted in answers)
-            if len(found) > AT_MOST:
-                raise PacsAnswer(f"the archive lists more than {AT_MOST} instances.", fix="Narrow the --query.")
             self._without_answer += not answers
         return sorted(found.values(), key=lambda each: (each.study, each.series, each.sop_class, each.instance))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.pacs import dicomweb
+from client.pacs import dicomweb, transfer
 from common.errors import FedwardError
 from tests.client.pacs.hostile import BOUNDARY, Answer, Request, closed, element, lying_web, part
 from tests.client.pacs.importing import Instance, contents, files_in, instance, typed, uids
@@ -187,6 +187,26 @@ def test_a_listing_that_cannot_be_believed_is_refused_before_anything_is_asked_f
         assert not any("/instances/" in path for path in archive.asked)
     assert refusal.value.code == "E_PACS_ANSWER"
     assert "passwd" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["others in each study", "the same in each study"])
+def test_a_listing_of_too_many_ends_where_they_are_too_many(anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single answer is too long, and together they would fill any memory."""
+    monkeypatch.setattr(transfer, "AT_MOST", 50)
+
+    def lists(request: Request) -> None:
+        path = request.path.partition("?")[0].split("/")[1:]
+        of_study = path[1] if anew and len(path) > 1 else "1"
+        name, count = {1: ("0020000D", 40), 3: ("0020000E", 1), 5: ("00080018", 20)}[len(path)]
+        found = [{name: element(f"{of_study}.{number}")} for number in range(1, count + 1)]
+        request.whole(200, json.dumps(found if request.query["offset"] == "0" else []).encode())
+
+    with lying_web(sends=lambda r: r.whole(404, b""), lists=lists) as archive:
+        with pytest.raises(FedwardError, match="more than 50 instances") as refusal:
+            typed(tmp_path, "--dicomweb", archive.url, "--everything")
+        looked_into = {path.split("/")[2] for path in archive.asked if "/instances?" in path}
+    assert refusal.value.code == "E_PACS_ANSWER"
+    assert len(looked_into) == 3
 
 
 def test_an_archive_that_ignores_pages_is_listed_once(tmp_path: Path) -> None:
