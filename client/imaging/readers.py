@@ -43,6 +43,7 @@ ENVIRONMENT = {
 IN_FLIGHT = 2
 FILES_PER_WORKER = 16  # fewer, and starting another process costs more than it brings
 LONGEST_LINE = 1 << 24  # of what a segmentation of a thousand frames tells, a sixteenth
+LONGEST_EXPORT = 1 << 28  # two million diagnoses (labels.fhir) in one file; time and memory are the policy's to allow
 GRACE_S = 2.0  # for a dying process to be gone, so that its status says of what it died
 
 
@@ -107,7 +108,7 @@ def read_all(
 class _Worker:
     """One child process and what it has not answered yet."""
 
-    def __init__(self, root: int, output: int, brief: str) -> None:
+    def __init__(self, root: int, output: int, brief: str, *, longest: int) -> None:
         tasks_read, self.tasks = os.pipe()
         self.results, results_write = os.pipe()
         descriptors = (tasks_read, results_write, root, output)
@@ -123,7 +124,7 @@ class _Worker:
         os.close(results_write)
         self.pending: deque[Task] = deque()
         self.is_ready = False
-        self._partial = b""
+        self._partial, self._longest = bytearray(), longest
         self._send(brief)
 
     def give(self, task: Task) -> None:
@@ -133,10 +134,14 @@ class _Worker:
     def lines(self) -> list[bytes] | None:
         """Whole answers that have arrived; None when the worker is gone."""
         received = os.read(self.results, 1 << 16)
-        *lines, self._partial = (self._partial + received).split(b"\n")
+        self._partial += received
+        lines: list[bytes] = []
+        if b"\n" in received:
+            *lines, partial = bytes(self._partial).split(b"\n")
+            self._partial = bytearray(partial)
         if lines and not self.is_ready:
             self.is_ready = json.loads(lines.pop(0)) == READY
-        return lines if received and len(self._partial) < LONGEST_LINE else None
+        return lines if received and len(self._partial) < self._longest else None
 
     def end(self, *, grace_s: float = 0.0) -> int:
         """Close its pipes, let it die of what it is dying of, else kill it; its exit status."""
@@ -163,7 +168,7 @@ class _Crew:
     def __init__(self, root: Path, output: int, brief: Brief, tasks: Sequence[Task], count: int) -> None:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._output = output
-        self._brief = brief.to_json()
+        self._brief, self._longest = brief.to_json(), LONGEST_EXPORT if brief.kind == "fhir" else LONGEST_LINE
         self._waiting = deque(tasks)
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
@@ -193,7 +198,7 @@ class _Crew:
                     self._feed(worker)
 
     def _start(self) -> None:
-        worker = _Worker(self._root, self._output, self._brief)
+        worker = _Worker(self._root, self._output, self._brief, longest=self._longest)
         self._workers.add(worker)
         self._selector.register(worker.results, selectors.EVENT_READ, worker)
         self._feed(worker)

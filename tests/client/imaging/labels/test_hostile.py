@@ -16,8 +16,10 @@ from client.imaging.identity import PatientSecret
 from client.imaging.intake import DataSource, open_dataset
 from client.imaging.labels import fhir, told
 from client.imaging.labels.agreement import Why
+from client.imaging.labels.survey import in_children
 from client.imaging.rejection import Reason, Rejected
-from common.plan import Plan
+from client.imaging.worker import Limits
+from common.plan import InputSpec, Plan
 from tests.client.imaging.labels.ward import NODULE, NORMAL, Ward, condition
 
 Opened = Callable[..., Any]
@@ -159,3 +161,15 @@ def test_the_account_of_files_holds_with_documents_among_them(
     assert "image_0" not in printed
     again, _ = open_dataset(DataSource(root=ward.folder), plan_for(), **options)
     assert (again.labels == dataset.labels).all()
+
+
+def test_an_export_of_a_whole_hospital_is_read(tmp_path: Path) -> None:
+    """What is told of a hundred and twenty thousand diagnoses is a line of twenty megabytes; here they are fewer and longer."""
+    subject = {"identifier": {"system": "urn:oid:1.2", "value": "MRN-1"}}
+    codes = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": f"C34.{'1' * 500_000}"}]}
+    entries = [{"resource": {"resourceType": "Condition", "subject": subject, "code": codes}} for _ in range(40)]
+    (tmp_path / "export.json").write_text(json.dumps({"resourceType": "Bundle", "entry": entries}))
+    spec = InputSpec(modality="any", height=16, width=16)
+    ((told, reason),) = in_children(tmp_path, spec, Limits(), workers=1)("fhir", ["export.json"])
+    assert reason is None
+    assert len(told["diagnoses"]) == 40
