@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from client.imaging import frame_groups, geometry, pixels, units
 from client.imaging.geometry import Geometry, geometry_of
@@ -326,10 +327,16 @@ def _instance(dataset: Dataset, claims: Claims, identity: Identity, frame: int, 
 
 
 def _text(dataset: Dataset, name: str) -> str:
-    """An attribute as text, without padding; several values are joined as they stand in the file."""
+    """An attribute as text, without padding; several values are joined as they stand in the file.
+
+    A file says itself of which kind a value is. One that says bytes or numbers where letters belong would have a spelling of its own: a
+    patient who is somebody else in this file, or a YES that is none.
+    """
     try:
         value = dataset.get(name)
         parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+        if isinstance(value, pydicom.Sequence) or any(isinstance(part, bytes) or type(part) in (int, float, BaseTag) for part in parts):
+            raise Rejected(Reason.HEADER)
         text = "\\".join("" if part is None else str(part) for part in parts).strip(" \0")
     except Exception as error:
         raise Rejected(Reason.HEADER) from error

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -215,6 +216,26 @@ def test_issuer_and_id_are_read_apart(ct: Ct) -> None:
     identity = read(ct(PatientID=" 17 ", IssuerOfPatientID="SOUTH")).identity
     assert (identity.issuer, identity.patient_id) == ("SOUTH", "17")
     assert "17" not in repr(identity)
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW", "US", "AT", "FL", "SQ"])
+@pytest.mark.parametrize(("keyword", "value"), [("PatientID", "MRN-4711"), ("IssuerOfPatientID", "SOUTHERN")])
+def test_letters_that_are_said_to_be_no_letters_are_a_reason(keyword: str, value: str, vr: str, ct: Ct) -> None:
+    """Or else the patient would be another than in other files, and charged once more."""
+    content, tag = ct(**{keyword: value}), struct.pack("<HH", *divmod(tag_for_keyword(keyword) or 0, 1 << 16))
+    start = content.index(tag + b"LO")
+    size = b"\0\0" + struct.pack("<I", 8) if vr in ("OB", "OW", "SQ") else struct.pack("<H", 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert reason_for(content[: start + 4] + vr.encode() + size + content[start + 8 :]) is Reason.HEADER
+
+
+@pytest.mark.parametrize("vr", ["LO", "SH", "UT", "UN", "PN", "IS"])
+def test_another_kind_of_letters_is_the_same_patient(vr: str, ct: Ct) -> None:
+    content = ct(PatientID="00004711")
+    start = content.index(b"\x10\x00\x20\x00LO")
+    size = b"\0\0" + struct.pack("<I", 8) if vr in ("UT", "UN") else struct.pack("<H", 8)
+    assert read(content[: start + 4] + vr.encode() + size + content[start + 8 :]).identity.patient_id == "00004711"
 
 
 def test_an_identifier_without_end_is_a_reason(ct: Ct) -> None:
