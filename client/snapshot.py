@@ -23,8 +23,10 @@ from client.imaging.identity import load_or_create
 from client.imaging.manifest import Manifest
 from client.imaging.prepared import load_prepared, save_prepared
 from client.imaging.report import IntakeReport
+from client.ledger import Chain
 from common.errors import SnapshotMismatch, TooFewPatients
 from common.plan import Plan
+from common.privacy.entries import Fact
 
 _NEW: Final = ".data.new"
 _OLD: Final = ".data.old"
@@ -54,7 +56,8 @@ class Taken:
 def take(home: Path, account: Account, source: DataSection | None, plan: Plan | None, progress: Progress | None = None) -> Taken:
     """Prepare, approve, and say what changed.
 
-    Raises: DataError; TooFewPatients, if nobody is left; LedgerRollback, LedgerTampered, DiskFull.
+    Raises: DataError, SnapshotMismatch where a patient withdrew meanwhile among them; TooFewPatients, if nobody is left; LedgerRollback,
+    LedgerTampered, DiskFull.
     """
     ledger = account.ledger()
     before, known = _before(home), conservation.read(home / PREPARED_FOLDER)
@@ -70,7 +73,16 @@ def take(home: Path, account: Account, source: DataSection | None, plan: Plan | 
         conservation.write(anew[1], home / PREPARED_FOLDER, found=len(found), left_out=len(found) - len(kept))
     elif known is not None:
         conservation.carry(known, home / PREPARED_FOLDER, left_out=len(found) - len(kept))
-    entry = ledger.note(lambda chain: account.snapshot_fact(chain, after))
+
+    def fact(chain: Chain) -> Fact | None:
+        if exclusion.pending(after, chain.excluded):
+            raise SnapshotMismatch(
+                "a patient withdrew while this snapshot was being taken; it was not approved, and nothing is trained on it.",
+                fix="Take it again: fedward site snapshot.",
+            )
+        return account.snapshot_fact(chain, after)
+
+    entry = ledger.note(fact)
     taken = _taken(before, after, excluded=found.num_patients - kept.num_patients, is_news=entry is not None)
     return replace(taken, intake=anew[1].as_dict()) if anew else taken
 

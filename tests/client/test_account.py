@@ -195,6 +195,23 @@ def test_an_exclusion_holds_for_every_home_that_shares_the_ledger(home: Path) ->
     assert not {exclusion.mark_of(key) for key in keys} & set(keys)
 
 
+def test_who_withdraws_while_a_snapshot_is_taken_is_in_none_that_is_approved(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking one reads every pixel, which takes minutes, and `site exclude` does not wait for it."""
+    key = exclusion.key_of(identity.load_or_create(home / "patient.key"), "patient_id", "", "made 1")
+    counted, source, approved = manifest.manifest_of, read_site_file(home).data, manifest.read(home / "data")
+
+    def withdrawn_meanwhile(data: Dataset) -> manifest.Manifest:
+        exclusion.exclude(account(home).ledger(), [key], approved, not_yet_here=False)
+        return counted(data)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(manifest, "manifest_of", withdrawn_meanwhile)
+        with pytest.raises(SnapshotMismatch, match="withdrew while"):
+            snapshot.take(home, account(home), source, patient_plan())
+    assert snapshot.take(home, account(home), source, patient_plan()).excluded == 1
+    assert key not in {row.key for row in manifest.read(home / "data").patients}
+
+
 def first_round(plan: Plan, number: int = 1) -> TrainRequest:
     return TrainRequest(step=Step(session=bytes(16), round=number, attempt=0, plan=digest_of(plan)), weights=initial_weights(plan))
 
