@@ -128,9 +128,15 @@ def exclude(
     opened = Account(home, read_site_file(home)).ledger()
     done = exclusion.exclude(opened, keys, approved, not_yet_here=not_yet_here)
     waiting = exclusion.pending(approved, opened.chain.excluded)
+    alike = exclusion.staying(approved, [exclusion.key_of(secret, approved.unit_source, "", each) for each in ids], opened.chain.excluded)
     tell(
-        {**asdict(done), "still_in_snapshot": waiting},
+        {**asdict(done), "still_in_snapshot": waiting, **({"stay_without_issuer": alike} if issuer else {})},
         f"{done.new} patient(s) excluded, {done.before} had been before; {waiting} still in the approved snapshot",
+        *(
+            [f"{alike} of these ids stand in images without an issuer too, and those stay. The same people? Then again, without --issuer."]
+            if issuer and alike
+            else []
+        ),
         *(["Next: fedward site snapshot"] if waiting else []),
         as_json=as_json,
     )

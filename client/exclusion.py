@@ -74,6 +74,12 @@ def pending(manifest: Manifest, excluded: Iterable[str]) -> int:
     return sum(mark_of(row.key) in marks for row in manifest.patients)
 
 
+def staying(manifest: Manifest, keys: Iterable[str], excluded: Collection[str]) -> int:
+    """How many of these patients are in this snapshot and not excluded."""
+    here = {row.key.rpartition("/")[2] for row in manifest.patients}
+    return sum(key in here and mark_of(key) not in excluded for key in set(keys))
+
+
 def _fact(mark: str) -> Callable[[Chain], Fact | None]:
     def fact(chain: Chain) -> Fact | None:
         return None if mark in chain.excluded else Excluded(mark=mark)

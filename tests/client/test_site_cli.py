@@ -319,6 +319,15 @@ def test_a_mistyped_id_is_not_a_withdrawal(running: Path) -> None:
     assert typed("site exclude").exit_code == 2
 
 
+def test_a_withdrawal_under_an_issuer_says_who_stays_under_none(running: Path) -> None:
+    """One export had the issuer, another had not: to the intake they are two people, to whoever withdrew one."""
+    words = "site exclude 'made 3' 'made 99' --issuer NORTH --not-yet-here"
+    assert "1 of these ids stand in images without an issuer too" in done(words)
+    assert told(words) == {"new": 0, "before": 2, "still_in_snapshot": 0, "stay_without_issuer": 1}
+    done("site exclude 'made 3'")
+    assert told(words)["stay_without_issuer"] == 0
+
+
 def test_new_images_wait_for_a_snapshot_that_approves_them(running: Path) -> None:
     """Somebody prepares other data, or another plan's, in place of the approved ones."""
     other = hospital(running.parent / "other", patients=20)
