@@ -16,6 +16,7 @@ Several threads may land files at once, as an archive does that sends on several
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ class Landing:
         state = folder / STATE_FOLDER
         try:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / IMAGES_FOLDER).mkdir(mode=0o750, exist_ok=True)
+            _make_readable(folder / IMAGES_FOLDER)
         except OSError as error:
             raise DataNotFound(f"'{folder}' cannot be written to ({error.strerror}).", fix="Make it, and give it to this user.") from None
         with ExitStack() as held:
@@ -128,7 +129,7 @@ class Landing:
         name = self.name_of(wanted)
         place = self.place_of(name)
         try:
-            place.parent.mkdir(mode=0o750, exist_ok=True)
+            _make_readable(place.parent)
             put_in_place(path, place, fsync=False)
         except OSError as error:
             raise _unwritable(error) from error
@@ -194,6 +195,15 @@ def flush_path(path: Path) -> None:
             flush(file)
     except OSError as error:
         raise _unwritable(error) from error
+
+
+def _make_readable(folder: Path) -> None:
+    """Make a folder that the group may look into whatever the umask of who typed the command; one that is there stays as it is."""
+    try:
+        folder.mkdir(mode=0o750)
+    except FileExistsError:
+        return
+    folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o050)  # and whatever it has of its parent, the group for what comes
 
 
 def _sha256(path: Path) -> str:

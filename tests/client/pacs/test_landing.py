@@ -2,6 +2,8 @@
 """What lands and what does not, the journal beside it, the account's sum, the pace, and what may be asked for."""
 
 import json
+import os
+import stat
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +64,21 @@ def test_what_was_put_in_its_place_but_not_written_down_is_taken_in(tmp_path: Pa
     assert found is not None
     assert landing.place_of(found.name) == path
     assert journal.read_bytes().splitlines() == [title, line]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0o000])
+def test_the_group_reads_what_came_and_nothing_else_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    """The site process is another user, and an administrator's shell may have any umask."""
+    tmp_path.chmod(0o2750)  # as deploy/systemd makes it: what comes has the folder's group
+    before = os.umask(umask)
+    try:
+        path = land(tmp_path, GOOD)
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent, tmp_path / "images", tmp_path / "import")]
+    assert modes[:1] == [0o640]
+    assert [mode & 0o777 for mode in modes[1:]] == [0o750, 0o750, 0o700]
+    assert all(mode & stat.S_ISGID for mode in modes[1:3])
 
 
 def test_what_lies_under_an_instances_name_and_is_another_does_not_count(tmp_path: Path) -> None:
