@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nginx before the SuperLink, by the file that deployments use (deploy/nginx), with this rig's places and ports in it.
 
-Only those are exchanged, where its logs go, and one limit: all lines of a rig come from one address, where hospitals have one each.
+Only those are exchanged, where its logs go, and two limits: all lines of a rig come from one address, where hospitals have one each.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ def placed(folder: Path, *, live: Path, authority: Path, listen: tuple[str, int]
         ("        listen [::]:8443 ssl;\n", ""),
         ("server 127.0.0.1:8000", f"server 127.0.0.1:{superlink}"),
         ("limit_conn each 64", "limit_conn each 1024"),
+        ("limit_conn uploads 24", "limit_conn uploads 1024"),
         ("error_log /dev/stderr", f"error_log {folder}/error.log"),
         ("access_log /dev/stdout", f"access_log {folder}/access.log"),
         ("worker_processes auto", "worker_processes 1"),

@@ -17,7 +17,7 @@ def test_only_places_and_ports_are_exchanged(tmp_path: Path) -> None:
     file = front.configure(Places(tmp_path), listen=("127.0.0.1", 4433), superlink=9999)
     ours, deployed = file.read_text().splitlines(), front._DEPLOYED.read_text().splitlines()
     changed = [line.strip() for line in deployed if line not in ours]
-    assert len(changed) == 18, changed
+    assert len(changed) == 20, changed
     assert "listen 127.0.0.1:4433 ssl;" in {line.strip() for line in ours}
     assert not any("/etc/" in line for line in ours if not line.strip().startswith("#"))
     assert any("location ~ ^/v1/fleet/" in line for line in ours)
