@@ -30,7 +30,7 @@ from tests.journeys.made import NOISE_SEED, Quiet, goodness, made_federation, re
 SIDE = 16
 PATIENTS = 180
 SITES = 3
-ROUNDS = 28
+ROUNDS = 56
 CLASSES = ("vessel", "smooth", "spiked")
 
 
@@ -76,7 +76,7 @@ def shortened(*, altered: bool, rounds: int = ROUNDS) -> Scenario:
             input=replace(plan.input, height=SIDE, width=SIDE),
             model=replace(plan.model, dropout=0.0),  # it takes longer than these few rounds
             training=replace(plan.training, rounds=rounds, batch=24, learning_rate=0.03, warmup_rounds=1),
-            privacy=replace(plan.privacy, epsilon=90.0, delta=1e-3, noise_quorum=SITES, minimum_patients=24, images_per_patient=1),
+            privacy=replace(plan.privacy, epsilon=900.0, delta=1e-3, noise_quorum=SITES, minimum_patients=24, images_per_patient=1),
             evaluation=replace(plan.evaluation, every=rounds // 2, epsilon=20.0, patience=None),
             augmentation=plan.augmentation if altered else None,
             aggregation=replace(plan.aggregation, minimum_cohort=SITES),
