@@ -29,7 +29,8 @@ def simulate(stage: Stage, engine: str) -> bytes:
         "--json",
     ]
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    subprocess.run([*command, "--engine", engine], check=True, env=environment, capture_output=True)
+    done = subprocess.run([*command, "--engine", engine], check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     return (stage.folder / "model.safetensors").read_bytes()
 
 
