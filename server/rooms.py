@@ -121,10 +121,8 @@ class Rooms:
         return made
 
     def _left_out(self, chair: Chair, tag: RoundTag) -> frozenset[str]:
-        """Whom this attempt goes without. Nobody, if the group has too few members to do without them: it cannot be waited for others."""
-        members = chair.terms.members
-        out = members & self.journal.phases.left_out(tag.round, chair.terms.kind.name, before=tag.attempt)
-        return out if len(members - out) >= chair.terms.smallest_cohort else frozenset()
+        """Whom this attempt goes without, because of what was found in those before it."""
+        return chair.terms.does_without(self.journal.phases.left_out(tag.round, chair.terms.kind.name, before=tag.attempt))
 
     def _openings(self, subject: Subject, mine: Credentials) -> tuple[Opening, ...]:
         """All of a sum's, the one in force last; opens one where that is due."""

@@ -68,11 +68,7 @@ def _due(ground: Ground, room: Room, before: frozenset[str]) -> dict[str, tuple[
     if "UNMASK" in room.heard:
         return dict.fromkeys(_of_no_secret(ground, room, masking), ())
     said = masking.accusations(_complaints(ground, room), deliveries)
-    members = inviting.chair.terms.members
-    out = members & before
-    if len(members - out) < inviting.chair.terms.smallest_cohort:
-        out = frozenset()
-    return complaints.judge(said, cohort=len(masking.members) + len(out))
+    return complaints.judge(said, cohort=len(masking.members) + len(inviting.chair.terms.does_without(before)))
 
 
 def _of_no_secret(ground: Ground, room: Room, masking: Masking) -> tuple[str, ...]:

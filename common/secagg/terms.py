@@ -12,7 +12,7 @@ overlap in 2t - n > n/3 sites, more than the colluders that are assumed, so no t
     [3, 3, 4, 5, 7, 14, 34, 134]
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
@@ -84,6 +84,11 @@ class Terms:
     @property
     def smallest_cohort(self) -> int:
         return smallest_cohort(self.min_cohort, self.noise_quorum)
+
+    def does_without(self, left_out: Collection[str]) -> frozenset[str]:
+        """Those members that an attempt goes without. Nobody, if the rest would be too few: a group cannot wait for others."""
+        out = self.members.intersection(left_out)
+        return out if len(self.members - out) >= self.smallest_cohort else frozenset()
 
     def threshold(self, cohort_size: int) -> int:
         return threshold(cohort_size, minimum=self.smallest_cohort)

@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +38,10 @@ from server.journal import CommittedRound
 from simulations import scenario
 from simulations.engine.nursery import Nursery
 from simulations.faults import Fault
-from simulations.federation import CHECKPOINTS, Federation
+from simulations.federation import CHECKPOINTS, Federation, federation_on
 from simulations.rig import evidence, toy
 from simulations.rig.struck import APP, ORDER_FILE, OUTLIVED_FILE, WARM_VARIABLE, Order
-from simulations.stage import PLAN_FILE, SITES, Stage, Workshop, find_stage, set_stage
+from simulations.stage import PLAN_FILE, Stage, Workshop, find_stage, set_stage
 
 NUM_SITES: Final = 4
 ROUNDS: Final = 3
@@ -141,16 +141,7 @@ def _trial(name: str, rng: random.Random) -> Trial:
 
 
 def federation(stage: Stage, *, faults: tuple[Fault, ...]) -> Federation:
-    return Federation(
-        plan=stage.scenario.plan,
-        plan_file=stage.plan_file,
-        sites=stage.folder / SITES,
-        num_sites=len(stage.sites),
-        folder=stage.folder,
-        coordinator=stage.coordinator,
-        unsafe_noise_seed=NOISE_SEED,
-        faults=faults,
-    )
+    return replace(federation_on(stage), unsafe_noise_seed=NOISE_SEED, faults=faults)
 
 
 def made(folder: Path) -> Stage:
